@@ -1,0 +1,1 @@
+"""The residents: everything that listens or loops."""

@@ -1,0 +1,1 @@
+"""Sub-commands that the residents add to ringfence."""

@@ -1,0 +1,1 @@
+"""The small HTTP/1.1 core under the key server."""

@@ -1,0 +1,1 @@
+"""Where key records rest and what protects them."""

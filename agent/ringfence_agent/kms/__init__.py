@@ -1,0 +1,1 @@
+"""The Hadoop-KMS-compatible server, one file per resource."""

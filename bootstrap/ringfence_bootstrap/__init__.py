@@ -1,0 +1,1 @@
+"""The hands: run once, change a machine or a cluster, can undo."""

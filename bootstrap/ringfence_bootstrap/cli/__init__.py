@@ -1,0 +1,1 @@
+"""Sub-commands that the bootstrap adds to ringfence."""

@@ -1,0 +1,1 @@
+"""A real one-node HDFS on this machine, for trying and testing."""

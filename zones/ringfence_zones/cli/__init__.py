@@ -1,0 +1,1 @@
+"""The `ringfence` command: one file per command, one table of exit codes."""

@@ -1,0 +1,229 @@
+"""Every error Ringfence raises on purpose, as one tree.
+
+    RingfenceError                     message, hint, command
+    ├── InputError                     the caller gave something unusable           (exit 2)
+    │   ├── PathError                  .path: not a usable HDFS path
+    │   ├── PolicyError                .findings: everything wrong with a document
+    │   ├── ConfigError                a configuration file or option cannot be used
+    │   └── MissingExtraError          .extra: an optional dependency is not installed
+    ├── RefusedError                   .rule: a rule forbids it                      (exit 1)
+    │   └── PlanRefusedError           .findings: the plan has problems apply will not pass
+    ├── AuthenticationError            who is calling was not proven
+    ├── AccessDeniedError              the caller is known and not allowed
+    ├── KeyStoreError
+    │   ├── KeyExistsError             .key_name
+    │   ├── KeyNotFoundError           .key_name
+    │   ├── KeyVersionNotFoundError    .version_name
+    │   ├── KeyMismatchError           a key version does not belong to the key
+    │   ├── RevisionConflictError      .expected, .actual: somebody else published first
+    │   ├── WrongRootKeyError          the root key does not open this store
+    │   ├── StoreTamperedError         the store fails its integrity check
+    │   └── StoreUnavailableError      disk full, locked, unreadable: nothing was changed
+    ├── KmsError                       talking to a KMS failed
+    │   ├── KmsUnavailableError        no answer, or not now
+    │   └── KmsRemoteError             .status, .java_class: it answered with an error
+    ├── HdfsError                      talking to HDFS failed
+    │   ├── NameNodeUnavailableError
+    │   ├── SafeModeError
+    │   ├── NoKeyProviderError
+    │   ├── HdfsPermissionError
+    │   └── HadoopNotFoundError        no Hadoop jars or Java on this machine
+    ├── AgentUnavailableError          the agent's socket does not answer
+    └── SandboxError                   the sandbox cannot be started, used or stopped
+
+Attributes carry the facts; nothing ever parses a message. Foreign exceptions are translated in the file that
+calls the SDK. Exactly three tables turn an error into something a caller outside sees: the KMS's status and
+RemoteException (`ringfence_agent.kms.remote_exception`), the agent API's problem document
+(`ringfence_agent.api.problems`) and the exit code with its hint (`ringfence_zones.cli.exits`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ringfence_zones.findings import Finding, Rule
+
+
+class RingfenceError(Exception):
+    """Root of the tree: a sentence, and where there is one the way out.
+
+    `hint` says what to do in words; `command` is an exact command that works today. Neither ever holds a secret.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None, command: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.command = command
+
+
+class InputError(RingfenceError):
+    """The caller gave something that cannot be used; nothing was attempted."""
+
+
+class PathError(InputError):
+    """A string that is not a usable HDFS path."""
+
+    def __init__(self, path: str, why: str, *, hint: str | None = None) -> None:
+        super().__init__(f"{path!r} {why}", hint=hint)
+        self.path = path
+
+
+class PolicyError(InputError):
+    """A policy document with problems: all of them, in document order."""
+
+    def __init__(self, message: str, findings: Sequence[Finding], *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.findings = tuple(findings)
+
+
+class ConfigError(InputError):
+    """A configuration file or option that cannot be used; names the field and the fix."""
+
+
+class MissingExtraError(InputError):
+    """A feature whose optional dependency is not installed."""
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(
+            f"{feature} needs the extra '{extra}', which is not installed",
+            hint="install it into the same environment",
+            command=f"pip install 'ringfence[{extra}]'",
+        )
+        self.extra = extra
+
+
+class RefusedError(RingfenceError):
+    """A rule forbids what was asked for."""
+
+    def __init__(
+        self, message: str, rule: Rule, *, hint: str | None = None, command: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint, command=command)
+        self.rule = rule
+
+
+class PlanRefusedError(RingfenceError):
+    """A plan with problems that apply does not pass over; nothing was changed."""
+
+    def __init__(self, message: str, findings: Sequence[Finding], *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.findings = tuple(findings)
+
+
+class AuthenticationError(RingfenceError):
+    """Who is calling was not proven."""
+
+
+class AccessDeniedError(RingfenceError):
+    """The caller is known and not allowed to do this."""
+
+
+class KeyStoreError(RingfenceError):
+    """The key store could not do what was asked."""
+
+
+class KeyExistsError(KeyStoreError):
+    """A key of this name is already there."""
+
+    def __init__(self, key_name: str, where: str) -> None:
+        super().__init__(f"Key {key_name} already exists in {where}")
+        self.key_name = key_name
+
+
+class KeyNotFoundError(KeyStoreError):
+    """No key of this name."""
+
+    def __init__(self, key_name: str, message: str | None = None) -> None:
+        super().__init__(message or f"Key {key_name} not found")
+        self.key_name = key_name
+
+
+class KeyVersionNotFoundError(KeyStoreError):
+    """No such version of a key."""
+
+    def __init__(self, version_name: str) -> None:
+        super().__init__(f"'{version_name}' not found")
+        self.version_name = version_name
+
+
+class KeyMismatchError(KeyStoreError):
+    """A key version that does not belong to the key it was named with."""
+
+    def __init__(self, version_name: str, key_name: str | None) -> None:
+        super().__init__(f"KeyVersion '{version_name}' does not belong to the key '{key_name or 'null'}'")
+        self.version_name = version_name
+        self.key_name = key_name
+
+
+class RevisionConflictError(KeyStoreError):
+    """Compare-and-set on the published policy lost: read, plan and publish again."""
+
+    def __init__(self, expected: int, actual: int) -> None:
+        super().__init__(
+            f"the published policy is revision {actual}, not {expected}: somebody published in between",
+            hint="look at what changed, then run the same command again",
+        )
+        self.expected = expected
+        self.actual = actual
+
+
+class WrongRootKeyError(KeyStoreError):
+    """The root key given does not open this store; the store is untouched."""
+
+
+class StoreTamperedError(KeyStoreError):
+    """The store fails its integrity check: rows were changed, removed, swapped or truncated."""
+
+
+class StoreUnavailableError(KeyStoreError):
+    """The store cannot be read or written now (disk full, locked, permissions); nothing was changed."""
+
+
+class KmsError(RingfenceError):
+    """Talking to a KMS failed."""
+
+
+class KmsUnavailableError(KmsError):
+    """The KMS does not answer, or says that it cannot now."""
+
+
+class KmsRemoteError(KmsError):
+    """The KMS answered with an error. `java_class` is RemoteException's `javaClassName`, None without one."""
+
+    def __init__(self, message: str, *, status: int, java_class: str | None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.java_class = java_class
+
+
+class HdfsError(RingfenceError):
+    """Talking to HDFS failed."""
+
+
+class NameNodeUnavailableError(HdfsError):
+    """The NameNode does not answer."""
+
+
+class SafeModeError(HdfsError):
+    """The NameNode is in safe mode and takes no changes."""
+
+
+class NoKeyProviderError(HdfsError):
+    """The NameNode has no key provider, so it can make no encryption zone."""
+
+
+class HdfsPermissionError(HdfsError):
+    """HDFS refused this user."""
+
+
+class HadoopNotFoundError(HdfsError):
+    """No Hadoop jars, configuration or Java on this machine."""
+
+
+class AgentUnavailableError(RingfenceError):
+    """The agent's socket does not answer."""
+
+
+class SandboxError(RingfenceError):
+    """The sandbox cannot be started, used or stopped; says what stands in the way and the fix."""

@@ -1,0 +1,117 @@
+"""Findings: what is not as policy or good practice wants it, in one shape everywhere.
+
+Commands, the agent's API and the policy loader all speak in findings, so that one table, one JSON shape and one
+closed list of rules serve them all. `Rule` is that list; a finding cannot name a rule outside it.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+
+class Severity(enum.StrEnum):
+    """How much a finding matters: `error` breaks a promise, `warn` weakens one, `info` is worth knowing."""
+
+    ERROR = "error"
+    WARN = "warn"
+    INFO = "info"
+
+
+class Rule(enum.StrEnum):
+    """Every rule a finding or a refusal can name, with what it means.
+
+    The value is the stable word that appears in JSON; `meaning` is what the documentation prints.
+    """
+
+    meaning: str
+
+    def __new__(cls, value: str, meaning: str) -> Rule:
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.meaning = meaning
+        return member
+
+    # The policy document (lint, plan)
+    YAML_SYNTAX = "yaml_syntax", "The document is not well-formed YAML."
+    UNKNOWN_FIELD = "unknown_field", "A field that the policy does not know; the nearest known one is named."
+    MISSING_FIELD = "missing_field", "A required field is absent."
+    BAD_VALUE = "bad_value", "A value has the wrong type or form."
+    BAD_PATH = "bad_path", "A path is relative, not canonical or reserved."
+    BAD_KEY_NAME = "bad_key_name", "A key name holds characters that Hadoop's key providers do not all take."
+    DUPLICATE_PATH = "duplicate_path", "Two zones name the same path."
+    DUPLICATE_KEY = "duplicate_key", "Two zones of the document share one key."
+    NESTED_ZONE = "nested_zone", "A zone lies inside another without `nested: true`."
+    UNKNOWN_ZONE = "unknown_zone", "A flow names a path that is not a zone root of the document."
+    FLOW_WITHOUT_ACCESS = "flow_without_access", "A flow's `who` cannot read its source or write its target."
+    MISSING_KMS = "missing_kms", "`kms` must name the NameNode's users and the key administrators."
+    # Policy against cluster (plan, apply, check, agent)
+    SHARED_KEY = "shared_key", "Two or more encryption zones of the cluster use the same key."
+    ZONE_MISSING = "zone_missing", "A zone of the policy does not exist on the cluster."
+    ZONE_OUTSIDE_POLICY = "zone_outside_policy", "A zone of the cluster is not in the policy."
+    ZONE_KEY_MISMATCH = "zone_key_mismatch", "An existing zone uses another key than the policy names."
+    KEY_MISSING = "key_missing", "A zone's key does not exist in the KMS."
+    KEY_LENGTH_MISMATCH = "key_length_mismatch", "An existing key has another length than the policy names."
+    DIRECTORY_NOT_EMPTY = "directory_not_empty", "A directory that should become a zone already holds files."
+    NOT_A_DIRECTORY = "not_a_directory", "A zone's path is a file."
+    DIRECTORY_RIGHTS = "directory_rights", "Owner, group, mode or ACL of a zone root differ from the policy."
+    TRASH_MISSING = "trash_missing", "A zone has no provisioned trash directory."
+    TRASH_RIGHTS = "trash_rights", "A zone's trash directory is not mode 1777."
+    ROOT_NOT_PINNED = (
+        "root_not_pinned",
+        "A zone root is not in fs.protected.directories, so it can be renamed away.",
+    )
+    PIN_UNSUPPORTED = "pin_unsupported", "This Hadoop's protected directories do not cover every rename."
+    REVISION_STALE = "revision_stale", "The KMS enforces another policy revision than this document."
+    KMS_PLAIN_HTTP = (
+        "kms_plain_http",
+        "The KMS is reached over plain HTTP: data keys cross the network in clear.",
+    )
+    KMS_GET_OPEN = "kms_get_open", "The KMS hands key material to this caller (operation GET is open)."
+    KMS_UNREACHABLE = "kms_unreachable", "The KMS does not answer."
+    NAMENODE_UNREACHABLE = "namenode_unreachable", "The NameNode does not answer."
+    NO_KEY_PROVIDER = "no_key_provider", "The NameNode has no key provider configured."
+    # Moves (mv, decide-move, agent API)
+    ZONE_TO_ZONE = "zone_to_zone", "A rename cannot cross from one encryption zone into another."
+    ZONE_TO_CLEAR = "zone_to_clear", "A rename cannot leave an encryption zone for a clear place."
+    CLEAR_TO_ZONE = "clear_to_zone", "A rename cannot bring clear files into an encryption zone."
+    ZONE_ROOT = "zone_root", "The root of an encryption zone is not renamed."
+    ZONE_ROOT_ANCESTOR = (
+        "zone_root_ancestor",
+        "A directory that holds an encryption zone's root is not renamed.",
+    )
+    RAW_PATH = "raw_path", "Paths under /.reserved/raw are not renamed."
+    SNAPSHOT_PATH = "snapshot_path", "Snapshots are read-only."
+
+    def __repr__(self) -> str:
+        return f"Rule.{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing found, as contracts section 1 shapes it. `path` is an HDFS path, or `FILE:LINE` in a document."""
+
+    severity: Severity
+    rule: Rule
+    path: str
+    message: str
+    hint: str
+    key: str | None = None
+    command: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object; `key` and `command` are absent when there is none."""
+        out: dict[str, Any] = {"severity": self.severity.value, "rule": self.rule.value, "path": self.path}
+        if self.key is not None:
+            out["key"] = self.key
+        out |= {"message": self.message, "hint": self.hint}
+        if self.command is not None:
+            out["command"] = self.command
+        return out
+
+
+def findings_json(findings: Iterable[Finding]) -> dict[str, Any]:
+    """`{"findings": [...]}`, the shape of every list of findings."""
+    return {"findings": [finding.to_json() for finding in findings]}

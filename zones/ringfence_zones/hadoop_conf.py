@@ -1,0 +1,113 @@
+"""Reads Hadoop's own `*-site.xml` files as `org.apache.hadoop.conf.Configuration` does.
+
+Later files override earlier ones unless a property was marked final; `${name}` expands from the other properties
+(never from the environment or from system properties: a configuration must mean the same to every process).
+This module only reads; editing lives with the bootstrap. XInclude is refused by name rather than ignored.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from xml.etree import ElementTree
+
+from ringfence_zones.errors import ConfigError
+
+MAX_FILE_BYTES = 8 * 1024 * 1024
+_VARIABLE = re.compile(r"\$\{([^{}$\s]+)\}")
+_MAX_EXPANSIONS = 20  # Configuration.MAX_SUBST
+
+
+class HadoopConf(Mapping[str, str]):
+    """Properties by name, values expanded and stripped, as `Configuration.getTrimmed` returns them."""
+
+    def __init__(self, properties: Mapping[str, str]) -> None:
+        self._raw = dict(properties)
+
+    def __getitem__(self, name: str) -> str:
+        return self._expand(self._raw[name]).strip()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._raw)
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    def get_list(self, name: str) -> list[str]:
+        """A comma-separated property as `getTrimmedStrings`: blanks stripped, empty items dropped."""
+        return [item.strip() for item in self.get(name, "").split(",") if item.strip()]
+
+    def get_bool(self, name: str, default: bool) -> bool:
+        """`true` or `false` in any case; anything else is the default, as in Hadoop."""
+        value = self.get(name, "").lower()
+        return value == "true" if value in ("true", "false") else default
+
+    def get_int(self, name: str, default: int) -> int:
+        """A decimal integer. Raises ConfigError naming the property when it is something else."""
+        value = self.get(name, "")
+        if not value:
+            return default
+        try:
+            return int(value)
+        except ValueError:
+            raise ConfigError(f"{name} must be a whole number, not {value!r}") from None
+
+    def _expand(self, value: str) -> str:
+        for _ in range(_MAX_EXPANSIONS):
+            match = _VARIABLE.search(value)
+            if match is None or match[1] not in self._raw:
+                return value
+            value = value[: match.start()] + self._raw[match[1]] + value[match.end() :]
+        return value
+
+
+def read_hadoop_conf(directory: Path, *file_names: str) -> HadoopConf:
+    """The properties of the named files in `directory`, in that order; an absent file counts as empty.
+
+    Raises ConfigError when the directory is missing or a file is unreadable, too large or not Hadoop's XML.
+    """
+    if not directory.is_dir():
+        raise ConfigError(
+            f"the Hadoop configuration directory {directory} does not exist",
+            hint="give --hadoop-conf DIR or set HADOOP_CONF_DIR to the directory that holds core-site.xml",
+        )
+    properties: dict[str, str] = {}
+    finals: set[str] = set()
+    for file_name in file_names:
+        path = directory / file_name
+        if not path.exists():
+            continue
+        for name, value, final in _read_file(path):
+            if name not in finals:
+                properties[name] = value
+            if final:
+                finals.add(name)
+    return HadoopConf(properties)
+
+
+def _read_file(path: Path) -> Iterator[tuple[str, str, bool]]:
+    try:
+        with path.open("rb") as stream:
+            text = stream.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    if len(text) > MAX_FILE_BYTES:
+        raise ConfigError(f"{path} is larger than {MAX_FILE_BYTES} bytes: not a Hadoop configuration file")
+    if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
+        raise ConfigError(f"{path} declares a document type or entities, which Hadoop files do not need")
+    try:
+        root = ElementTree.fromstring(text)  # noqa: S314 - no DTD or entity gets this far
+    except ElementTree.ParseError as error:
+        raise ConfigError(f"{path} is not well-formed XML: {error}") from error
+    if root.tag != "configuration":
+        raise ConfigError(f"{path}: the top element must be <configuration>, not <{root.tag}>")
+    for element in root:
+        if element.tag.endswith("include"):
+            raise ConfigError(f"{path} uses XInclude, which is not supported: put the properties in the file")
+        name = (element.findtext("name") or element.get("name") or "").strip()
+        if element.tag != "property" or not name:
+            continue
+        value = element.findtext("value")
+        final = (element.findtext("final") or element.get("final") or "").strip().lower() == "true"
+        yield name, value if value is not None else element.get("value") or "", final
