@@ -96,9 +96,7 @@ class MissingExtraError(InputError):
 class RefusedError(RingfenceError):
     """A rule forbids what was asked for."""
 
-    def __init__(
-        self, message: str, rule: Rule, *, hint: str | None = None, command: str | None = None
-    ) -> None:
+    def __init__(self, message: str, rule: Rule, *, hint: str | None = None, command: str | None = None) -> None:
         super().__init__(message, hint=hint, command=command)
         self.rule = rule
 
