@@ -5,6 +5,7 @@
     │   ├── PathError                  .path: not a usable HDFS path
     │   ├── PolicyError                .findings: everything wrong with a document
     │   ├── ConfigError                a configuration file or option cannot be used
+    │   ├── MalformedJsonError         a body of the KMS dialect that is not what it should be
     │   └── MissingExtraError          .extra: an optional dependency is not installed
     ├── RefusedError                   .rule: a rule forbids it                      (exit 1)
     │   └── PlanRefusedError           .findings: the plan has problems apply will not pass
@@ -79,6 +80,10 @@ class PolicyError(InputError):
 
 class ConfigError(InputError):
     """A configuration file or option that cannot be used; names the field and the fix."""
+
+
+class MalformedJsonError(InputError):
+    """JSON of the KMS dialect that cannot be read: not JSON, a field of another type, an IV of another length."""
 
 
 class MissingExtraError(InputError):
