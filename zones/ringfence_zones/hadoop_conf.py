@@ -2,7 +2,7 @@
 
 Later files override earlier ones unless a property was marked final; `${name}` expands from the other properties
 (never from the environment or from system properties: a configuration must mean the same to every process).
-This module only reads; editing lives with the bootstrap. XInclude is refused by name rather than ignored.
+This module only reads; `hadoop_xml.py` edits. XInclude is refused by name rather than ignored.
 """
 
 from __future__ import annotations

@@ -1,0 +1,346 @@
+"""Edits one property of a Hadoop `*-site.xml` file and leaves every other byte as it was.
+
+`hadoop_conf.py` reads; this module writes. Rules:
+
+1. Only the text of one `<value>` changes, or one `<property>` is added after the last. Comments, blanks, order,
+   line ends and encoding of the rest survive byte for byte: the file belongs to an administrator.
+2. What the edit would not mean to Hadoop is refused, not guessed: XInclude, document types, a value written as an
+   attribute, several values in one property, encodings other than UTF-8, ASCII and Latin-1.
+3. A file is replaced whole or not at all: a temporary file beside it, fsync, rename, fsync of the directory, with
+   the owner, mode and extended attributes of the old one. A file somebody changed in between is left alone.
+
+Source of the format: `org.apache.hadoop.conf.Configuration.Parser` (a later property wins unless an earlier one
+of the same name was final).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+from xml.parsers import expat
+
+from ringfence_zones.errors import ConfigError
+from ringfence_zones.hadoop_conf import MAX_FILE_BYTES
+
+_ENCODINGS = ("utf-8", "us-ascii", "iso-8859-1")
+# XML 1.0, production 2: what a document may hold at all.
+_ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "\r": "&#13;"}
+
+
+@dataclass(frozen=True, slots=True)
+class SiteProperty:
+    """A property as the file writes it: entities resolved, blanks kept, `${variables}` not expanded."""
+
+    value: str
+    final: bool
+
+
+def read_property(document: bytes, name: str) -> SiteProperty | None:
+    """The property of that name which Hadoop would use, None when the file does not set it.
+
+    Raises ConfigError when the document is not one this module may edit.
+    """
+    found = _effective(_scan(document), name)
+    if found is None:
+        return None
+    return SiteProperty(found.value.text if found.value else "", found.final)
+
+
+def set_property(document: bytes, name: str, value: str) -> bytes:
+    """The document with that property set and all else untouched.
+
+    The property Hadoop would use is the one edited when several have the name. Raises ConfigError when the
+    document or the value cannot be written so that Hadoop reads it back the same.
+    """
+    scan = _scan(document)
+    found = _effective(scan, name)
+    if found is None:
+        edited = _insert(document, scan, name, _escape(value, scan.encoding))
+    else:
+        edited = _replace(document, found, _escape(value, scan.encoding))
+    written = read_property(edited, name)
+    if written is None or written.value != value:
+        raise ConfigError(f"the value {value!r} of {name} cannot be written to a Hadoop configuration file")
+    return edited
+
+
+def read_document(path: Path) -> bytes:
+    """The bytes of a configuration file, bounded. Raises ConfigError when it is missing, unreadable or too large."""
+    try:
+        with path.open("rb") as stream:
+            document = stream.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    if len(document) > MAX_FILE_BYTES:
+        raise ConfigError(f"{path} is larger than {MAX_FILE_BYTES} bytes: not a Hadoop configuration file")
+    return document
+
+
+def replace_document(path: Path, document: bytes, *, expected: bytes) -> None:
+    """Replaces the file atomically, keeping owner, group, mode and extended attributes.
+
+    `expected` is what the caller read: when the file holds anything else by now, it is left alone. A symbolic link
+    stays one; its target is replaced. Raises ConfigError, and then nothing was changed.
+    """
+    try:
+        target = path.resolve(strict=True)
+        temporary = _write_beside(target, document)
+        try:
+            _refuse_if_changed(target, expected)
+            temporary.replace(target)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+        _fsync_directory(target.parent)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write {path}: {error.strerror}",
+            hint="run as a user who may replace the file in its directory and keep its owner",
+        ) from error
+
+
+def _refuse_if_changed(path: Path, expected: bytes) -> None:
+    if read_document(path) != expected:
+        raise ConfigError(f"{path} changed while it was being edited: nothing was written", hint="try again")
+
+
+def _write_beside(target: Path, document: bytes) -> Path:
+    status = target.stat()
+    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".ringfence", dir=target.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(document)
+            stream.flush()
+            os.fchown(stream.fileno(), status.st_uid, status.st_gid)
+            os.fchmod(stream.fileno(), status.st_mode & 0o7777)
+            _copy_attributes(target, Path(name))
+            os.fsync(stream.fileno())
+    except BaseException:
+        with suppress(OSError):
+            Path(name).unlink()
+        raise
+    return Path(name)
+
+
+def _copy_attributes(source: Path, target: Path) -> None:
+    # POSIX ACLs live here: without them a reader that the administrator let in would be locked out. A label the
+    # file system gives by itself (SELinux) may refuse to be set, and is right already.
+    with suppress(OSError):
+        for attribute in os.listxattr(source):
+            with suppress(OSError):
+                os.setxattr(target, attribute, os.getxattr(source, attribute))
+
+
+def _fsync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# --- finding the places -------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Element:
+    """Byte offsets: `start` of `<`, `inside` after the start tag, `close` at the end tag, `end` after it."""
+
+    start: int
+    inside: int
+    close: int = -1
+    end: int = -1
+    text: str = ""
+    attributes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def self_closing(self) -> bool:
+        return self.close == self.end
+
+
+@dataclass(slots=True)
+class _Property:
+    element: _Element
+    name: str = ""
+    name_start: int = -1
+    value: _Element | None = None
+    final: bool = False
+
+
+@dataclass(slots=True)
+class _Scan:
+    configuration: _Element
+    properties: list[_Property]
+    encoding: str
+
+
+def _effective(scan: _Scan, name: str) -> _Property | None:
+    chosen: _Property | None = None
+    for candidate in scan.properties:
+        if candidate.name == name:
+            chosen = candidate
+            if candidate.final:
+                break
+    if chosen is not None and "value" in chosen.element.attributes:
+        _refuse(f"it writes {name} as an attribute: write it as a <value> element")
+    return chosen
+
+
+def _scan(document: bytes) -> _Scan:
+    if document[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        _refuse("it is UTF-16: use UTF-8")
+    try:
+        return _Scanner(document).run()
+    except expat.ExpatError as error:
+        _refuse(f"it is not well-formed XML: {error}")
+
+
+def _refuse(why: str) -> NoReturn:
+    raise ConfigError(
+        f"this Hadoop configuration file cannot be edited: {why}", hint="correct the file, or set the property by hand"
+    )
+
+
+class _Scanner:
+    """Walks the document once with expat, which reports byte offsets, and notes where each property stands."""
+
+    def __init__(self, document: bytes) -> None:
+        self._document = document
+        self._stack: list[tuple[str, _Element]] = []
+        self._properties: list[_Property] = []
+        self._root: _Element | None = None
+        self._encoding = "utf-8"
+        parser = expat.ParserCreate()
+        parser.buffer_text = True
+        parser.XmlDeclHandler = self._declaration
+        parser.StartDoctypeDeclHandler = lambda *_: _refuse("it declares a document type")
+        parser.StartElementHandler = self._start
+        parser.EndElementHandler = self._end
+        parser.CharacterDataHandler = self._text
+        self._parser = parser
+
+    def run(self) -> _Scan:
+        self._parser.Parse(self._document, True)
+        if self._root is None:  # pragma: no cover - expat refuses a document without an element
+            _refuse("it is empty")
+        return _Scan(self._root, self._properties, self._encoding)
+
+    def _declaration(self, _version: str, encoding: str | None, _standalone: int) -> None:
+        self._encoding = (encoding or "utf-8").lower()
+        if self._encoding not in _ENCODINGS:
+            _refuse(f"its encoding is {encoding}: use UTF-8")
+
+    def _start(self, tag: str, attributes: dict[str, str]) -> None:
+        offset = self._parser.CurrentByteIndex
+        element = _Element(offset, _end_of_tag(self._document, offset), attributes=attributes)
+        depth = len(self._stack)
+        if depth == 0:
+            if tag != "configuration":
+                _refuse(f"its top element is <{tag}>, not <configuration>")
+            self._root = element
+        elif depth == 1 and tag.rpartition(":")[2] == "include":
+            _refuse("it uses XInclude, so what Hadoop reads is not in this file alone")
+        elif depth == 1 and tag == "property":
+            final = attributes.get("final", "").strip().lower() == "true"
+            self._properties.append(_Property(element, attributes.get("name", "").strip(), final=final))
+        self._stack.append((tag, element))
+
+    def _text(self, text: str) -> None:
+        if len(self._stack) == 3:  # configuration, property, name|value|final
+            self._stack[-1][1].text += text
+
+    def _end(self, _tag: str) -> None:
+        tag, element = self._stack.pop()
+        if self._document.startswith(b"/>", element.inside - 2):
+            element.close = element.end = element.inside
+        else:
+            element.close = self._parser.CurrentByteIndex
+            element.end = _end_of_tag(self._document, element.close)
+        if len(self._stack) == 2 and self._stack[1][0] == "property":
+            self._note(self._properties[-1], tag, element)
+
+    @staticmethod
+    def _note(owner: _Property, tag: str, element: _Element) -> None:
+        if tag == "name":
+            owner.name, owner.name_start = element.text.strip(), element.start
+        elif tag == "value":
+            if owner.value is not None:
+                _refuse(f"property {owner.name} has two values")
+            owner.value = element
+        elif tag == "final":
+            owner.final = element.text.strip().lower() == "true"
+
+
+def _end_of_tag(document: bytes, offset: int) -> int:
+    """The offset after the `>` that ends the tag at `offset`; quoted attribute values may hold one."""
+    quote = 0
+    for position in range(offset, len(document)):
+        byte = document[position]
+        if quote:
+            quote = 0 if byte == quote else quote
+        elif byte in b"\"'":
+            quote = byte
+        elif byte == ord(">"):
+            return position + 1
+    return len(document)
+
+
+# --- writing ------------------------------------------------------------------------------------------------------
+
+
+def _escape(value: str, encoding: str) -> bytes:
+    illegal = _ILLEGAL.search(value)
+    if illegal:
+        raise ConfigError(f"the character U+{ord(illegal[0]):04X} cannot stand in a Hadoop configuration file")
+    escaped = "".join(_ESCAPES.get(character, character) for character in value)
+    return escaped.encode(encoding, "xmlcharrefreplace")
+
+
+def _replace(document: bytes, found: _Property, value: bytes) -> bytes:
+    element = found.value
+    if element is None:
+        close = found.element.close
+        return document[:close] + b"<value>" + value + b"</value>" + document[close:]
+    if element.self_closing:
+        return document[: element.start] + b"<value>" + value + b"</value>" + document[element.end :]
+    return document[: element.inside] + value + document[element.close :]
+
+
+def _insert(document: bytes, scan: _Scan, name: str, value: bytes) -> bytes:
+    newline = b"\r\n" if b"\r\n" in document else b"\n"
+    outer, inner = _indentation(document, scan.properties)
+    block = (
+        newline + outer + b"<property>"
+        + newline + inner + b"<name>" + _escape(name, scan.encoding) + b"</name>"
+        + newline + inner + b"<value>" + value + b"</value>"
+        + newline + outer + b"</property>"
+    )  # fmt: skip
+    root = scan.configuration
+    if root.self_closing:
+        opening = document[root.start : root.end].removesuffix(b"/>").rstrip() + b">"
+        return document[: root.start] + opening + block + newline + b"</configuration>" + document[root.end :]
+    anchor = scan.properties[-1].element.end if scan.properties else root.inside
+    tail = b"" if document[anchor : root.close].lstrip(b" \t")[:1] in (b"\r", b"\n") else newline
+    return document[:anchor] + block + tail + document[anchor:]
+
+
+def _indentation(document: bytes, properties: Sequence[_Property]) -> tuple[bytes, bytes]:
+    """How the last property is indented, and its name; two and four blanks when there is nothing to go by."""
+    if not properties:
+        return b"  ", b"    "
+    outer = _blank_before(document, properties[-1].element.start, b"  ")
+    start = properties[-1].name_start
+    return outer, _blank_before(document, start, outer + b"  ") if start >= 0 else outer + b"  "
+
+
+def _blank_before(document: bytes, offset: int, default: bytes) -> bytes:
+    line = document[document.rfind(b"\n", 0, offset) + 1 : offset]
+    return line if not line.strip(b" \t") else default
