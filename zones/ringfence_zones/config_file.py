@@ -1,0 +1,168 @@
+"""Reads a program's own YAML configuration file strictly.
+
+Rules (design section 9):
+
+1. A file holds what its program knows and nothing else: an unknown key stops the program, and the message names the
+   nearest known one. A key given twice stops it as well.
+2. Every problem is reported in one go, each with its line.
+3. Durations carry their unit (`5s`, `10m`); a bare number is refused.
+4. No value holds a secret: models name files (`*_file`), so that a message may quote what it refuses.
+
+It only reads; it fills in no default that the model does not state.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Hashable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from ringfence_zones.errors import ConfigError
+
+MAX_FILE_BYTES = 1024 * 1024
+_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+
+Location = tuple[str | int, ...]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class ConfigModel(BaseModel):
+    """Base of configuration models: frozen, closed, no coercion beyond what a field's type says."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def parse_duration_s(value: object) -> float:
+    """`"500ms"`, `"5s"`, `"10m"`, `"2h"`, `"30d"` in seconds. Raises ValueError without a unit."""
+    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("must be a duration with a unit: 500ms, 5s, 10m, 2h or 30d")
+    return float(match[1]) * _UNITS_S[match[2]]
+
+
+def _absolute_path(value: object) -> Path:
+    if not isinstance(value, str | Path) or not Path(value).is_absolute():
+        raise ValueError("must be an absolute path")
+    return Path(value)
+
+
+DurationS = Annotated[float, BeforeValidator(parse_duration_s)]
+"""Seconds, written with a unit; only a model's default is a bare float."""
+AbsolutePath = Annotated[Path, BeforeValidator(_absolute_path)]
+"""A local path that means the same from every working directory."""
+
+
+def read_config(path: Path, model: type[Model]) -> Model:
+    """The file as a value of `model`. Raises ConfigError naming every problem, each with its line."""
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration file {path}: {error.strerror}") from error
+    if len(content) > MAX_FILE_BYTES:
+        raise ConfigError(f"{path} is larger than {MAX_FILE_BYTES} bytes: not a configuration file")
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 (byte {error.start})") from error
+    return parse_config(text, str(path), model)
+
+
+def parse_config(text: str, name: str, model: type[Model]) -> Model:
+    """As `read_config`, for text; `name` is how messages call the file. An empty document means all defaults."""
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = {} if node is None else yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name} is not well-formed YAML: {_yaml_problem(error)}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{name} must be a mapping of settings", hint="write one `name: value` a line")
+    lines = dict(_lines(node, ())) if node is not None else {}
+    problems = list(_duplicates(node)) if node is not None else []
+    try:
+        parsed = model.model_validate(data)
+    except ValidationError as error:
+        problems += [_problem(detail, lines, model) for detail in error.errors()]
+        parsed = None
+    if problems or parsed is None:
+        raise ConfigError(_sentence(name, sorted(set(problems))), hint=_hint(model))
+    return parsed
+
+
+def _sentence(name: str, problems: list[tuple[int, str]]) -> str:
+    if len(problems) == 1:
+        line, text = problems[0]
+        return f"{name}:{line}: {text}"
+    listed = "".join(f"\n  {name}:{line}: {text}" for line, text in problems)
+    return f"{name} has {len(problems)} problems:{listed}"
+
+
+def _hint(model: type[BaseModel]) -> str:
+    return f"known settings: {', '.join(sorted(model.model_fields))}"
+
+
+def _yaml_problem(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error)
+    return f"line {mark.line + 1}: {problem}" if mark is not None else str(problem)
+
+
+def _lines(node: yaml.Node, at: Location) -> Iterator[tuple[Location, int]]:
+    """The line of every key and item, counted from 1."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            place = (*at, key.value)
+            yield place, key.start_mark.line + 1
+            yield from _lines(value, place)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            yield (*at, index), item.start_mark.line + 1
+            yield from _lines(item, (*at, index))
+
+
+def _duplicates(node: yaml.Node) -> Iterator[tuple[int, str]]:
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            yield from _duplicates(item)
+    elif isinstance(node, yaml.MappingNode):
+        seen: dict[Hashable, int] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if key.value in seen:
+                yield line, f"'{key.value}' is given twice, first on line {seen[key.value]}"
+            seen.setdefault(key.value, line)
+            yield from _duplicates(value)
+
+
+def _problem(detail: ErrorDetails, lines: dict[Location, int], model: type[BaseModel]) -> tuple[int, str]:
+    place = detail["loc"]
+    line = next((lines[place[:length]] for length in range(len(place), 0, -1) if place[:length] in lines), 1)
+    name = ".".join(str(part) for part in place)
+    if detail["type"] == "extra_forbidden":
+        return line, f"'{name}' is not a setting{_nearest(place, model)}"
+    if detail["type"] == "missing":
+        return line, f"'{name}' is missing"
+    message = detail["msg"].removeprefix("Value error, ")
+    return line, f"'{name}' {message[:1].lower()}{message[1:]}, not {_shown(detail['input'])}"
+
+
+def _nearest(place: Location, model: type[BaseModel]) -> str:
+    owner: Any = model
+    for part in place[:-1]:
+        field = owner.model_fields.get(str(part)) if isinstance(owner, type) and issubclass(owner, BaseModel) else None
+        owner = field.annotation if field is not None else None
+    known = list(owner.model_fields) if isinstance(owner, type) and issubclass(owner, BaseModel) else []
+    close = difflib.get_close_matches(str(place[-1]), known, n=1)
+    return f": did you mean '{close[0]}'?" if close else ""
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
