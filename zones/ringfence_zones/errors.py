@@ -28,6 +28,7 @@
     │   ├── SafeModeError
     │   ├── NoKeyProviderError
     │   ├── HdfsPermissionError
+    │   ├── HdfsNotFoundError          a path that does not exist
     │   └── HadoopNotFoundError        no Hadoop jars or Java on this machine
     ├── AgentUnavailableError          the agent's socket does not answer
     └── SandboxError                   the sandbox cannot be started, used or stopped
@@ -218,6 +219,10 @@ class NoKeyProviderError(HdfsError):
 
 class HdfsPermissionError(HdfsError):
     """HDFS refused this user."""
+
+
+class HdfsNotFoundError(HdfsError):
+    """A path that does not exist."""
 
 
 class HadoopNotFoundError(HdfsError):

@@ -1,0 +1,114 @@
+"""The NameNodes of a cluster by address, and the one thing they tell over HTTP: a live configuration value.
+
+Addresses come from `core-site.xml` and `hdfs-site.xml` by the rules of `org.apache.hadoop.hdfs.DFSUtil`. A daemon's
+`/conf` servlet (`org.apache.hadoop.conf.ConfServlet`) shows what the process holds now, a live reload included; its
+RPC has no call for that. Where the web interface is closed to us (SPNEGO, firewall) the answer is None, not a guess.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import requests
+
+from ringfence_zones.errors import ConfigError
+
+DEFAULT_RPC_PORT = 8020
+_HTTP = ("http", "dfs.namenode.http-address", 9870)
+_HTTPS = ("https", "dfs.namenode.https-address", 9871)
+_TIMEOUT_S = 5
+_MAX_ANSWER_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class NameNodeAddress:
+    """One NameNode: `rpc` is `host:port` as `dfsadmin -reconfig` takes it, `web` its `http(s)://host:port`."""
+
+    rpc: str
+    web: str
+
+
+@dataclass(frozen=True, slots=True)
+class LiveValue:
+    """What a daemon holds for a property: `known` False and an empty value when the property is not set."""
+
+    known: bool
+    value: str
+
+
+def default_filesystem(conf: Mapping[str, str]) -> str:
+    """`fs.defaultFS`, which must be an `hdfs://` URI. Raises ConfigError naming the fix."""
+    uri = conf.get("fs.defaultFS", "file:///")
+    if urlsplit(uri).scheme != "hdfs" or not urlsplit(uri).netloc:
+        raise ConfigError(
+            f"fs.defaultFS is {uri!r}, which is no HDFS",
+            hint="set it to hdfs://HOST:PORT in core-site.xml, or give --hadoop-conf DIR",
+        )
+    return uri
+
+
+def namenode_addresses(conf: Mapping[str, str]) -> tuple[NameNodeAddress, ...]:
+    """Every NameNode of the default file system: one, or all of a high-availability pair. Raises ConfigError."""
+    authority = urlsplit(default_filesystem(conf)).netloc
+    if authority not in _names(conf, "dfs.nameservices"):
+        return (_address(conf, "", conf.get("dfs.namenode.rpc-address") or authority),)
+    members = _names(conf, f"dfs.ha.namenodes.{authority}")
+    suffixes = [f".{authority}.{member}" for member in members] or [f".{authority}"]
+    addresses = []
+    for suffix in suffixes:
+        rpc = conf.get(f"dfs.namenode.rpc-address{suffix}")
+        if not rpc:
+            raise ConfigError(
+                f"hdfs-site.xml names the NameNode '{suffix[1:]}' but has no dfs.namenode.rpc-address{suffix}"
+            )
+        addresses.append(_address(conf, suffix, rpc))
+    return tuple(addresses)
+
+
+def find_live_value(address: NameNodeAddress, name: str) -> LiveValue | None:
+    """A property as that NameNode holds it now; None when the daemon would not tell."""
+    found = _ask(address, name)
+    if found is None or found.known:
+        return found
+    # 404 means "no such property" only from a servlet that knows another one.
+    control = _ask(address, "fs.defaultFS")
+    return found if control is not None and control.known else None
+
+
+def _ask(address: NameNodeAddress, name: str) -> LiveValue | None:
+    try:
+        with requests.get(
+            f"{address.web}/conf",
+            params={"name": name, "format": "json"},
+            # Newer releases go by Accept, older ones by `format`.
+            headers={"Accept": "application/json"},
+            timeout=_TIMEOUT_S,
+            allow_redirects=False,
+            stream=True,
+        ) as answer:
+            if answer.status_code == requests.codes.not_found:
+                return LiveValue(known=False, value="")
+            if answer.status_code != requests.codes.ok:
+                return None
+            found = json.loads(answer.raw.read(_MAX_ANSWER_BYTES, decode_content=True))["property"]
+        return LiveValue(known=True, value=str(found.get("value") or "")) if found.get("key") == name else None
+    except (requests.RequestException, ValueError, KeyError, AttributeError, TypeError, OSError):
+        return None
+
+
+def _address(conf: Mapping[str, str], suffix: str, rpc: str) -> NameNodeAddress:
+    host, _, port = rpc.rpartition(":") if ":" in rpc else (rpc, "", str(DEFAULT_RPC_PORT))
+    scheme, name, default_port = _HTTPS if conf.get("dfs.http.policy", "").upper() == "HTTPS_ONLY" else _HTTP
+    web = conf.get(name + suffix) or conf.get(name) or f"0.0.0.0:{default_port}"
+    web_host, _, web_port = web.rpartition(":") if ":" in web else (web, "", str(default_port))
+    # A wildcard is where it listens; it is reached where its RPC is.
+    if web_host in ("0.0.0.0", "::", "[::]", ""):  # noqa: S104 - compared, not bound
+        web_host = host
+    return NameNodeAddress(f"{host}:{port}", f"{scheme}://{web_host}:{web_port}")
+
+
+def _names(conf: Mapping[str, str], name: str) -> list[str]:
+    return [item.strip() for item in conf.get(name, "").split(",") if item.strip()]
