@@ -1,0 +1,183 @@
+"""`ringfence sandbox`: a real one-node HDFS on this machine, for trying and testing.
+
+Standard output holds only what a program reads (export lines, JSON); everything said to people goes to standard
+error, so that `eval "$(ringfence sandbox up)"` works.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from ringfence_bootstrap.sandbox.configuration import environment
+from ringfence_bootstrap.sandbox.lifecycle import DaemonStatus, Sandbox
+from ringfence_bootstrap.sandbox.state import State, default_directory
+from ringfence_zones.cli import exits
+from ringfence_zones.cli.context import CommandContext, global_options
+
+F = TypeVar("F", bound=Callable[..., Any])
+_FETCHING = "fetching Hadoop's jars"
+
+directory_option = click.option(
+    "--dir",
+    "directory",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="the sandbox's directory  [${XDG_STATE_HOME:-~/.local/state}/ringfence/sandbox]",
+)
+
+
+@click.group()
+@global_options
+def sandbox(_context: CommandContext) -> None:
+    """A real one-node HDFS and a KMS on this machine, for trying and testing."""
+
+
+@sandbox.command()
+@directory_option
+@click.option(
+    "--kms",
+    type=click.Choice(["ringfence", "stock"]),
+    help="our KMS, or Hadoop's own with a JCEKS key store  [ringfence]",
+)
+@click.option("--agent", is_flag=True, help="start the agent too")
+@global_options
+def up(context: CommandContext, directory: Path | None, kms: str | None, agent: bool) -> None:
+    """Start what does not run yet; print export lines when a file can be written."""
+    console = Console(stderr=True, highlight=False)
+    with _progress(console) as progress:
+        task = progress.add_task(_FETCHING, visible=False, total=None)
+        state = _sandbox(directory).up(
+            kms="stock" if kms == "stock" else "ringfence",
+            kms_given=kms is not None,
+            agent=agent,
+            say=_say(console),
+            on_progress=_on_progress(console, progress, task),
+        )
+    _print_state(context, _sandbox(directory), state)
+
+
+@sandbox.command()
+@directory_option
+@click.option("--delete", is_flag=True, help="delete the directory too: files, keys and logs")
+@global_options
+def down(_context: CommandContext, directory: Path | None, delete: bool) -> None:
+    """Stop the sandbox's daemons, and only those; files and keys stay unless --delete."""
+    _sandbox(directory).down(delete=delete, say=_say(Console(stderr=True, highlight=False)))
+
+
+@sandbox.command()
+@directory_option
+@global_options
+@click.pass_context
+def status(click_context: click.Context, context: CommandContext, directory: Path | None) -> None:
+    """Show each daemon; exit 1 when one does not run."""
+    chosen = _sandbox(directory)
+    rows = chosen.status()
+    if context.json:
+        click.echo(json.dumps(_state_json(chosen, chosen.get_state(), rows), indent=2))
+    else:
+        Console(highlight=False).print(_table(rows))
+    click_context.exit(exits.DONE if all(row.pid for row in rows) else exits.FAILED)
+
+
+@sandbox.command()
+@directory_option
+@global_options
+def env(context: CommandContext, directory: Path | None) -> None:
+    """Print the export lines again."""
+    chosen = _sandbox(directory)
+    _print_state(context, chosen, chosen.get_state())
+
+
+def _hadoop_command(name: str, summary: str) -> None:
+    @sandbox.command(
+        name=name, help=summary, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
+    )
+    @directory_option
+    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+    @global_options
+    def run(context: CommandContext, directory: Path | None, arguments: Sequence[str]) -> None:
+        chosen = _sandbox(directory)
+        environ = chosen.command_environment(context.as_user or os.environ.get("HADOOP_USER_NAME"))
+        program = chosen.layout.hadoop_home / "bin" / name
+        # Becomes the program: its exit code, its signals and its terminal are the caller's.
+        os.execve(program, [str(program), *arguments], environ)  # noqa: S606 - no shell is meant
+
+
+_hadoop_command("hdfs", "Run Hadoop's own hdfs command on the sandbox, as in: hdfs dfs -ls /")
+_hadoop_command("hadoop", "Run Hadoop's own hadoop command on the sandbox, as in: hadoop key list")
+
+
+def _sandbox(directory: Path | None) -> Sandbox:
+    return Sandbox(directory or default_directory(os.environ), os.environ)
+
+
+def _say(console: Console) -> Callable[[str], None]:
+    return functools.partial(console.print, markup=False, soft_wrap=True)
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console,
+        disable=not console.is_terminal,
+    )  # fmt: skip
+
+
+def _on_progress(console: Console, progress: Progress, task: Any) -> Callable[[int, int], None]:
+    """A bar on a terminal; elsewhere a line for each tenth, so that a log shows that it goes on."""
+    said = -1
+
+    def report(done: int, total: int) -> None:
+        nonlocal said
+        progress.update(task, completed=done, total=total, visible=done < total)
+        tenth = done * 10 // total
+        if not console.is_terminal and tenth > said:
+            said = tenth
+            _say(console)(f"{_FETCHING}: {done} of {total}")
+
+    return report
+
+
+def _print_state(context: CommandContext, chosen: Sandbox, state: State) -> None:
+    if context.json:
+        click.echo(json.dumps(_state_json(chosen, state, chosen.status()), indent=2))
+        return
+    for name, value in environment(chosen.layout, state).items():
+        click.echo(f"export {name}={shlex.quote(value)}")
+
+
+def _state_json(chosen: Sandbox, state: State, rows: Sequence[DaemonStatus]) -> dict[str, Any]:
+    described = state.to_json()
+    return {
+        "schema": described["schema"],
+        "directory": str(chosen.layout.directory),
+        "hadoop_version": state.hadoop_version,
+        "kms": state.kms,
+        "ports": described["ports"],
+        "pids": {row.name: row.pid for row in rows},
+        "logs": {row.name: str(row.log) for row in rows},
+        "environment": environment(chosen.layout, state),
+    }
+
+
+def _table(rows: Sequence[DaemonStatus]) -> Table:
+    table = Table("daemon", "pid", "ports", "log")
+    for row in rows:
+        table.add_row(
+            row.name,
+            str(row.pid) if row.pid else "does not run",
+            " ".join(str(port) for port in row.ports),
+            str(row.log),
+        )
+    return table

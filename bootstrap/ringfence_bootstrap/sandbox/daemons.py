@@ -1,0 +1,125 @@
+"""The daemons of a sandbox: what each runs, which ports it needs, what it waits for when it starts."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import sysconfig
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ringfence_bootstrap.sandbox.configuration import environment
+from ringfence_bootstrap.sandbox.state import Layout, State
+from ringfence_zones.errors import SandboxError
+
+# Hadoop's variables of the caller's shell would reach the daemons through the launchers; a sandbox is its own.
+_FOREIGN = ("HADOOP_", "HDFS_", "RINGFENCE_")
+_HEAP = "-Xms64m -Xmx512m"
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """How to start one daemon. `ports` are those it listens on."""
+
+    name: str
+    command: tuple[str, ...]
+    environ: Mapping[str, str]
+    ports: tuple[int, ...]
+
+
+def hadoop_environment(layout: Layout, state: State, caller: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a process of this sandbox: the caller's without Hadoop's variables, then ours."""
+    kept = {name: value for name, value in caller.items() if not name.startswith(_FOREIGN)}
+    return kept | environment(layout, state)
+
+
+def describe_daemons(layout: Layout, state: State, caller: Mapping[str, str]) -> dict[str, Daemon]:
+    """Every daemon that this sandbox should have, in the order of starting: the KMS first."""
+    kms = _stock_kms if state.kms == "stock" else _ringfence_kms
+    daemons = [kms(layout, state, caller), _namenode(layout, state, caller), _datanode(layout, state, caller)]
+    if state.agent:
+        daemons.append(_agent(layout, state, caller))
+    return {daemon.name: daemon for daemon in daemons}
+
+
+def format_command(layout: Layout) -> tuple[str, ...]:
+    """Makes an empty file system image; refuses to touch one that is there."""
+    return (str(layout.hadoop_home / "bin/hdfs"), "namenode", "-format", "-nonInteractive")
+
+
+def java_environment(layout: Layout, state: State, caller: Mapping[str, str], options: str = "") -> dict[str, str]:
+    """The environment of a Java daemon; `options` are words for its command line."""
+    return hadoop_environment(layout, state, caller) | {
+        "HADOOP_LOG_DIR": str(layout.logs),
+        "HADOOP_DAEMON_OPTS": f"{_HEAP} -Djava.io.tmpdir={layout.directory / 'tmp'} {options}".strip(),
+    }
+
+
+def _audit_options(layout: Layout, file_name: str) -> str:
+    return f"-Dlog4j.configuration=file:{layout.conf}/audit-log4j.properties -Dringfence.audit.file={file_name}"
+
+
+def _namenode(layout: Layout, state: State, caller: Mapping[str, str]) -> Daemon:
+    return Daemon(
+        name="namenode",
+        command=(str(layout.hadoop_home / "bin/hdfs"), "namenode"),
+        environ=java_environment(layout, state, caller, _audit_options(layout, "hdfs-audit.log")),
+        ports=(state.ports.namenode, state.ports.namenode_http),
+    )
+
+
+def _datanode(layout: Layout, state: State, caller: Mapping[str, str]) -> Daemon:
+    return Daemon(
+        name="datanode",
+        command=(str(layout.hadoop_home / "bin/hdfs"), "datanode"),
+        environ=java_environment(layout, state, caller),
+        ports=(state.ports.datanode, state.ports.datanode_http, state.ports.datanode_ipc),
+    )
+
+
+def _stock_kms(layout: Layout, state: State, caller: Mapping[str, str]) -> Daemon:
+    environ = java_environment(layout, state, caller, _audit_options(layout, "kms-audit.log"))
+    return Daemon(
+        name="kms",
+        command=(str(layout.hadoop_home / "bin/hadoop"), "kms"),
+        environ=environ | {"HADOOP_CONF_DIR": str(layout.kms_conf)},
+        ports=(state.ports.kms,),
+    )
+
+
+def _ringfence_kms(layout: Layout, state: State, caller: Mapping[str, str]) -> Daemon:
+    return Daemon(
+        name="kms",
+        command=(
+            *_ringfence(),
+            "kms",
+            "serve",
+            f"--hadoop-conf={layout.kms_conf}",
+            f"--listen=localhost:{state.ports.kms}",
+            f"--keystore=sqlite:///{layout.directory}/kms.db",
+            f"--admin-socket={layout.kms_socket}",
+        ),
+        environ=hadoop_environment(layout, state, caller),
+        ports=(state.ports.kms,),
+    )
+
+
+def _agent(layout: Layout, state: State, caller: Mapping[str, str]) -> Daemon:
+    return Daemon(
+        name="agent",
+        command=(*_ringfence(), "agent", "serve", f"--config={layout.directory}/agent.yaml"),
+        environ=hadoop_environment(layout, state, caller),
+        ports=(),
+    )
+
+
+def _ringfence() -> tuple[str, ...]:
+    """This installation's own command, whatever else the PATH holds."""
+    installed = Path(sysconfig.get_path("scripts")) / "ringfence"
+    found = str(installed) if installed.exists() else shutil.which("ringfence")
+    if found is None:
+        raise SandboxError(
+            f"the ringfence command of {sys.prefix} is not installed", hint="install the package with pip"
+        )
+    return (found,)

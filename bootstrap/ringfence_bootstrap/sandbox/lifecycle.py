@@ -1,0 +1,258 @@
+"""Brings a sandbox up, takes it down, tells how it is.
+
+Rules: `up` may be repeated at any time and starts only what does not run; it returns when a file can be written and
+the KMS answers, not when processes exist; when it fails it stops what it started and nothing else. `down` stops only
+processes that this sandbox started. Data and keys stay until `down --delete`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ringfence_bootstrap.sandbox import daemons, processes, readiness
+from ringfence_bootstrap.sandbox.artifacts import HADOOP_VERSION, OnProgress, ensure_jars
+from ringfence_bootstrap.sandbox.configuration import install_launchers, write_configuration
+from ringfence_bootstrap.sandbox.processes import Process
+from ringfence_bootstrap.sandbox.requirements import find_java_home
+from ringfence_bootstrap.sandbox.state import (
+    KmsKind,
+    Layout,
+    State,
+    check_directory,
+    choose_ports,
+    find_state,
+    locked,
+    port_is_free,
+    save_state,
+)
+from ringfence_zones.errors import SandboxError
+
+_READY_TIMEOUT_S = 180.0
+_STOP_TIMEOUT_S = 25.0  # The KMS drains for up to 20.
+_POLL_S = 0.1
+_LAST_LINES = 3
+_USERS = ("hdfs", "etl", "analyst", "masker")
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonStatus:
+    """One daemon as `status` shows it; `pid` is None when it does not run."""
+
+    name: str
+    pid: int | None
+    ports: tuple[int, ...]
+    log: Path
+
+
+class Sandbox:
+    """One sandbox, known by its directory."""
+
+    def __init__(self, directory: Path, environ: Mapping[str, str]) -> None:
+        """`environ` is the caller's environment; it is read, never changed."""
+        self.layout = Layout(directory.absolute())
+        self._environ = environ
+
+    def up(
+        self, *, kms: KmsKind, agent: bool, say: Callable[[str], None], on_progress: OnProgress, kms_given: bool = True
+    ) -> State:
+        """Starts whatever does not run and returns when a file can be written.
+
+        Raises SandboxError naming what stands in the way: Java, Maven, a port, the directory, a daemon that died.
+        """
+        check_directory(self.layout.directory)
+        with locked(self.layout):
+            state = find_state(self.layout)
+            if state is not None:
+                self._check_same(state, kms if kms_given else state.kms)
+            java_home = find_java_home(self._environ)
+            jars = ensure_jars(self._environ, say, on_progress)
+            if state is None:
+                state = State(HADOOP_VERSION, kms, choose_ports(), str(java_home), agent)
+                write_configuration(self.layout, state)
+            state = replace(state, java_home=str(java_home), agent=state.agent or agent)
+            install_launchers(self.layout, jars)
+            save_state(self.layout, state)
+            return self._start_missing(state, say)
+
+    def down(self, *, delete: bool, say: Callable[[str], None]) -> None:
+        """Stops this sandbox's daemons, and with `delete` removes its directory. Nothing running is fine."""
+        if not self.layout.directory.exists():
+            say(f"there is no sandbox in {self.layout.directory}")
+            return
+        check_directory(self.layout.directory)
+        with locked(self.layout):
+            state = find_state(self.layout)
+            if state is None:
+                say(f"there is no sandbox in {self.layout.directory}")
+            else:
+                self._stop(state.processes, say)
+            if delete:
+                shutil.rmtree(self.layout.directory)
+                say(f"deleted {self.layout.directory}")
+
+    def get_state(self) -> State:
+        """The sandbox as it was left. Raises SandboxError when none was made here."""
+        state = find_state(self.layout)
+        if state is None:
+            raise SandboxError(
+                f"there is no sandbox in {self.layout.directory}",
+                hint="make one",
+                command=f"ringfence sandbox up --dir {self.layout.directory}",
+            )
+        return state
+
+    def status(self) -> list[DaemonStatus]:
+        """Every daemon this sandbox should have, in the order of starting."""
+        state = self.get_state()
+        return [
+            DaemonStatus(name, self._pid(state, name), daemon.ports, self.layout.log(name))
+            for name, daemon in daemons.describe_daemons(self.layout, state, self._environ).items()
+        ]
+
+    def command_environment(self, user: str | None) -> dict[str, str]:
+        """The environment for a Hadoop command of this sandbox, as `user` (`hdfs` by default).
+
+        Raises SandboxError when the NameNode does not run, because Hadoop's clients would retry for minutes.
+        """
+        state = self.get_state()
+        if self._pid(state, "namenode") is None:
+            raise SandboxError(
+                "the sandbox's NameNode does not run",
+                hint=f"its log is {self.layout.log('namenode')}",
+                command=f"ringfence sandbox up --dir {self.layout.directory}",
+            )
+        kept = {
+            name: self._environ[name]
+            for name in ("HADOOP_CLIENT_OPTS", "HADOOP_OPTS", "HADOOP_ROOT_LOGGER")
+            if name in self._environ
+        }
+        ours = daemons.hadoop_environment(self.layout, state, self._environ)
+        return ours | kept | ({"HADOOP_USER_NAME": user} if user else {})
+
+    def _check_same(self, state: State, kms: KmsKind) -> None:
+        if state.kms != kms:
+            raise SandboxError(
+                f"the sandbox in {self.layout.directory} has the {state.kms} KMS, and its zones' keys are in there",
+                hint=f"give another --dir for one with the {kms} KMS, or delete this one first",
+                command=f"ringfence sandbox down --delete --dir {self.layout.directory}",
+            )
+        if state.hadoop_version != HADOOP_VERSION:
+            raise SandboxError(
+                f"the sandbox in {self.layout.directory} was made with Hadoop {state.hadoop_version}, "
+                f"this ringfence brings {HADOOP_VERSION}",
+                hint="give another --dir, or delete this one first",
+                command=f"ringfence sandbox down --delete --dir {self.layout.directory}",
+            )
+
+    def _pid(self, state: State, name: str) -> int | None:
+        process = state.processes.get(name)
+        return process.pid if process is not None and processes.is_alive(process) else None
+
+    def _start_missing(self, state: State, say: Callable[[str], None]) -> State:
+        wanted = daemons.describe_daemons(self.layout, state, self._environ)
+        missing = [daemon for name, daemon in wanted.items() if self._pid(state, name) is None]
+        if not missing:
+            say(f"the sandbox in {self.layout.directory} is running")
+            return state
+        self._check_ports(missing)
+        fresh = not (self.layout.directory / "name/current/VERSION").exists()
+        started: dict[str, Process] = {}
+        try:
+            for daemon in missing:
+                if daemon.name == "namenode" and fresh:
+                    say("formatting the NameNode")
+                    self._format(state)
+                if daemon.name == "agent":
+                    self._wait_ready(state, started, say)
+                say(f"starting the {daemon.name}")
+                started[daemon.name] = processes.start(
+                    daemon.command, daemon.environ, self.layout.directory, self.layout.log(daemon.name)
+                )
+                state = state.with_process(daemon.name, started[daemon.name])
+                save_state(self.layout, state)
+            self._wait_ready(state, started, say)
+            if fresh:
+                self._make_directories(state)
+        except BaseException:
+            self._stop(started, say)
+            raise
+        say(f"ready: a file can be written to hdfs://localhost:{state.ports.namenode}")
+        return state
+
+    def _check_ports(self, missing: Iterable[daemons.Daemon]) -> None:
+        for daemon in missing:
+            for port in daemon.ports:
+                if not port_is_free(port):
+                    raise SandboxError(
+                        f"port {port} of this sandbox's {daemon.name} is taken by another process",
+                        hint=f"end that process (ss -ltnp 'sport = :{port}' names it), or make another sandbox",
+                        command=f"ringfence sandbox up --dir {self.layout.directory}-2",
+                    )
+
+    def _format(self, state: State) -> None:
+        environ = daemons.java_environment(self.layout, state, self._environ, "-XX:TieredStopAtLevel=1")
+        log = self.layout.log("namenode-format")
+        process = processes.start(daemons.format_command(self.layout), environ, self.layout.directory, log)
+        deadline = time.monotonic() + _READY_TIMEOUT_S
+        while processes.is_alive(process):
+            if time.monotonic() > deadline:
+                processes.stop([process], _STOP_TIMEOUT_S)
+                break
+            time.sleep(_POLL_S)
+        if not (self.layout.directory / "name/current/VERSION").exists():
+            raise SandboxError(f"the NameNode's disk was not formatted: {_last_words(log)}", hint=f"see {log}")
+
+    def _wait_ready(self, state: State, started: Mapping[str, Process], say: Callable[[str], None]) -> None:
+        said = None
+        deadline = time.monotonic() + _READY_TIMEOUT_S
+        while True:
+            waiting = readiness.kms_waits_for(state.ports) or readiness.hdfs_waits_for(state.ports)
+            if waiting is None:
+                return
+            for name in started:
+                if self._pid(state, name) is None:
+                    raise self._died(name)
+            if time.monotonic() > deadline:
+                raise SandboxError(
+                    f"after {_READY_TIMEOUT_S:.0f} s the sandbox still waits for {waiting}",
+                    hint=f"the logs are in {self.layout.logs}",
+                )
+            if waiting != said:
+                say(f"waiting for {waiting}")
+                said = waiting
+            time.sleep(_POLL_S)
+
+    def _died(self, name: str) -> SandboxError:
+        log = self.layout.log(name)
+        return SandboxError(f"the {name} ended while starting: {_last_words(log)}", hint=f"its whole log is {log}")
+
+    def _make_directories(self, state: State) -> None:
+        """What a cluster has before its first user comes: /tmp for all and a home for each."""
+        readiness.make_directory(state.ports, "/tmp", "hdfs", "1777")  # noqa: S108 - a path in HDFS
+        for user in _USERS:
+            readiness.make_directory(state.ports, f"/user/{user}", user, "755")
+
+    def _stop(self, started: Mapping[str, Process], say: Callable[[str], None]) -> None:
+        running = {name: process for name, process in started.items() if processes.is_alive(process)}
+        if not running:
+            say("nothing of this sandbox is running")
+            return
+        say(f"stopping the {', '.join(reversed(running))}")
+        killed = processes.stop(running.values(), _STOP_TIMEOUT_S)
+        for name, process in running.items():
+            if process in killed:
+                say(f"the {name} did not stop within {_STOP_TIMEOUT_S:.0f} s and was killed")
+
+
+def _last_words(log: Path) -> str:
+    try:
+        lines = [line.strip() for line in log.read_text(errors="replace")[-65536:].splitlines()]
+    except OSError:
+        return "it wrote no log"
+    said = [line for line in lines if line and not line.startswith("at ")]
+    causes = [line for line in said if " ERROR " in line or " FATAL " in line or "Exception" in line]
+    return " | ".join((causes or said)[-_LAST_LINES:]) or "it wrote no log"
