@@ -36,6 +36,7 @@ class Rule(enum.StrEnum):
 
     # The policy document (lint, plan)
     YAML_SYNTAX = "yaml_syntax", "The document is not well-formed YAML."
+    DUPLICATE_FIELD = "duplicate_field", "A field is written twice; which one holds would be a guess."
     UNKNOWN_FIELD = "unknown_field", "A field that the policy does not know; the nearest known one is named."
     MISSING_FIELD = "missing_field", "A required field is absent."
     BAD_VALUE = "bad_value", "A value has the wrong type or form."
