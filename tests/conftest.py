@@ -1,0 +1,5 @@
+"""Fixtures that every suite may ask for; code they share lies in tests/support."""
+
+from __future__ import annotations
+
+pytest_plugins = ["sandboxes"]
