@@ -187,15 +187,16 @@ class HdfsGateway:
                 trash_mode=None if trash is None else int(trash.getPermission().toShort()),
             )
 
-    def set_rights(self, path: str, owner: str, group: str, mode: int, acl: Sequence[str]) -> None:
+    def set_rights(self, path: str, owner: str | None, group: str | None, mode: int, acl: Sequence[str]) -> None:
         """Sets owner, group, the entries of owner, group and others from `mode`, and exactly the ACL `acl`.
 
         `acl` is in the form of `DirectoryState.acl`; a mask it does not name is the union that HDFS computes. What
-        was there before and is not named is gone.
+        was there before and is not named is gone. An owner or group of None stays as it is.
         """
         directory = self._jvm.path(path)
         with self._translated():
-            self._fs.setOwner(directory, owner, group)
+            if owner is not None or group is not None:
+                self._fs.setOwner(directory, owner, group)
             status = self._fs.getFileStatus(directory)
             if not acl:
                 if status.hasAcl():

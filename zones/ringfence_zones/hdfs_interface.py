@@ -73,7 +73,7 @@ class Hdfs(Protocol):
     def find_directory(self, path: str) -> DirectoryState | None:
         """What is at a path."""
 
-    def set_rights(self, path: str, owner: str, group: str, mode: int, acl: Sequence[str]) -> None:
+    def set_rights(self, path: str, owner: str | None, group: str | None, mode: int, acl: Sequence[str]) -> None:
         """Sets owner, group, mode and the whole ACL."""
 
     def rename(self, source: str, destination: str) -> None:
