@@ -34,6 +34,10 @@ class HadoopConf(Mapping[str, str]):
     def __len__(self) -> int:
         return len(self._raw)
 
+    def find_untrimmed(self, name: str) -> str | None:
+        """A property as `Configuration.get` gives it: in an access list the leading blank has a meaning."""
+        return self._expand(self._raw[name]) if name in self._raw else None
+
     def get_list(self, name: str) -> list[str]:
         """A comma-separated property as `getTrimmedStrings`: blanks stripped, empty items dropped."""
         return [item.strip() for item in self.get(name, "").split(",") if item.strip()]
