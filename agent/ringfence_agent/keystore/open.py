@@ -1,0 +1,237 @@
+"""From a URI to an open key store, creating store and root key together when neither is there.
+
+Rules (contracts section 1):
+
+- `sqlite:////ABS/path.db` is the one form; the root key file is `<path>.root-key` unless named.
+- Both files absent: both are made, in one step as far as a crash can tell. Both are prepared under temporary names
+  (`.NAME.new`) and put on disk; then the root key gets its name, then the store. A process killed before the
+  first of these leaves only temporary files, which the next start removes; killed between the two, the next start
+  finishes with the prepared store, which the root key must open. Processes that start together take turns.
+- One file without the other is an error that names both. There is no way around it: an empty store beside an old
+  root key would hand out version 0 of names whose old EDEKs still exist.
+
+Refuses Hadoop's JCEKS stores and says plainly which stores are not built.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from ringfence_agent.keystore.authenticator import Authenticator, Ledger
+from ringfence_agent.keystore.file_protector import FileProtector, new_root_key_text
+from ringfence_agent.keystore.interface import KeyStore
+from ringfence_agent.keystore.local_files import (
+    check_directory,
+    check_local,
+    check_writable,
+    directory_locked,
+    install_durably,
+    sync,
+    write_new_file,
+)
+from ringfence_agent.keystore.sql import open_sql_keystore
+from ringfence_agent.keystore.sqlite_database import SIDE_FILES, SqliteDatabase, create_file, translate_sqlite
+from ringfence_agent.keystore.tables import HeaderRow
+from ringfence_zones.errors import ConfigError, InputError, KeyStoreError, StoreUnavailableError
+
+_SQLITE_FORM = "sqlite:////ABSOLUTE/PATH/keys.db"
+_HADOOP_STORES = frozenset({"jceks", "localjceks", "bcfks", "localbcfks"})
+_LATER_STORES = {"postgresql": "PostgreSQL", "mysql": "MySQL", "mariadb": "MariaDB", "vault": "Vault"}
+
+
+def open_keystore(uri: str, root_key: Path | None, init: bool) -> KeyStore:  # noqa: ARG001 -- see the docstring
+    """The store at `uri`, opened with the root key in file `root_key` (None: beside an SQLite store).
+
+    `init` allows making a store that is not there. A fresh SQLite store needs no leave, so it changes nothing
+    for the one kind built today, and it never turns one file without the other into a new store.
+
+    Raises InputError for a URI that cannot be opened, ConfigError for files that cannot be used or trusted,
+    WrongRootKeyError, StoreTamperedError, StoreUnavailableError.
+    """
+    path = store_path(uri)
+    key_path = root_key if root_key is not None else default_root_key(path)
+    if not (_is_there(path) and _is_there(key_path)) or _leftovers(path, key_path):
+        _create(path, key_path)
+    protector = FileProtector.from_file(key_path)
+    return open_sql_keystore(SqliteDatabase(path), protector)
+
+
+def default_root_key(path: Path) -> Path:
+    """Where the root key of an SQLite store is when nobody says."""
+    return path.with_name(path.name + ".root-key")
+
+
+def store_path(uri: str) -> Path:
+    """The file an `sqlite:` URI names. Raises InputError for every other URI; quotes no more of it than the scheme."""
+    scheme, colon, rest = uri.partition(":")
+    scheme = scheme.lower()
+    engine = scheme.partition("+")[0]
+    if not colon or "/" in scheme:
+        raise InputError("the key store is named by a URI, not by a path", hint=f"write {_SQLITE_FORM}")
+    if engine in _HADOOP_STORES:
+        raise InputError(
+            f"{scheme}: names a Java key store of Hadoop's own KMS, which Ringfence does not serve from",
+            hint=f"name a store of Ringfence's own: {_SQLITE_FORM}",
+        )
+    if engine in _LATER_STORES:
+        raise InputError(
+            f"key stores in {_LATER_STORES[engine]} are not built in this release", hint=f"use {_SQLITE_FORM}"
+        )
+    if scheme != "sqlite":
+        raise InputError(f"{scheme}: is not a kind of key store", hint=f"use {_SQLITE_FORM}")
+    return _sqlite_path(rest)
+
+
+def _sqlite_path(rest: str) -> Path:
+    if not rest.startswith("////"):
+        raise InputError(
+            "an sqlite: URI takes four slashes and an absolute path; this one has no absolute path",
+            hint=f"write {_SQLITE_FORM}",
+        )
+    if any(mark in rest for mark in "?#\0"):
+        raise InputError(
+            "an sqlite: URI takes a path and nothing else: no '?', '#' or NUL", hint=f"write {_SQLITE_FORM}"
+        )
+    path = Path("/" + rest.lstrip("/"))
+    if not path.name or ".." in path.parts:
+        raise InputError(f"{path} does not name a key store file", hint=f"write {_SQLITE_FORM}")
+    return path
+
+
+def _is_there(path: Path) -> bool:
+    return os.path.lexists(path)
+
+
+def _prepared(path: Path) -> Path:
+    """The name of a file while it is being made."""
+    return path.with_name(f".{path.name}.new")
+
+
+def _with_side_files(path: Path) -> list[Path]:
+    return [path, *(path.with_name(path.name + suffix) for suffix in SIDE_FILES)]
+
+
+def _leftovers(path: Path, key_path: Path) -> list[Path]:
+    """What an interrupted creation left under temporary names."""
+    names = [*_with_side_files(_prepared(path)), _prepared(key_path)]
+    return [name for name in names if _is_there(name)]
+
+
+def _create(path: Path, key_path: Path) -> None:
+    """Makes both files, finishes or clears up an interrupted creation, or says why it cannot."""
+    check_directory(path.parent, "key store")
+    if _is_there(path) and not _is_there(key_path) and not key_path.parent.is_dir():
+        raise _one_without_the_other(path, key_path)
+    check_directory(key_path.parent, "root key file")
+    check_local(path.parent)
+    check_writable(path.parent)
+    with _os_errors_translated(path), ExitStack() as locks:
+        for directory in sorted({path.parent.resolve(), key_path.parent.resolve()}):
+            locks.enter_context(directory_locked(directory))
+        _create_locked(path, key_path)
+
+
+def _create_locked(path: Path, key_path: Path) -> None:
+    match (_is_there(path), _is_there(key_path)):
+        case (False, False):
+            _refuse_orphaned_log(path)
+            _remove_leftovers(path, key_path)
+            try:
+                _prepare_both(path, key_path)
+            except BaseException:
+                _remove_leftovers(path, key_path)
+                raise
+            install_durably(_prepared(key_path), key_path)
+            install_durably(_prepared(path), path)
+        case (False, True) if _is_fresh_store(_prepared(path), key_path):
+            install_durably(_prepared(path), path)
+        case (True, True):
+            pass
+        case _:
+            raise _one_without_the_other(path, key_path)
+    _remove_leftovers(path, key_path)
+
+
+def _prepare_both(path: Path, key_path: Path) -> None:
+    """Root key and store under their temporary names, wholly on disk."""
+    prepared_key, prepared_store = _prepared(key_path), _prepared(path)
+    write_new_file(prepared_key, new_root_key_text())
+    header = _new_header(FileProtector.from_file(prepared_key))
+    write_new_file(prepared_store, b"")
+    create_file(prepared_store, {"id": 1, **header._asdict()})
+    for made in (prepared_store, path.parent, key_path.parent):
+        sync(made)
+
+
+def _new_header(protector: FileProtector) -> HeaderRow:
+    header = HeaderRow(
+        store_id=secrets.token_bytes(16),
+        created_ms=time.time_ns() // 1_000_000,
+        protector=protector.scheme,
+        protector_header=protector.new_header(),
+        ledger=b"",
+    )
+    authenticator = Authenticator(protector.open(header.store_id), header.binding())
+    return header._replace(ledger=authenticator.seal(Ledger()))
+
+
+def _is_fresh_store(prepared: Path, key_path: Path) -> bool:
+    """Whether `prepared` is the store that was being made together with this root key: whole, its own, empty."""
+    if not _is_there(prepared):
+        return False
+    protector = FileProtector.from_file(key_path)
+    try:
+        store = open_sql_keystore(SqliteDatabase(prepared), protector)
+    except (ConfigError, KeyStoreError):
+        return False
+    try:
+        return not store.list_metadata() and store.find_policy() is None
+    finally:
+        store.close()
+
+
+def _remove_leftovers(path: Path, key_path: Path) -> None:
+    for name in _leftovers(path, key_path):
+        name.unlink(missing_ok=True)
+
+
+def _refuse_orphaned_log(path: Path) -> None:
+    for side_file in _with_side_files(path)[1:]:
+        if _is_there(side_file):
+            raise ConfigError(
+                f"{side_file} is there without its key store {path}: it may hold the store's last changes",
+                hint="put the store and its root key back beside it; only if no key was ever made, remove it",
+            )
+
+
+def _one_without_the_other(path: Path, key_path: Path) -> ConfigError:
+    if _is_there(path):
+        return ConfigError(
+            f"key store {path} is there, but its root key file {key_path} is not",
+            hint="restore the root key file from its backup, or name it with --root-key;"
+            " without it no key of the store can be opened",
+        )
+    return ConfigError(
+        f"root key file {key_path} is there, but its key store {path} is not",
+        hint="restore the store from its backup, or correct --keystore; only if no zone was ever made with it,"
+        " move the root key file away and both are made afresh",
+    )
+
+
+@contextmanager
+def _os_errors_translated(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as exc:
+        raise translate_sqlite(exc, path) from exc
+    except OSError as exc:
+        raise StoreUnavailableError(
+            f"key store {path} and its root key could not be made: {exc.strerror} ({exc.filename or path.parent})",
+            hint=f"see to space and permissions in {path.parent}, then start again; nothing was left half-made",
+        ) from exc

@@ -1,0 +1,278 @@
+"""Everything about a store that is particular to SQLite: the file, its connections, its errors.
+
+Rules: write-ahead log with `synchronous=FULL`, so a commit is on disk before it is acknowledged; a connection never
+creates a file; writers begin with BEGIN IMMEDIATE and wait for each other a bounded time; every sqlite3 error becomes a
+sentence with the fix here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import time
+from pathlib import Path
+from urllib.parse import quote
+
+from sqlalchemy import Connection, Engine, NullPool, create_engine, event
+from sqlalchemy.exc import DBAPIError
+
+from ringfence_agent.keystore.local_files import check_directory, check_local, check_store_file, check_writable
+from ringfence_agent.keystore.records import RESTORE_HINT
+from ringfence_agent.keystore.tables import APPLICATION_ID, SCHEMA_VERSION, SQLITE_STATEMENTS
+from ringfence_zones.errors import (
+    ConfigError,
+    KeyStoreError,
+    RingfenceError,
+    StoreTamperedError,
+    StoreUnavailableError,
+)
+
+WRITE_WAIT_S = 10.0
+"""How long a writer waits for the others before it gives up with StoreUnavailableError."""
+
+# A write holds the lock for a few hundred microseconds. Waiters try again after a random time that does not grow, so
+# a late one has no better chance than an early one; SQLite's own back-off starves whoever has waited longest.
+_RETRY_MIN_S = 0.0005
+_RETRY_MAX_S = 0.004
+
+_PRAGMAS = (
+    "PRAGMA synchronous = FULL",
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA trusted_schema = OFF",
+    "PRAGMA cell_size_check = ON",
+    "PRAGMA secure_delete = ON",
+    "PRAGMA temp_store = MEMORY",
+    "PRAGMA mmap_size = 0",  # a mapped file that is truncated kills the process with SIGBUS
+)
+SIDE_FILES = ("-wal", "-shm", "-journal")
+
+
+class SqliteDatabase:
+    """One store file: checked, then connected to."""
+
+    def __init__(self, path: Path, *, write_wait_s: float = WRITE_WAIT_S) -> None:
+        self.path = path
+        self.label = f"sqlite:///{path}"
+        self._write_wait_s = write_wait_s
+        self._engine = self._make_engine()
+        self._identity = (0, 0)
+
+    def check_file(self) -> None:
+        """Checks before anything is opened. Raises ConfigError, StoreUnavailableError, StoreTamperedError."""
+        check_directory(self.path.parent, "key store")
+        check_local(self.path.parent)
+        check_store_file(self.path)
+        check_writable(self.path.parent)
+        found = self.path.stat()
+        if found.st_size == 0:
+            raise StoreTamperedError(f"key store {self.path} is empty: it was truncated", hint=RESTORE_HINT)
+        self._identity = (found.st_dev, found.st_ino)
+
+    def reader(self) -> Connection:
+        """A connection whose statements each see the newest committed state."""
+        return self._engine.connect().execution_options(ringfence_begin=None)
+
+    def writer(self) -> Connection:
+        """A connection whose transactions take the write lock first."""
+        return self._engine.connect().execution_options(ringfence_begin="IMMEDIATE")
+
+    def snapshot(self) -> Connection:
+        """A connection whose transactions read one state throughout."""
+        return self._engine.connect().execution_options(ringfence_begin="DEFERRED")
+
+    def check_format(self, connection: Connection) -> None:
+        """That this is a store of ours, of a version this release reads. Raises ConfigError, StoreTamperedError."""
+        application_id = connection.exec_driver_sql("PRAGMA application_id").scalar_one()
+        if application_id != APPLICATION_ID:
+            raise ConfigError(
+                f"{self.path} is an SQLite database, but not a Ringfence key store (application id {application_id})",
+                hint="check the path given with --keystore",
+            )
+        version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+        if version > SCHEMA_VERSION:
+            raise StoreUnavailableError(
+                f"key store {self.path} has format {version}; this release of Ringfence reads formats up to"
+                f" {SCHEMA_VERSION}",
+                hint="run the newer release that wrote it, or upgrade this one",
+            )
+        if version < 1:
+            raise StoreTamperedError(f"key store {self.path} names no format version", hint=RESTORE_HINT)
+
+    def check_structure(self, connection: Connection) -> None:
+        """Pages, indexes, types and schema of the file. Raises StoreTamperedError."""
+        schema = connection.exec_driver_sql(
+            "SELECT name, sql FROM sqlite_schema WHERE type <> 'index' OR sql IS NOT NULL"
+        )
+        if dict(map(tuple, schema.fetchall())) != SQLITE_STATEMENTS:
+            raise StoreTamperedError(
+                f"key store {self.path} has tables, triggers, views or indexes that Ringfence did not make",
+                hint=RESTORE_HINT,
+            )
+        problems = connection.exec_driver_sql("PRAGMA integrity_check(3)").scalars().all()
+        if problems != ["ok"]:
+            raise StoreTamperedError(f"key store {self.path} is damaged: {'; '.join(problems)}", hint=RESTORE_HINT)
+
+    def check_in_place(self) -> None:
+        """That the open file still is the one at the path: writes to a replaced file would be lost.
+
+        Raises StoreUnavailableError.
+        """
+        try:
+            found = self.path.stat()
+            same = (found.st_dev, found.st_ino) == self._identity
+        except OSError:
+            same = False
+        if not same:
+            raise StoreUnavailableError(
+                f"key store {self.path} was replaced or removed while it was open; nothing was written",
+                hint="restart the key server, so that it opens the file that is there now",
+            )
+
+    def translate(self, exc: Exception) -> RingfenceError:
+        """The sentence for an SQLAlchemy or sqlite3 error."""
+        original = exc.orig if isinstance(exc, DBAPIError) else exc
+        if isinstance(original, sqlite3.Error):
+            return translate_sqlite(original, self.path, self._write_wait_s)
+        return KeyStoreError(f"key store {self.path} could not do this ({type(exc).__name__})")
+
+    def close(self) -> None:
+        """Releases what the engine itself holds."""
+        self._engine.dispose()
+
+    def _make_engine(self) -> Engine:
+        engine = create_engine("sqlite://", creator=self._connect, poolclass=NullPool)
+        event.listen(engine, "begin", self._begin)
+        return engine
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = open_file(self.path, "rw")
+        try:
+            connection.execute(f"PRAGMA busy_timeout = {round(self._write_wait_s * 1000)}")
+            for pragma in _PRAGMAS:
+                connection.execute(pragma)
+            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        except sqlite3.Error:
+            connection.close()
+            raise
+        if mode != "wal":
+            connection.close()
+            raise StoreUnavailableError(
+                f"key store {self.path} cannot use a write-ahead log here (SQLite offers {mode!r})",
+                hint="keep the store on a local disk with shared memory",
+            )
+        return connection
+
+    def _begin(self, connection: Connection) -> None:
+        match connection.get_execution_options().get("ringfence_begin"):
+            case "IMMEDIATE":
+                self._begin_immediate(connection)
+            case "DEFERRED":
+                connection.exec_driver_sql("BEGIN")
+            case _:
+                pass  # single statements: each its own transaction
+
+    def _begin_immediate(self, connection: Connection) -> None:
+        deadline = time.monotonic() + self._write_wait_s
+        connection.exec_driver_sql("PRAGMA busy_timeout = 0")
+        while True:
+            try:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            except DBAPIError as exc:
+                if not _is_busy(exc.orig) or time.monotonic() >= deadline:
+                    raise
+            else:
+                return
+            time.sleep(random.uniform(_RETRY_MIN_S, _RETRY_MAX_S))  # noqa: S311 -- jitter, not a secret
+
+
+def open_file(path: Path, mode: str) -> sqlite3.Connection:
+    """A connection in autocommit, shared between threads under the caller's lock. `mode` is SQLite's: rw, rwc."""
+    location = f"file:{quote(str(path))}?mode={mode}"
+    return sqlite3.connect(location, uri=True, isolation_level=None, check_same_thread=False)
+
+
+def create_file(path: Path, header: dict[str, object]) -> None:
+    """Writes a whole new store with its one header row. `path` must exist, be empty and known to nobody else."""
+    connection = open_file(path, "rw")
+    try:
+        connection.execute("PRAGMA journal_mode = MEMORY")  # a crash here leaves a file nobody uses
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        for statement in SQLITE_STATEMENTS.values():
+            connection.execute(statement)
+        names, marks = ", ".join(header), ", ".join("?" * len(header))
+        connection.execute(f"INSERT INTO store_header ({names}) VALUES ({marks})", tuple(header.values()))  # noqa: S608
+        connection.execute("COMMIT")
+        connection.execute("PRAGMA journal_mode = WAL")
+    finally:
+        connection.close()
+
+
+def _is_busy(exc: BaseException | None) -> bool:
+    return _primary_code(exc) == sqlite3.SQLITE_BUSY
+
+
+def _primary_code(exc: BaseException | None) -> int | None:
+    code = getattr(exc, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
+
+
+def translate_sqlite(exc: sqlite3.Error, path: Path, wait_s: float = WRITE_WAIT_S) -> KeyStoreError:
+    """The sentence for an sqlite3 error, by its result code (sqlite.org/rescode.html)."""
+    name = getattr(exc, "sqlite_errorname", None)
+    match _primary_code(exc):
+        case sqlite3.SQLITE_FULL:
+            return _no_space(path)
+        case sqlite3.SQLITE_IOERR:
+            return _io_error(path, name)
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return StoreUnavailableError(
+                f"key store {path} stayed locked by another process for {wait_s:g} s; nothing was changed",
+                hint=f"find the process that holds it (a backup, a shell): fuser -v {path}",
+            )
+        case sqlite3.SQLITE_READONLY:
+            return StoreUnavailableError(
+                f"key store {path} cannot be written: the file or its file system is read-only",
+                hint="mount the file system read-write and restart the key server",
+            )
+        case sqlite3.SQLITE_CANTOPEN:
+            return StoreUnavailableError(
+                f"key store {path} or its log beside it cannot be opened",
+                hint=f"check owner, mode, free space and open-file limit; see: ls -l {path}*",
+            )
+        case sqlite3.SQLITE_NOTADB:
+            return StoreTamperedError(
+                f"{path} is not an SQLite database: it was overwritten, or is another file", hint=RESTORE_HINT
+            )
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_CONSTRAINT | sqlite3.SQLITE_FORMAT | sqlite3.SQLITE_ERROR | None:
+            # CONSTRAINT: the code checks before it inserts, so a clash means rows it could not see.
+            # ERROR: a table or column that is gone. No code: text in the file that is not UTF-8.
+            return StoreTamperedError(
+                f"key store {path} is damaged or was changed by something else ({name or 'text is not UTF-8'})",
+                hint=RESTORE_HINT,
+            )
+        case _:
+            return StoreUnavailableError(f"key store {path} could not be used ({name}); nothing was changed")
+
+
+def _no_space(path: Path) -> StoreUnavailableError:
+    return StoreUnavailableError(
+        f"no space left for key store {path}; nothing was changed",
+        hint=f"free space in {path.parent}; the store goes on by itself",
+    )
+
+
+def _io_error(path: Path, name: str | None) -> KeyStoreError:
+    if name == "SQLITE_IOERR_SHORT_READ":
+        return StoreTamperedError(f"key store {path} is shorter than it says: it was truncated", hint=RESTORE_HINT)
+    if name in {"SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE", "SQLITE_IOERR_TRUNCATE"}:
+        return StoreUnavailableError(
+            f"key store {path} could not be written (disk full, file size limit or failing disk); nothing was changed",
+            hint=f"free space in {path.parent} or raise the limit (ulimit -f); the store goes on by itself",
+        )
+    return StoreUnavailableError(
+        f"the disk failed under key store {path} ({name}); nothing was acknowledged",
+        hint="look at the kernel's log for the device; restart the key server when it is repaired",
+    )
