@@ -3,7 +3,7 @@
 Rules (design section 9):
 
 1. A file holds what its program knows and nothing else: an unknown key stops the program, and the message names the
-   nearest known one. A key given twice stops it as well.
+   nearest known one. A key given twice stops it as well, and YAML means what `policy_yaml` says it means.
 2. Every problem is reported in one go, each with its line.
 3. Durations carry their unit (`5s`, `10m`); a bare number is refused.
 4. No value holds a secret: models name files (`*_file`), so that a message may quote what it refuses.
@@ -15,21 +15,19 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from ringfence_zones.errors import ConfigError
+from ringfence_zones.policy_yaml import Location, read_yaml
 
 MAX_FILE_BYTES = 1024 * 1024
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 
-Location = tuple[str | int, ...]
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -77,80 +75,50 @@ def read_config(path: Path, model: type[Model]) -> Model:
 
 def parse_config(text: str, name: str, model: type[Model]) -> Model:
     """As `read_config`, for text; `name` is how messages call the file. An empty document means all defaults."""
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = {} if node is None else yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{name} is not well-formed YAML: {_yaml_problem(error)}") from error
+    document = read_yaml(text, name)
+    problems = [(finding.path, finding.message) for finding in document.findings]
+    data = {} if document.data is None and not problems else document.data
+    if data is None:
+        raise ConfigError(_sentence(name, problems), hint=document.findings[0].hint)
     if not isinstance(data, dict):
         raise ConfigError(f"{name} must be a mapping of settings", hint="write one `name: value` a line")
-    lines = dict(_lines(node, ())) if node is not None else {}
-    problems = list(_duplicates(node)) if node is not None else []
     try:
         parsed = model.model_validate(data)
     except ValidationError as error:
-        problems += [_problem(detail, lines, model) for detail in error.errors()]
+        problems += [(document.where(detail["loc"]), _problem(detail, model)) for detail in error.errors()]
         parsed = None
     if problems or parsed is None:
-        raise ConfigError(_sentence(name, sorted(set(problems))), hint=_hint(model))
+        raise ConfigError(_sentence(name, sorted(set(problems), key=_line)), hint=_hint(model))
     return parsed
 
 
-def _sentence(name: str, problems: list[tuple[int, str]]) -> str:
+def _sentence(name: str, problems: list[tuple[str, str]]) -> str:
     if len(problems) == 1:
-        line, text = problems[0]
-        return f"{name}:{line}: {text}"
-    listed = "".join(f"\n  {name}:{line}: {text}" for line, text in problems)
+        where, text = problems[0]
+        return f"{where}: {text}"
+    listed = "".join(f"\n  {where}: {text}" for where, text in problems)
     return f"{name} has {len(problems)} problems:{listed}"
+
+
+def _line(problem: tuple[str, str]) -> int:
+    return int(problem[0].rpartition(":")[2])
 
 
 def _hint(model: type[BaseModel]) -> str:
     return f"known settings: {', '.join(sorted(model.model_fields))}"
 
 
-def _yaml_problem(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or str(error)
-    return f"line {mark.line + 1}: {problem}" if mark is not None else str(problem)
-
-
-def _lines(node: yaml.Node, at: Location) -> Iterator[tuple[Location, int]]:
-    """The line of every key and item, counted from 1."""
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            place = (*at, key.value)
-            yield place, key.start_mark.line + 1
-            yield from _lines(value, place)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            yield (*at, index), item.start_mark.line + 1
-            yield from _lines(item, (*at, index))
-
-
-def _duplicates(node: yaml.Node) -> Iterator[tuple[int, str]]:
-    if isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            yield from _duplicates(item)
-    elif isinstance(node, yaml.MappingNode):
-        seen: dict[Hashable, int] = {}
-        for key, value in node.value:
-            line = key.start_mark.line + 1
-            if key.value in seen:
-                yield line, f"'{key.value}' is given twice, first on line {seen[key.value]}"
-            seen.setdefault(key.value, line)
-            yield from _duplicates(value)
-
-
-def _problem(detail: ErrorDetails, lines: dict[Location, int], model: type[BaseModel]) -> tuple[int, str]:
+def _problem(detail: ErrorDetails, model: type[BaseModel]) -> str:
     place = detail["loc"]
-    line = next((lines[place[:length]] for length in range(len(place), 0, -1) if place[:length] in lines), 1)
     name = ".".join(str(part) for part in place)
     if detail["type"] == "extra_forbidden":
-        return line, f"'{name}' is not a setting{_nearest(place, model)}"
+        return f"'{name}' is not a setting{_nearest(place, model)}"
     if detail["type"] == "missing":
-        return line, f"'{name}' is missing"
+        return f"'{name}' is missing"
     message = detail["msg"].removeprefix("Value error, ")
-    return line, f"'{name}' {message[:1].lower()}{message[1:]}, not {_shown(detail['input'])}"
+    if not place:
+        return message
+    return f"'{name}' {message[:1].lower()}{message[1:]}, not {_shown(detail['input'])}"
 
 
 def _nearest(place: Location, model: type[BaseModel]) -> str:

@@ -1,0 +1,128 @@
+"""Who may ask the agent, decided from what the kernel says about the other end of a Unix socket.
+
+Rules:
+
+1. Refused unless admitted: root, the agent's own user, and the users and groups of `agent.yaml`. Nothing in a
+   request (no header, no field) says who is asking.
+2. Decided by uid, never by pid: credentials are those at connect(), a pid may be somebody else's by now. A uid
+   without a name on this machine, and one that a user namespace could not translate, matches no rule.
+3. Only root, the agent's own user and `delegate_users` may ask about another user.
+
+Groups are those of the account database, looked up once per uid and remembered for half a minute.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from ringfence_agent.http.request import Peer
+from ringfence_zones.errors import AccessDeniedError, AuthenticationError
+
+_REMEMBERED_S = 30.0
+_MAX_REMEMBERED = 4096
+_ROOT_UID = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """An admitted caller. `may_delegate`: may ask on behalf of another user."""
+
+    uid: int
+    user: str
+    may_delegate: bool
+
+    def user_or_delegate(self, named: str | None) -> str:
+        """The user a question is about. Raises AccessDeniedError when another one is named without the right."""
+        if named is None or named == self.user:
+            return self.user
+        if not self.may_delegate:
+            raise AccessDeniedError(
+                f"{self.user} may not ask on behalf of {named}",
+                hint="leave `user` out, or list the caller under delegate_users in agent.yaml",
+            )
+        return named
+
+
+class Accounts(Protocol):
+    """The machine's account database, so that rules can be tested without one."""
+
+    def find_name(self, uid: int) -> str | None:
+        """The user's name, None for an unknown uid."""
+
+    def groups_of(self, user: str, gid: int) -> frozenset[str]:
+        """Names of all groups the user is in; `gid` is the primary one."""
+
+
+class SystemAccounts:
+    """The name service of this machine."""
+
+    def find_name(self, uid: int) -> str | None:
+        """See `Accounts`."""
+        try:
+            return pwd.getpwuid(uid).pw_name
+        except KeyError:
+            return None
+
+    def groups_of(self, user: str, gid: int) -> frozenset[str]:
+        """See `Accounts`. A group without a name is left out."""
+        names = set()
+        for group_id in os.getgrouplist(user, gid):
+            try:
+                names.add(grp.getgrgid(group_id).gr_name)
+            except KeyError:
+                continue
+        return frozenset(names)
+
+
+class AccessRules:
+    """Admits peers. Not thread-safe: it lives on the event loop."""
+
+    def __init__(
+        self,
+        *,
+        allowed_users: Iterable[str],
+        allowed_groups: Iterable[str],
+        delegate_users: Iterable[str],
+        service_uid: int,
+        accounts: Accounts | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._allowed_users = frozenset(allowed_users)
+        self._allowed_groups = frozenset(allowed_groups)
+        self._delegate_users = frozenset(delegate_users)
+        self._trusted_uids = frozenset({_ROOT_UID, service_uid})
+        self._accounts: Accounts = accounts or SystemAccounts()
+        self._clock = clock
+        self._remembered: dict[tuple[int, int], tuple[float, Caller]] = {}
+
+    def admit(self, peer: Peer) -> Caller:
+        """The caller. Raises AuthenticationError when the kernel names nobody, AccessDeniedError when no rule does."""
+        if not peer.is_unix or peer.uid is None or peer.gid is None:
+            raise AuthenticationError("who is calling is not known: the kernel gives no credentials of this peer")
+        known = self._remembered.get((peer.uid, peer.gid))
+        if known is not None and known[0] > self._clock():
+            return known[1]
+        caller = self._decide(peer.uid, peer.gid)
+        if len(self._remembered) >= _MAX_REMEMBERED:
+            self._remembered.clear()
+        self._remembered[peer.uid, peer.gid] = (self._clock() + _REMEMBERED_S, caller)
+        return caller
+
+    def _decide(self, uid: int, gid: int) -> Caller:
+        user = self._accounts.find_name(uid)
+        if user is None:
+            raise AuthenticationError(f"uid {uid} has no name on this machine")
+        if uid in self._trusted_uids:
+            return Caller(uid, user, may_delegate=True)
+        if user not in self._allowed_users and not self._allowed_groups & self._accounts.groups_of(user, gid):
+            raise AccessDeniedError(
+                f"{user} may not use the agent",
+                hint="list the user under allowed_users, or one of its groups under allowed_groups, in agent.yaml",
+            )
+        return Caller(uid, user, may_delegate=user in self._delegate_users)
