@@ -31,7 +31,7 @@ class ResponseHead:
     ValueError: quoting a client there is a bug of the caller.
     """
 
-    __slots__ = ("headers", "reason", "rendered", "status")
+    __slots__ = ("has_content", "headers", "reason", "rendered", "status")
 
     def __init__(self, status: int, reason: str | None = None, headers: Iterable[tuple[str, str]] = ()) -> None:
         if not 200 <= status <= 599:
@@ -39,14 +39,11 @@ class ResponseHead:
         self.status = status
         self.reason = _NOT_IN_REASON.sub(" ", _registered_reason(status) if reason is None else reason)
         self.headers = tuple(headers)
+        # 204 and 304 carry neither a body nor a Content-Length.
+        self.has_content = status not in _NO_CONTENT
         lines = [f"HTTP/1.1 {status} {self.reason}"]
         lines += [_header_line(name, value) for name, value in self.headers]
         self.rendered = ("\r\n".join(lines) + "\r\n").encode("latin-1")
-
-    @property
-    def has_content(self) -> bool:
-        """False for the statuses that never carry a body nor a Content-Length."""
-        return self.status not in _NO_CONTENT
 
     def with_headers(self, *headers: tuple[str, str]) -> ResponseHead:
         """A copy with these headers appended; several Set-Cookie headers stay several."""

@@ -1,0 +1,89 @@
+"""What all connections of one worker share: the application, the limits, a coarse clock and the books.
+
+The clock is read on every request, so it is a plain attribute that the server's timer refreshes once a second, with
+the end of the response head (Date and Connection) rendered along with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from email.utils import formatdate
+from typing import Protocol
+
+from ringfence_agent.http.limits import Limits
+from ringfence_agent.http.response import Application, ErrorRenderer, Response, plain_error
+
+_log = logging.getLogger(__name__)
+
+
+class Connection(Protocol):
+    """What the server needs of a connection."""
+
+    def expire(self, now: float) -> None:
+        """Ends what has lasted too long."""
+
+    def retire(self, now: float, quiet_s: float) -> None:
+        """While draining: closes the connection if it has been idle for `quiet_s`."""
+
+    def abort(self) -> None:
+        """Closes at once; what was not sent is dropped."""
+
+
+class HttpService:
+    """One per worker process and event loop. Attributes are read directly on the hot path."""
+
+    __slots__ = (
+        "application",
+        "close_tail",
+        "connections",
+        "draining",
+        "held_body_bytes",
+        "keep_alive_tail",
+        "limits",
+        "now",
+        "render_error",
+        "tasks",
+    )
+
+    def __init__(
+        self, application: Application, limits: Limits | None = None, render_error: ErrorRenderer = plain_error
+    ) -> None:
+        self.application = application
+        self.limits = limits or Limits()
+        self.render_error = render_error
+        self.connections: set[Connection] = set()
+        # Strong references: the event loop keeps only weak ones to its tasks.
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.draining = False
+        self.held_body_bytes = 0
+        self.now = 0.0
+        self.keep_alive_tail = self.close_tail = b""
+
+    def tick(self, now: float, wall_time_s: float) -> None:
+        """Sets the coarse clock: `now` in the event loop's time, `wall_time_s` since the epoch for Date."""
+        self.now = now
+        date = formatdate(wall_time_s, usegmt=True).encode("ascii")
+        keep_alive = b"Connection: keep-alive\r\nKeep-Alive: timeout=%d\r\n" % self.limits.idle_timeout_s
+        self.keep_alive_tail = b"Date: %b\r\n%bContent-Length: " % (date, keep_alive)
+        self.close_tail = b"Date: %b\r\nConnection: close\r\nContent-Length: " % date
+
+    def error_response(self, status: int, sentence: str) -> Response:
+        """Renders an error of the server's own. A renderer that fails itself is replaced by plain text."""
+        try:
+            return self.render_error(status, sentence)
+        except Exception as error:  # noqa: BLE001 - the edge: whatever a renderer raises, the client gets an answer
+            self.report_bug(error)
+            return plain_error(status, sentence)
+
+    def failure_response(self, error: BaseException) -> Response:
+        """A bland 500 for an exception that the application let through."""
+        self.report_bug(error)
+        return self.error_response(500, "the server failed to handle this request; its log says where")
+
+    def report_bug(self, error: BaseException) -> None:
+        """Logs the kind and the places of an exception, never its message: that may quote a request or a key."""
+        frames = traceback.extract_tb(error.__traceback__)
+        places = " < ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in reversed(frames[-8:]))
+        _log.error("unhandled %s at %s", type(error).__name__, places or "an unknown place")
