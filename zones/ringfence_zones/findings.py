@@ -65,6 +65,11 @@ class Rule(enum.StrEnum):
         "A zone root is not in fs.protected.directories, so it can be renamed away.",
     )
     PIN_UNSUPPORTED = "pin_unsupported", "This Hadoop's protected directories do not cover every rename."
+    ROOT_EMPTY = "root_empty", "An empty zone root is not protected until it holds something."
+    PINS_TO_SET = "pins_to_set", "fs.protected.directories should be changed by whoever owns the file."
+    PIN_FAILED = "pin_failed", "The agent should pin zone roots and could not."
+    POLICY_UNAVAILABLE = "policy_unavailable", "The agent cannot read its policy; it keeps to the last good one."
+    CLUSTER_NOT_SEEN = "cluster_not_seen", "The agent could not look at the cluster."
     REVISION_STALE = "revision_stale", "The KMS enforces another policy revision than this document."
     KMS_PLAIN_HTTP = (
         "kms_plain_http",
