@@ -42,7 +42,7 @@ def find_hadoop_home(hadoop_conf: Path, environ: Mapping[str, str]) -> HadoopHom
     libjvm = find_libjvm(environ)
     launcher = find_launcher(environ)
     jars = _class_path(launcher, hadoop_conf, environ)
-    return HadoopHome(launcher, (str(hadoop_conf), *jars), libjvm)
+    return HadoopHome(launcher, tuple(dict.fromkeys((str(hadoop_conf), *jars))), libjvm)
 
 
 def find_launcher(environ: Mapping[str, str]) -> Path:
@@ -110,7 +110,7 @@ def _class_path(launcher: Path, hadoop_conf: Path, environ: Mapping[str, str]) -
             hint="run it by hand to see why",
             command=f"{launcher} classpath",
         )
-    jars = list(dict.fromkeys(_expand(answer.stdout.strip())))
+    jars = list(_expand(answer.stdout.strip()))
     names = {Path(jar).name for jar in jars}
     for needed in _NEEDED_JARS:
         if not any(name.startswith(needed) for name in names):

@@ -18,8 +18,8 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from http import HTTPStatus, cookiejar
-from typing import Any, TypeVar
+from http import HTTPStatus
+from typing import TypeVar
 from urllib.parse import quote
 
 import requests
@@ -35,6 +35,7 @@ from ringfence_zones.errors import (
     KmsUnavailableError,
     RingfenceError,
 )
+from ringfence_zones.http_session import direct_session
 from ringfence_zones.keys import DEFAULT_CIPHER, KeyMetadata
 from ringfence_zones.kms_uri import parse_kms_uri
 
@@ -252,21 +253,6 @@ class KmsClient:
             java_class=None,
             hint="is hadoop.security.key.provider.path in core-site.xml right, path included?",
         )
-
-
-def direct_session() -> requests.Session:
-    """A session that speaks to the host named, without the environment's proxies, credentials or cookies."""
-    session = requests.Session()
-    session.trust_env = False
-    session.cookies.set_policy(_NoCookies())
-    return session
-
-
-class _NoCookies(cookiejar.DefaultCookiePolicy):
-    """Keeps none: each request says who it is, so a signed cookie only ages."""
-
-    def set_ok(self, cookie: Any, request: Any) -> bool:  # noqa: ARG002 - the interface's signature
-        return False
 
 
 def _quote(name: str) -> str:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import requests
 
 from ringfence_zones.errors import ConfigError
+from ringfence_zones.http_session import direct_session
 
 DEFAULT_RPC_PORT = 8020
 _HTTP = ("http", "dfs.namenode.http-address", 9870)
@@ -80,15 +81,18 @@ def find_live_value(address: NameNodeAddress, name: str) -> LiveValue | None:
 
 def _ask(address: NameNodeAddress, name: str) -> LiveValue | None:
     try:
-        with requests.get(
-            f"{address.web}/conf",
-            params={"name": name, "format": "json"},
-            # Newer releases go by Accept, older ones by `format`.
-            headers={"Accept": "application/json"},
-            timeout=_TIMEOUT_S,
-            allow_redirects=False,
-            stream=True,
-        ) as answer:
+        with (
+            direct_session() as session,
+            session.get(
+                f"{address.web}/conf",
+                params={"name": name, "format": "json"},
+                # Newer releases go by Accept, older ones by `format`.
+                headers={"Accept": "application/json"},
+                timeout=_TIMEOUT_S,
+                allow_redirects=False,
+                stream=True,
+            ) as answer,
+        ):
             if answer.status_code == requests.codes.not_found:
                 return LiveValue(known=False, value="")
             if answer.status_code != requests.codes.ok:
