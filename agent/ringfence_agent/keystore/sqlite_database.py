@@ -44,6 +44,7 @@ _PRAGMAS = (
     "PRAGMA temp_store = MEMORY",
     "PRAGMA mmap_size = 0",  # a mapped file that is truncated kills the process with SIGBUS
 )
+_SMALLEST_PAGE_BYTES = 512
 SIDE_FILES = ("-wal", "-shm", "-journal")
 
 
@@ -64,8 +65,10 @@ class SqliteDatabase:
         check_store_file(self.path)
         check_writable(self.path.parent)
         found = self.path.stat()
-        if found.st_size == 0:
-            raise StoreTamperedError(f"key store {self.path} is empty: it was truncated", hint=RESTORE_HINT)
+        if found.st_size < _SMALLEST_PAGE_BYTES:  # SQLite takes such a file for a new, empty database
+            raise StoreTamperedError(
+                f"key store {self.path} is truncated: it has {found.st_size} bytes", hint=RESTORE_HINT
+            )
         self._identity = (found.st_dev, found.st_ino)
 
     def reader(self) -> Connection:
