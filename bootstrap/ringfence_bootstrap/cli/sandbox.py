@@ -10,22 +10,23 @@ import functools
 import json
 import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from ringfence_bootstrap.sandbox.artifacts import OnProgress, ensure_jars
 from ringfence_bootstrap.sandbox.configuration import environment
 from ringfence_bootstrap.sandbox.lifecycle import DaemonStatus, Sandbox
 from ringfence_bootstrap.sandbox.state import State, default_directory
 from ringfence_zones.cli import exits
 from ringfence_zones.cli.context import CommandContext, global_options
 
-F = TypeVar("F", bound=Callable[..., Any])
 _FETCHING = "fetching Hadoop's jars"
 
 directory_option = click.option(
@@ -55,16 +56,24 @@ def sandbox(_context: CommandContext) -> None:
 def up(context: CommandContext, directory: Path | None, kms: str | None, agent: bool) -> None:
     """Start what does not run yet; print export lines when a file can be written."""
     console = Console(stderr=True, highlight=False)
-    with _progress(console) as progress:
-        task = progress.add_task(_FETCHING, visible=False, total=None)
+    with _fetching(console) as on_progress:
         state = _sandbox(directory).up(
             kms="stock" if kms == "stock" else "ringfence",
             kms_given=kms is not None,
             agent=agent,
             say=_say(console),
-            on_progress=_on_progress(console, progress, task),
+            on_progress=on_progress,
         )
     _print_state(context, _sandbox(directory), state)
+
+
+@sandbox.command()
+@global_options
+def fetch(_context: CommandContext) -> None:
+    """Fetch Hadoop's jars into the cache, so that `up` needs no network; print where they are."""
+    console = Console(stderr=True, highlight=False)
+    with _fetching(console) as on_progress:
+        click.echo(ensure_jars(os.environ, _say(console), on_progress))
 
 
 @sandbox.command()
@@ -127,26 +136,23 @@ def _say(console: Console) -> Callable[[str], None]:
     return functools.partial(console.print, markup=False, soft_wrap=True)
 
 
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console,
-        disable=not console.is_terminal,
-    )  # fmt: skip
-
-
-def _on_progress(console: Console, progress: Progress, task: Any) -> Callable[[int, int], None]:
+@contextmanager
+def _fetching(console: Console) -> Iterator[OnProgress]:
     """A bar on a terminal; elsewhere a line for each tenth, so that a log shows that it goes on."""
     said = -1
+    columns = (TextColumn(_FETCHING), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", visible=False)
 
-    def report(done: int, total: int) -> None:
-        nonlocal said
-        progress.update(task, completed=done, total=total, visible=done < total)
-        tenth = done * 10 // total
-        if not console.is_terminal and tenth > said:
-            said = tenth
-            _say(console)(f"{_FETCHING}: {done} of {total}")
+        def report(done: int, total: int) -> None:
+            nonlocal said
+            progress.update(task, completed=done, total=total, visible=done < total)
+            tenth = done * 10 // total
+            if not console.is_terminal and tenth > said:
+                said = tenth
+                _say(console)(f"{_FETCHING}: {done} of {total}")
 
-    return report
+        yield report
 
 
 def _print_state(context: CommandContext, chosen: Sandbox, state: State) -> None:
