@@ -63,6 +63,11 @@ class HdfsPath:
         _check_components(text, components)
         return cls(components)
 
+    @classmethod
+    def from_namenode(cls, text: str) -> HdfsPath:
+        """A path as the NameNode lists it: absolute and canonical already, and allowed names this parser refuses."""
+        return cls(tuple(part for part in text.split("/") if part))
+
     @property
     def kind(self) -> PathKind:
         """RAW wins over SNAPSHOT: a raw path into a snapshot is a raw path."""

@@ -1,0 +1,238 @@
+"""May this be renamed, may it be transferred, and what to do instead: one pure decision, used everywhere.
+
+`ringfence mv`, `ringfence policy decide-move` and the agent's API give the same `MoveDecision`. Rules:
+
+1. A rename is allowed when the NameNode allows it, and the source is neither a zone root nor a directory that holds
+   one, and neither end is a raw path or in a snapshot. The NameNode compares the zones of the two parents
+   (`EncryptionZoneManager.checkMoveValidity`); two zones with one key are two zones.
+2. A transfer is allowed by policy: always inside a zone; between zones by `flows`; to a clear place by `outside`;
+   into a zone for its writers. A tree is transferred only when every zone in it may be.
+3. What is not known is not allowed: a zone that the policy does not name has no edges and no writers.
+4. A refusal says which zones, which rule, and a command that works, or which permission is missing.
+
+`tests/vectors/moves.yaml` holds the expected outcome of every combination. This module asks nobody: zones under
+re-encryption, existing targets and HDFS permissions are the NameNode's to refuse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ringfence_zones.copy_command import copy_and_compare
+from ringfence_zones.errors import PathError
+from ringfence_zones.findings import Rule
+from ringfence_zones.model import EncryptionZone
+from ringfence_zones.paths import HdfsPath, PathKind
+from ringfence_zones.policy import Policy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoveDecision:
+    """What was decided about one move. `reason`, `rule` and `command` are None when the rename is allowed.
+
+    `command` is None as well when policy sanctions no way at all; `reason` then says what is missing.
+    """
+
+    rename: bool
+    transfer: bool
+    same_zone: bool
+    reason: str | None = None
+    rule: Rule | None = None
+    command: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object of contracts, section 1; all six fields are always there."""
+        return {
+            "rename": self.rename,
+            "transfer": self.transfer,
+            "same_zone": self.same_zone,
+            "reason": self.reason,
+            "rule": self.rule.value if self.rule is not None else None,
+            "command": self.command,
+        }
+
+
+class ZoneMap:
+    """Zone roots by path, for lookups by component."""
+
+    def __init__(self, zones: Sequence[EncryptionZone]) -> None:
+        self._roots = {HdfsPath.from_namenode(zone.path): zone for zone in zones}
+
+    def find_zone_of(self, path: HdfsPath) -> HdfsPath | None:
+        """The root of the innermost zone that `path` is in, its own root included; None in clear."""
+        current: HdfsPath | None = path
+        while current is not None and current not in self._roots:
+            current = current.parent
+        return current
+
+    def is_root(self, path: HdfsPath) -> bool:
+        """Whether `path` is itself a zone's root."""
+        return path in self._roots
+
+    def roots_below(self, path: HdfsPath) -> list[HdfsPath]:
+        """The roots strictly below `path`, in order."""
+        return sorted(root for root in self._roots if root != path and root.is_inside(path))
+
+
+def decide_move(
+    policy: Policy | None,
+    zones: Sequence[EncryptionZone],
+    *,
+    user: str,
+    src: HdfsPath,
+    dst: HdfsPath,
+    groups: Collection[str] = (),
+    src_is_directory: bool | None = None,
+    dst_is_directory: bool = False,
+) -> MoveDecision:
+    """Decides about moving `src` to `dst` for `user`, a member of `groups`.
+
+    `zones` are the cluster's zones, or offline those of the policy. A `dst` that is a zone root, `/`, or known to
+    be an existing directory means `dst/basename(src)`. `src_is_directory` only shapes the suggested command.
+    Raises PathError when `src` is `/` and no zone is below it, which is nothing one can move.
+    """
+    at = ZoneMap(zones)
+    move = _Move(at, src, final_destination(at, src, dst, dst_is_directory=dst_is_directory))
+    if src.is_root and not (at.is_root(src) or move.carried):
+        raise PathError(str(src), "is the root of the file system and cannot be moved")
+    missing = _missing_permission(policy, move, user, frozenset(groups))
+    rule = _rule(move)
+    if rule is None:
+        return MoveDecision(rename=True, transfer=missing is None, same_zone=move.same_zone)
+    command = None if missing else copy_and_compare(src, move.dst, is_directory=src_is_directory)
+    reason = _reason(rule, move)
+    if missing:
+        reason = f"{reason}; {missing}"
+    elif command is not None and move.dst_zone is None:
+        reason = f"{reason}; a copy there is stored in clear text"
+    elif command is None:
+        reason = f"{reason}; Hadoop's shell has no copy command for these two paths"
+    return MoveDecision(
+        rename=False,
+        transfer=missing is None,
+        same_zone=move.same_zone,
+        reason=reason,
+        rule=rule,
+        command=command,
+    )
+
+
+def final_destination(at: ZoneMap, src: HdfsPath, dst: HdfsPath, *, dst_is_directory: bool) -> HdfsPath:
+    """Where `src` would end up: in `dst` when that is known to be a directory, else at `dst` itself."""
+    if not src.name:
+        return dst
+    final = dst.child(src.name) if dst_is_directory or dst.is_root else dst
+    while at.is_root(final.live):
+        final = final.child(src.name)
+    return final
+
+
+class _Move:
+    """Both ends of a move with the zones they are in."""
+
+    def __init__(self, at: ZoneMap, src: HdfsPath, dst: HdfsPath) -> None:
+        self.src, self.dst = src, dst
+        self.kinds = {src.kind, dst.kind}
+        self.src_is_root = at.is_root(src.live)
+        self.src_zone = at.find_zone_of(src.live)
+        # What is moved arrives under its parent: that one decides which zone it will be in.
+        parent = dst.live.parent
+        self.dst_zone = at.find_zone_of(parent) if parent is not None else None
+        self.carried = at.roots_below(src.live)
+
+    @property
+    def same_zone(self) -> bool:
+        return self.src_zone is not None and self.src_zone == self.dst_zone
+
+
+def _rule(move: _Move) -> Rule | None:
+    if PathKind.RAW in move.kinds:
+        return Rule.RAW_PATH
+    if PathKind.SNAPSHOT in move.kinds:
+        return Rule.SNAPSHOT_PATH
+    if move.src_is_root:
+        return Rule.ZONE_ROOT
+    if move.carried:
+        return Rule.ZONE_ROOT_ANCESTOR
+    if move.src_zone == move.dst_zone:
+        return None
+    if move.src_zone is None:
+        return Rule.CLEAR_TO_ZONE
+    return Rule.ZONE_TO_CLEAR if move.dst_zone is None else Rule.ZONE_TO_ZONE
+
+
+def _missing_permission(policy: Policy | None, move: _Move, user: str, groups: frozenset[str]) -> str | None:
+    """Why policy lets nothing of this be transferred; None when it does."""
+    if PathKind.RAW in move.kinds:
+        return "encrypted bytes are not moved as they are: name the paths without /.reserved/raw"
+    if move.dst.kind is PathKind.SNAPSHOT:
+        return "nothing is ever written into a snapshot"
+    # A tree carries the zones below it: each of them has to be allowed to go.
+    for zone in (move.src_zone, *move.carried):
+        missing = _missing_edge(policy, zone, move, user, groups)
+        if missing is not None:
+            return missing
+    return None
+
+
+def _missing_edge(
+    policy: Policy | None, zone: HdfsPath | None, move: _Move, user: str, groups: frozenset[str]
+) -> str | None:
+    target = move.dst_zone
+    if policy is None or zone == target:
+        return None
+    if zone is None:
+        writable = policy.find_zone(str(target))
+        if writable is not None and writable.can_write(user, groups):
+            return None
+        return f"{user} is not a writer of {target} in the policy"
+    if target is None:
+        return _missing_outside(policy, zone, move.dst)
+    if policy.flows is None:
+        return None
+    edges = [flow for flow in policy.flows if (flow.source, flow.target) == (str(zone), str(target))]
+    if any(flow.allows(user, groups) for flow in edges):
+        return None
+    return f"the policy has no flow from {zone} to {target} for {user}"
+
+
+def _missing_outside(policy: Policy, zone: HdfsPath, dst: HdfsPath) -> str | None:
+    if policy.outside is None:
+        return None if policy.flows is None else f"the policy has no 'outside' that lets {zone} send data to clear text"
+    places = [(HdfsPath.parse(place), sources) for place, sources in policy.outside.items()]
+    around = [(len(place.components), sources) for place, sources in places if dst.live.is_inside(place)]
+    if around and str(zone) in max(around, key=lambda item: item[0])[1]:
+        return None
+    return f"the policy's 'outside' does not let {zone} send data to {dst}"
+
+
+def _reason(rule: Rule, move: _Move) -> str:
+    src, dst = move.src, move.dst
+    match rule:
+        case Rule.RAW_PATH:
+            return f"{src if src.kind is PathKind.RAW else dst} shows encrypted bytes and is not renamed"
+        case Rule.SNAPSHOT_PATH:
+            return f"{src if src.kind is PathKind.SNAPSHOT else dst} is in a snapshot, which is read-only"
+        case Rule.ZONE_ROOT:
+            return f"{src} is the root of an encryption zone, which stays where it is"
+        case Rule.ZONE_ROOT_ANCESTOR:
+            return f"{src} holds {_named(move.carried)}, which would move along"
+        case Rule.CLEAR_TO_ZONE:
+            return f"{src} is in no encryption zone and {dst} is in the zone {move.dst_zone}: a rename encrypts nothing"
+        case Rule.ZONE_TO_CLEAR:
+            return f"{src} is in the encryption zone {move.src_zone} and {dst} is in none: a rename decrypts nothing"
+        case _:
+            return (
+                f"{src} is in the encryption zone {move.src_zone} and {dst} in the zone {move.dst_zone}: "
+                "a rename does not change the key"
+            )
+
+
+def _named(roots: list[HdfsPath]) -> str:
+    if len(roots) == 1:
+        return f"the encryption zone {roots[0]}"
+    shown = ", ".join(str(root) for root in roots[:3])
+    more = f" and {len(roots) - 3} more" if len(roots) > 3 else ""
+    return f"the encryption zones {shown}{more}"
