@@ -249,15 +249,22 @@ def translate_sqlite(exc: sqlite3.Error, path: Path, wait_s: float = WRITE_WAIT_
             return StoreTamperedError(
                 f"{path} is not an SQLite database: it was overwritten, or is another file", hint=RESTORE_HINT
             )
-        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_CONSTRAINT | sqlite3.SQLITE_FORMAT | sqlite3.SQLITE_ERROR | None:
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_CONSTRAINT | sqlite3.SQLITE_FORMAT | sqlite3.SQLITE_ERROR:
             # CONSTRAINT: the code checks before it inserts, so a clash means rows it could not see.
-            # ERROR: a table or column that is gone. No code: text in the file that is not UTF-8.
-            return StoreTamperedError(
-                f"key store {path} is damaged or was changed by something else ({name or 'text is not UTF-8'})",
-                hint=RESTORE_HINT,
-            )
+            # ERROR: a table or column that is gone.
+            return _damaged(path, name or "")
+        case None if isinstance(exc, sqlite3.OperationalError):
+            return _damaged(path, "text is not UTF-8")  # the one error sqlite3 raises by itself on reading a row
         case _:
-            return StoreUnavailableError(f"key store {path} could not be used ({name}); nothing was changed")
+            return StoreUnavailableError(
+                f"key store {path} could not be used ({name or type(exc).__name__}); nothing was changed"
+            )
+
+
+def _damaged(path: Path, what: str) -> StoreTamperedError:
+    return StoreTamperedError(
+        f"key store {path} is damaged or was changed by something else ({what})", hint=RESTORE_HINT
+    )
 
 
 def _no_space(path: Path) -> StoreUnavailableError:
