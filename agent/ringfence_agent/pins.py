@@ -66,6 +66,8 @@ class PinPlan:
     """What is the agent's once this is done."""
     reload: bool
     """A running NameNode does not hold yet what the list says about the agent's roots."""
+    forget: bool
+    """The agent remembers entries that are not its own any more: an administrator may list them again."""
 
     @property
     def edits_file(self) -> bool:
@@ -73,9 +75,14 @@ class PinPlan:
         return bool(self.added or self.removed)
 
     @property
+    def changes_cluster(self) -> bool:
+        """Whether a file or a NameNode has to follow."""
+        return self.edits_file or self.reload
+
+    @property
     def is_nothing(self) -> bool:
         """Everything is as it should be."""
-        return not self.edits_file and not self.reload
+        return not self.changes_cluster and not self.forget
 
     def describe(self) -> str:
         """The clause for the cycle's sentence: `pin /data/a, unpin /data/b`."""
@@ -84,7 +91,9 @@ class PinPlan:
             clauses.append(f"pin {', '.join(self.added)}")
         if self.removed:
             clauses.append(f"unpin {', '.join(self.removed)}")
-        return ", ".join(clauses) or "reload fs.protected.directories"
+        if self.reload and not clauses:
+            clauses.append(f"reload {PROPERTY}")
+        return ", ".join(clauses) or "forget pins that are gone"
 
 
 def merge_pins(
@@ -102,12 +111,14 @@ def merge_pins(
     kept = tuple(entry for entry in entries if canonical_entry(entry) not in stale)
     added = tuple(sorted(wanted - present))
     held = {canonical_entry(entry) for entry in live} if live is not None else None
+    after = frozenset((mine & wanted & present) | set(added))
     return PinPlan(
         entries=kept + added,
         added=added,
         removed=tuple(sorted(stale & present)),
-        owned=frozenset((mine & wanted & present) | set(added)),
+        owned=after,
         reload=held is not None and (not wanted <= held or bool(stale & held)),
+        forget=not mine <= after,
     )
 
 

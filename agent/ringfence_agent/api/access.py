@@ -55,8 +55,8 @@ class Accounts(Protocol):
     def find_name(self, uid: int) -> str | None:
         """The user's name, None for an unknown uid."""
 
-    def groups_of(self, user: str, gid: int) -> frozenset[str]:
-        """Names of all groups the user is in; `gid` is the primary one."""
+    def groups_of(self, user: str) -> frozenset[str]:
+        """Names of all groups the user is in; none for an unknown user."""
 
 
 class SystemAccounts:
@@ -69,15 +69,20 @@ class SystemAccounts:
         except KeyError:
             return None
 
-    def groups_of(self, user: str, gid: int) -> frozenset[str]:
+    def groups_of(self, user: str) -> frozenset[str]:
         """See `Accounts`. A group without a name is left out."""
-        names = set()
-        for group_id in os.getgrouplist(user, gid):
-            try:
-                names.add(grp.getgrgid(group_id).gr_name)
-            except KeyError:
-                continue
-        return frozenset(names)
+        try:
+            group_ids = os.getgrouplist(user, pwd.getpwnam(user).pw_gid)
+        except (KeyError, ValueError, OSError):
+            return frozenset()
+        return frozenset(name for group_id in group_ids if (name := _find_group_name(group_id)) is not None)
+
+
+def _find_group_name(group_id: int) -> str | None:
+    try:
+        return grp.getgrgid(group_id).gr_name
+    except KeyError:
+        return None
 
 
 class AccessRules:
@@ -99,28 +104,28 @@ class AccessRules:
         self._trusted_uids = frozenset({_ROOT_UID, service_uid})
         self._accounts: Accounts = accounts or SystemAccounts()
         self._clock = clock
-        self._remembered: dict[tuple[int, int], tuple[float, Caller]] = {}
+        self._remembered: dict[int, tuple[float, Caller]] = {}
 
     def admit(self, peer: Peer) -> Caller:
         """The caller. Raises AuthenticationError when the kernel names nobody, AccessDeniedError when no rule does."""
-        if not peer.is_unix or peer.uid is None or peer.gid is None:
+        if not peer.is_unix or peer.uid is None:
             raise AuthenticationError("who is calling is not known: the kernel gives no credentials of this peer")
-        known = self._remembered.get((peer.uid, peer.gid))
+        known = self._remembered.get(peer.uid)
         if known is not None and known[0] > self._clock():
             return known[1]
-        caller = self._decide(peer.uid, peer.gid)
+        caller = self._decide(peer.uid)
         if len(self._remembered) >= _MAX_REMEMBERED:
             self._remembered.clear()
-        self._remembered[peer.uid, peer.gid] = (self._clock() + _REMEMBERED_S, caller)
+        self._remembered[peer.uid] = (self._clock() + _REMEMBERED_S, caller)
         return caller
 
-    def _decide(self, uid: int, gid: int) -> Caller:
+    def _decide(self, uid: int) -> Caller:
         user = self._accounts.find_name(uid)
         if user is None:
             raise AuthenticationError(f"uid {uid} has no name on this machine")
         if uid in self._trusted_uids:
             return Caller(uid, user, may_delegate=True)
-        if user not in self._allowed_users and not self._allowed_groups & self._accounts.groups_of(user, gid):
+        if user not in self._allowed_users and not self._allowed_groups & self._accounts.groups_of(user):
             raise AccessDeniedError(
                 f"{user} may not use the agent",
                 hint="list the user under allowed_users, or one of its groups under allowed_groups, in agent.yaml",

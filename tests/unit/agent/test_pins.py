@@ -156,3 +156,11 @@ def test_a_state_directory_that_cannot_be_written_is_named(tmp_path: Path) -> No
     (tmp_path / "state").write_text("a file")
     with pytest.raises(ConfigError, match="state"):
         PinMemory(tmp_path / "state", Path("/x")).save({"/a"})
+
+
+def test_an_entry_that_left_long_ago_is_forgotten_so_that_the_administrator_may_list_it() -> None:
+    plan = merge_pins(["/apps"], [], ["/old"], live=["/apps"])
+    assert plan.forget
+    assert not plan.changes_cluster
+    later = merge_pins(["/apps", "/old"], [], plan.owned, live=["/apps", "/old"])
+    assert later.is_nothing

@@ -1,0 +1,195 @@
+"""The agent's loop: observe, decide, act; one sentence per cycle.
+
+Rules:
+
+1. A cycle survives whatever goes wrong in it: there is one broad catch, at the top, and the next cycle starts afresh.
+   Only `FatalAgentError` passes: going on would be pointless or dangerous, and a supervisor should restart us.
+2. Every cycle ends with one sentence, which is logged and published with what was found.
+3. The cluster pays little: the loop rests at least four times as long as a look took, and a failed action is tried
+   again with growing pauses.
+4. What an act changed is looked at again at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
+
+from ringfence_agent.enforce import Decision, Observation, decide
+from ringfence_agent.pins import PinFile, PinPlan
+from ringfence_agent.snapshot import Board, Snapshot
+from ringfence_zones.errors import NameNodeUnavailableError, RingfenceError, SafeModeError
+from ringfence_zones.findings import Finding, Rule, Severity
+
+_log = logging.getLogger("ringfence_agent.cycle")
+
+_REST_FACTOR = 4.0
+_MAX_RETRY_S = 300.0
+
+
+class FatalAgentError(RingfenceError):
+    """The agent must not go on; it ends, and whoever supervises it starts it anew."""
+
+
+class LookAtCluster(Protocol):
+    """What the loop needs of `observe.Observer`."""
+
+    def observe(self, pin_error: str | None) -> Observation:
+        """One look."""
+
+
+class PinRoots(Protocol):
+    """What the loop needs of `act.Pinner`."""
+
+    def carry_out(self, plan: PinPlan, file: PinFile, owned: frozenset[str]) -> None:
+        """Makes a plan true."""
+
+
+class AgentLoop:
+    """Runs cycles until told to stop. `checks` run first in each cycle and may raise FatalAgentError."""
+
+    def __init__(
+        self,
+        observer: LookAtCluster,
+        pinner: PinRoots,
+        board: Board,
+        *,
+        interval_s: float,
+        checks: tuple[Callable[[], None], ...] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._observer = observer
+        self._pinner = pinner
+        self._board = board
+        self._interval_s = interval_s
+        self._checks = checks
+        self._clock = clock
+        self._cycle = 0
+        self._pin_error: str | None = None
+        self._pin_failures = 0
+        self._next_pin_s = 0.0
+        self._acted = False
+        self._took_s = 0.0
+
+    def run(self, stop: threading.Event) -> None:
+        """Cycles until `stop` is set. Raises FatalAgentError and nothing else."""
+        while not stop.is_set():
+            self.run_cycle()
+            stop.wait(self.rest_s())
+
+    def rest_s(self) -> float:
+        """How long to rest now, in seconds."""
+        return 0.0 if self._acted else max(self._interval_s, _REST_FACTOR * self._took_s)
+
+    def run_cycle(self) -> str:
+        """One cycle; returns its sentence. Raises FatalAgentError and nothing else."""
+        started_s = self._clock()
+        self._cycle += 1
+        self._acted = False
+        try:
+            for check in self._checks:
+                check()
+            snapshot = self._observe_decide_act(started_s)
+        except FatalAgentError:
+            raise
+        except RingfenceError as error:
+            snapshot = self._unseen(error.message, _finding(error))
+        except Exception as error:  # noqa: BLE001 - rule 1: the one broad catch
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            sentence = f"a bug ended this cycle: {type(error).__name__} at {where.filename}:{where.lineno}"
+            snapshot = self._unseen(sentence, _not_seen(sentence, "report it with the agent's log"))
+        self._took_s = self._clock() - started_s
+        self._board.publish(snapshot)
+        self._report(snapshot)
+        return snapshot.sentence
+
+    def _observe_decide_act(self, started_s: float) -> Snapshot:
+        observation = self._observer.observe(self._pin_error)
+        decision = decide(observation)
+        done = self._act(observation, decision)
+        if done is None and self._pin_error is not None and observation.pin_error is None:
+            # The attempt of this very cycle failed: say so now, not one cycle later.
+            decision = decide(replace(observation, pin_error=self._pin_error))
+        return Snapshot(
+            cycle=self._cycle,
+            sentence=_sentence(observation, decision, done),
+            finished_s=self._clock(),
+            state=observation.state,
+            policy=observation.policy,
+            observed_s=started_s,
+            findings=decision.findings,
+        )
+
+    def _act(self, observation: Observation, decision: Decision) -> str | None:
+        """Carries the decision out; what was done, or None. A failure is remembered for the next decision."""
+        plan = decision.pins
+        if plan is None:
+            self._pin_error, self._pin_failures = None, 0
+            return None
+        if self._clock() < self._next_pin_s and self._pin_failures:
+            return None
+        try:
+            self._pinner.carry_out(plan, observation.pin_file, observation.owned)
+        except RingfenceError as error:
+            self._pin_failures += 1
+            self._pin_error = error.message
+            pause_s = min(self._interval_s * 2**self._pin_failures, _MAX_RETRY_S)
+            self._next_pin_s = self._clock() + pause_s
+            return None
+        self._pin_error, self._pin_failures = None, 0
+        self._acted = True
+        return plan.describe()
+
+    def _unseen(self, sentence: str, finding: Finding) -> Snapshot:
+        """The end of a cycle that saw nothing: what was last seen stays, with its age."""
+        last = self._board.snapshot
+        return Snapshot(
+            cycle=self._cycle,
+            sentence=sentence,
+            finished_s=self._clock(),
+            state=last.state,
+            policy=last.policy,
+            observed_s=last.observed_s,
+            findings=(finding,),
+        )
+
+    def _report(self, snapshot: Snapshot) -> None:
+        worst = snapshot.findings[0].severity if snapshot.findings else None
+        _log.log(
+            logging.WARNING if worst is Severity.ERROR else logging.INFO,
+            snapshot.sentence,
+            extra={
+                "fields": {
+                    "cycle": snapshot.cycle,
+                    "took_ms": round(self._took_s * 1000),
+                    "findings": len(snapshot.findings),
+                }
+            },
+        )
+
+
+def _sentence(observation: Observation, decision: Decision, done: str | None) -> str:
+    mode = observation.policy.agent.mode if observation.policy else "no policy"
+    zones = len(observation.state.zones)
+    rules = sorted({finding.rule.value for finding in decision.findings})
+    found = f"{len(decision.findings)} findings ({', '.join(rules)})" if rules else "no findings"
+    did = f"; did {done}" if done else f"; {decision.withheld}" if decision.withheld else ""
+    return f"{mode}: {zones} zones, {found}{did}"
+
+
+def _finding(error: RingfenceError) -> Finding:
+    hint = error.hint or "the agent looks again by itself"
+    if isinstance(error, NameNodeUnavailableError | SafeModeError):
+        return Finding(
+            severity=Severity.ERROR, rule=Rule.NAMENODE_UNREACHABLE, path="/", message=error.message, hint=hint
+        )
+    return _not_seen(error.message, hint)
+
+
+def _not_seen(message: str, hint: str) -> Finding:
+    return Finding(severity=Severity.ERROR, rule=Rule.CLUSTER_NOT_SEEN, path="/", message=message, hint=hint)

@@ -1,0 +1,82 @@
+"""Where the agent's policy comes from: a file, or the revision that the Ringfence KMS enforces.
+
+Rules: looked at with every cycle, read again only when it changed; a policy that cannot be used never replaces the
+last good one, and says why. Neither source is ever written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from ringfence_zones.errors import PolicyError, RingfenceError
+from ringfence_zones.policy import Policy, load_policy
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyView:
+    """The last good policy (None before the first) and why the present one could not be used."""
+
+    policy: Policy | None
+    problem: str | None = None
+
+
+class PolicySource(Protocol):
+    """Gives the policy in force."""
+
+    def look(self) -> PolicyView:
+        """Never raises one of our own errors: they become the view's `problem`."""
+
+
+class FilePolicy:
+    """A policy document on this machine."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: tuple[int, int, int] | None = None
+        self._view = PolicyView(None)
+
+    def look(self) -> PolicyView:
+        """See `PolicySource`."""
+        try:
+            status = self._path.stat()
+        except OSError as error:
+            self._seen = None
+            self._view = PolicyView(self._view.policy, f"cannot read {self._path}: {error.strerror}")
+            return self._view
+        seen = (status.st_mtime_ns, status.st_size, status.st_ino)
+        if seen != self._seen:
+            self._seen = seen
+            try:
+                self._view = PolicyView(load_policy(self._path))
+            except PolicyError as error:
+                self._view = PolicyView(self._view.policy, _first_problem(error))
+        return self._view
+
+
+class PublishedPolicy:
+    """The revision that the KMS enforces. `fetch` gets `(revision, policy)`; None before the first publication."""
+
+    def __init__(self, fetch: Callable[[], tuple[int, Policy] | None]) -> None:
+        self._fetch = fetch
+        self._view = PolicyView(None)
+
+    def look(self) -> PolicyView:
+        """See `PolicySource`."""
+        try:
+            found = self._fetch()
+        except RingfenceError as error:
+            self._view = PolicyView(self._view.policy, error.message)
+        else:
+            problem = None if found else "no policy was published yet; `ringfence apply` publishes one"
+            self._view = PolicyView(found[1] if found else None, problem)
+        return self._view
+
+
+def _first_problem(error: PolicyError) -> str:
+    if not error.findings:
+        return error.message
+    first = error.findings[0]
+    return f"{error.message}, the first at {first.path}: {first.message}"
