@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-pytest_plugins = ["sandboxes"]
+pytest_plugins = ["allowed_skips", "sandboxes"]

@@ -1,0 +1,98 @@
+"""The sandbox's `hadoop` and `hdfs`: each word becomes Hadoop's own main class. `java` is one that shows its arguments."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ringfence_bootstrap.sandbox.configuration import install_launchers
+from ringfence_bootstrap.sandbox.state import Layout
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """HADOOP_HOME with two empty jars and a java that prints one argument a line and ends with 7."""
+    layout = Layout(tmp_path / "s")
+    layout.conf.mkdir(parents=True)
+    jars = tmp_path / "jars"
+    jars.mkdir()
+    for name in ("a.jar", "b.jar"):
+        (jars / name).touch()
+    install_launchers(layout, jars)
+    java = tmp_path / "java/bin/java"
+    java.parent.mkdir(parents=True)
+    java.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\nexit 7\n")
+    java.chmod(0o755)
+    return layout.hadoop_home
+
+
+def run(home: Path, program: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    base = {"PATH": os.environ["PATH"], "JAVA_HOME": str(home.parents[1] / "java")}
+    return subprocess.run(
+        [home / "bin" / program, *arguments],
+        env=base | environ,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("program", "word", "main_class"),
+    [
+        ("hadoop", "key", "org.apache.hadoop.crypto.key.KeyShell"),
+        ("hadoop", "fs", "org.apache.hadoop.fs.FsShell"),
+        ("hadoop", "org.example.Main", "org.example.Main"),
+        ("hdfs", "dfs", "org.apache.hadoop.fs.FsShell"),
+        ("hdfs", "crypto", "org.apache.hadoop.hdfs.tools.CryptoAdmin"),
+        ("hdfs", "dfsadmin", "org.apache.hadoop.hdfs.tools.DFSAdmin"),
+        ("hdfs", "oiv", "org.apache.hadoop.hdfs.tools.offlineImageViewer.OfflineImageViewerPB"),
+    ],
+)
+def test_a_word_becomes_its_class_and_arguments_and_exit_code_pass_through(
+    home: Path, program: str, word: str, main_class: str
+) -> None:
+    finished = run(home, program, word, "-put", "a file", "*")
+    assert finished.stdout.splitlines()[-4:] == [main_class, "-put", "a file", "*"]
+    assert finished.returncode == 7
+
+
+def test_the_class_path_names_each_jar_with_glob_and_the_directory_without(home: Path) -> None:
+    conf = home / "etc/hadoop"
+    jars = f"{home}/share/hadoop/a.jar:{home}/share/hadoop/b.jar"
+    assert run(home, "hadoop", "classpath", "--glob").stdout == f"{conf}:{jars}
+"
+    assert run(home, "hdfs", "classpath").stdout == f"{conf}:{home}/share/hadoop/*\n"
+
+
+def test_the_configuration_directory_of_the_environment_wins(home: Path) -> None:
+    assert run(home, "hadoop", "classpath", HADOOP_CONF_DIR="/other").stdout.startswith("/other:")
+
+
+def test_client_options_reach_java_as_words(home: Path) -> None:
+    shown = run(home, "hdfs", "dfs", HADOOP_CLIENT_OPTS="-Xmx64m -Da=b").stdout.splitlines()
+    assert shown[shown.index("-Xmx64m") : shown.index("-Xmx64m") + 2] == ["-Xmx64m", "-Da=b"]
+
+
+def test_a_launcher_works_through_a_link(home: Path, tmp_path: Path) -> None:
+    link = tmp_path / "hadoop"
+    link.symlink_to(home / "bin/hadoop")
+    shown = subprocess.run([link, "classpath"], capture_output=True, text=True, timeout=30, check=True)
+    assert str(home) in shown.stdout
+
+
+@pytest.mark.parametrize("program", ["hadoop", "hdfs"])
+def test_an_unknown_word_is_refused_with_the_usage(home: Path, program: str) -> None:
+    finished = run(home, program, "distcp")
+    assert finished.returncode == 1
+    assert f"{program}: 'distcp' is not a command of the sandbox" in finished.stderr
+    assert "Usage:" in finished.stderr
+
+
+@pytest.mark.parametrize("program", ["hadoop", "hdfs"])
+def test_no_word_prints_the_usage(home: Path, program: str) -> None:
+    assert "Usage:" in run(home, program).stdout
