@@ -40,6 +40,7 @@ def write_configuration(layout: Layout, state: State) -> None:
     """Every configuration file of a new sandbox."""
     for directory in (layout.conf, layout.kms_conf, layout.logs, layout.directory / "tmp"):
         directory.mkdir(exist_ok=True)
+    (layout.directory / "agent").mkdir(exist_ok=True, mode=0o700)
     values = {
         "state": str(layout.directory),
         "kms_uri": kms_uri(state.ports),
@@ -61,6 +62,14 @@ def write_configuration(layout: Layout, state: State) -> None:
         (directory / file_name).write_text(text)
     (layout.conf / "log4j.properties").write_text(_packaged("log4j.properties"))
     (layout.conf / "audit-log4j.properties").write_text(_packaged("audit-log4j.properties"))
+    (layout.directory / "agent.yaml").write_text(
+        f"hadoop_conf: {layout.conf}\n"
+        f"namenode_conf_dir: {layout.conf}\n"
+        f"socket: {layout.agent_socket}\n"
+        f"state_dir: {layout.directory}/agent\n"
+        "user: hdfs\n"
+        "interval: 1s\n"
+    )
     if state.kms == "ringfence":
         (layout.conf / "ringfence-client.yaml").write_text(f"kms_admin_socket: {layout.kms_socket}\n")
     else:

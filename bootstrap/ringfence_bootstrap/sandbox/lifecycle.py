@@ -167,7 +167,7 @@ class Sandbox:
                     say("formatting the NameNode")
                     self._format(state)
                 if daemon.name == "agent":
-                    self._wait_ready(state, started, say)
+                    self._wait_ready(state, started, say)  # It must find a cluster, not one that is being made.
                 say(f"starting the {daemon.name}")
                 started[daemon.name] = processes.start(
                     daemon.command, daemon.environ, self.layout.directory, self.layout.log(daemon.name)
@@ -211,6 +211,8 @@ class Sandbox:
         deadline = time.monotonic() + _READY_TIMEOUT_S
         while True:
             waiting = readiness.kms_waits_for(state.ports) or readiness.hdfs_waits_for(state.ports)
+            if waiting is None and "agent" in started:
+                waiting = readiness.agent_waits_for(self.layout.agent_socket)
             if waiting is None:
                 return
             for name in started:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import http.client
 import json
 import secrets
+import socket
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from ringfence_bootstrap.sandbox.state import Ports
@@ -31,7 +33,9 @@ def hdfs_waits_for(ports: Ports) -> str | None:
     """A file goes through the NameNode to the DataNode's disk and is deleted again."""
     path = f"/.ringfence-sandbox-{secrets.token_hex(4)}"
     try:
-        status, location, _ = _request("PUT", ports.namenode_http, _webhdfs(path, "CREATE&overwrite=false"))
+        status, location, body = _request("PUT", ports.namenode_http, _webhdfs(path, "CREATE&overwrite=false"))
+        if b"SafeModeException" in body:
+            return "the NameNode to leave safe mode"
         if status != 307 or location is None:
             return f"the NameNode to take a file (it answers {status})"
         target = urlsplit(location)
@@ -40,6 +44,19 @@ def hdfs_waits_for(ports: Ports) -> str | None:
     except (OSError, http.client.HTTPException):
         return "the NameNode and the DataNode to take a file"
     return None if status == 201 else f"the DataNode to take a file (it answers {status})"
+
+
+def agent_waits_for(socket_path: Path) -> str | None:
+    """The agent answers on its socket, whatever it has to say."""
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(_TIMEOUT_S)
+            connection.connect(str(socket_path))
+            connection.sendall(b"GET /v1/health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            answer = connection.recv(16)
+    except OSError:
+        return "the agent to listen"
+    return None if answer.startswith(b"HTTP/1.1 ") else "the agent to answer"
 
 
 def make_directory(ports: Ports, path: str, owner: str, mode: str) -> None:

@@ -1,4 +1,4 @@
-"""The sandbox's `hadoop` and `hdfs`: each word becomes Hadoop's own main class. `java` is one that shows its arguments."""
+"""The sandbox's `hadoop` and `hdfs`: each word becomes Hadoop's own main class, shown by a stand-in for java."""
 
 from __future__ import annotations
 
@@ -64,8 +64,7 @@ def test_a_word_becomes_its_class_and_arguments_and_exit_code_pass_through(
 def test_the_class_path_names_each_jar_with_glob_and_the_directory_without(home: Path) -> None:
     conf = home / "etc/hadoop"
     jars = f"{home}/share/hadoop/a.jar:{home}/share/hadoop/b.jar"
-    assert run(home, "hadoop", "classpath", "--glob").stdout == f"{conf}:{jars}
-"
+    assert run(home, "hadoop", "classpath", "--glob").stdout == f"{conf}:{jars}\n"
     assert run(home, "hdfs", "classpath").stdout == f"{conf}:{home}/share/hadoop/*\n"
 
 
