@@ -46,17 +46,19 @@ def number(value: float) -> str:
 
 
 def cell(value: object) -> str:
-    """A table cell: a number or a spread as written above, text as it is, nothing as `not measured`."""
+    """A table cell: a count or a number, a spread as written above, text as it is, nothing as `not measured`."""
     if value is None:
         return NOT_MEASURED
-    return number(value) if isinstance(value, int | float) else str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return number(value) if isinstance(value, float) else str(value)
 
 
 def times(slower: Spread | None, faster: Spread | None) -> str:
     """How many times more the first costs than the second: ratio of the minima, ratio of the medians."""
     if slower is None or faster is None:
         return NOT_MEASURED
-    return f"{number(slower.minimum / faster.minimum)} / {number(slower.median / faster.median)}"
+    return f"{number(slower.minimum / faster.minimum)} / {number(slower.median / faster.median)} times"
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

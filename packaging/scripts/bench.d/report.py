@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import zone_creation
-from figures import NOT_MEASURED, Spread, cell, markdown_table, number, spread_of, times
+from figures import NOT_MEASURED, Spread, cell, markdown_table, spread_of, times
 from kms_load import EEKS_PER_KEY, GENERATE_COUNT, KEY_LENGTH_BITS, KEYS
 from kms_servers import JAVA, RINGFENCE
 from throughput import CONNECTIONS, KmsFigures, Samples
@@ -70,14 +70,14 @@ def _kms_table(kms: KmsFigures | None) -> str:
     rows: list[tuple[object, ...]] = []
     for operation, label in _OPERATIONS.items():
         ours, java = _samples(kms, operation, RINGFENCE), _samples(kms, operation, JAVA)
-        ratio = f"{times(java.cpu, ours.cpu)} times"
+        ratio = times(java.cpu, ours.cpu)
         rows += [
             (label, "CPU µs a request", ours.cpu, java.cpu, ratio),
             ("", "requests a CPU-second", ours.per_cpu_second, java.per_cpu_second, ""),
             ("", "requests a second", spread_of(ours.per_s), spread_of(java.per_s), ""),
             ("", "latency p50 ms", spread_of(ours.p50_ms), spread_of(java.p50_ms), ""),
             ("", "latency p99 ms", spread_of(ours.p99_ms), spread_of(java.p99_ms), ""),
-            ("", "requests to warm up", _count(ours.warmed_with), _count(java.warmed_with), ""),
+            ("", "requests to warm up", ours.warmed_with or None, java.warmed_with or None, ""),
         ]
     return markdown_table(head, rows)
 
@@ -112,7 +112,7 @@ def _zone_rows(
     for size in sorted({sample.zones for sample in samples}):
         same = [sample for sample in samples if sample.zones == size]
         keys = ", ".join(f"{sample.keys_before:,}" for sample in same)
-        rows.append((how, kms, _count(size), keys, spread_of([sample.seconds_per_zone for sample in same])))
+        rows.append((how, kms, size, keys, spread_of([sample.seconds_per_zone for sample in same])))
     return rows
 
 
@@ -158,7 +158,3 @@ def _goal_row(goal: Goal) -> tuple[str, str, str, str]:
 
 def _samples(kms: KmsFigures | None, operation: str, server: str) -> Samples:
     return kms.samples.get(operation, {}).get(server, Samples()) if kms else Samples()
-
-
-def _count(value: int) -> str | None:
-    return number(value) if value >= 100 else str(value) if value else None
