@@ -48,6 +48,8 @@ class Rule(enum.StrEnum):
     UNKNOWN_ZONE = "unknown_zone", "A flow names a path that is not a zone root of the document."
     FLOW_WITHOUT_ACCESS = "flow_without_access", "A flow's `who` cannot read its source or write its target."
     MISSING_KMS = "missing_kms", "`kms` must name the NameNode's users and the key administrators."
+    NEEDS_RINGFENCE_KMS = "needs_ringfence_kms", "The policy asks for what only Ringfence's own KMS can do."
+    NOT_BUILT = "not_built", "The policy asks for something that this release does not do."
     # Policy against cluster (plan, apply, check, agent)
     SHARED_KEY = "shared_key", "Two or more encryption zones of the cluster use the same key."
     ZONE_MISSING = "zone_missing", "A zone of the policy does not exist on the cluster."

@@ -21,6 +21,9 @@ from ringfence_zones.policy_document import EVERYONE, FlowBlock, ZoneBlock
 from ringfence_zones.policy_problems import finding
 from ringfence_zones.policy_yaml import LocatedDocument, Location
 
+# AclTransformation.MAX_ENTRIES is 32 for each scope; owner, owning group, mask and others take four.
+MAX_NAMED_ENTRIES = 28
+
 
 @dataclass(frozen=True, slots=True)
 class DraftZone:
@@ -44,6 +47,7 @@ def check_rules(data: Any, zones: list[DraftZone], located: LocatedDocument) -> 
         *_duplicates(zones, located),
         *_derived_names(zones, located),
         *_nesting(zones, located),
+        *_acl_sizes(zones, located),
         *_flows(data.get("flows"), zones, known, located),
         *_outside(data.get("outside"), known, located),
         *_flow_control(data, located),
@@ -102,6 +106,16 @@ def _nesting(zones: list[DraftZone], located: LocatedDocument) -> Iterator[Findi
             message = f"the zone {zone.path} lies inside the zone {outer}"
             hint = "choose a path outside it, or write  nested: true  in the inner zone if that is meant"
             yield finding(located, ("zones", zone.index, "path"), Rule.NESTED_ZONE, message, hint)
+
+
+def _acl_sizes(zones: list[DraftZone], located: LocatedDocument) -> Iterator[Finding]:
+    for zone in zones:
+        block = zone.block
+        named = {*block.readers, *block.writers, block.owner} - {EVERYONE, None}
+        if len(named) > MAX_NAMED_ENTRIES:
+            message = f"the zone {zone.path} names {len(named)} readers and writers; HDFS takes {MAX_NAMED_ENTRIES}"
+            hint = 'put them into groups and name those: "@analysts"'
+            yield finding(located, ("zones", zone.index, "readers"), Rule.BAD_VALUE, message, hint)
 
 
 def _ancestors(path: HdfsPath) -> Iterator[HdfsPath]:
