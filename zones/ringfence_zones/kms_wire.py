@@ -86,6 +86,13 @@ class KeyVersionBody(_Body, frozen=True, gc=False, rename="camel"):
     material: str | None = None
 
 
+class PublishBody(_Body, frozen=True):
+    """`PUT /ringfence/v1/policy`, Ringfence's own: the policy stays JSON text until the policy module reads it."""
+
+    expected_revision: int
+    policy: msgspec.Raw
+
+
 class _MetadataBody(_Body, frozen=True, gc=False):
     # Every field has a default because "no such key" is `{}`.
     name: str | None = None
@@ -115,6 +122,7 @@ _CREATE_KEY = msgspec.json.Decoder(CreateKeyBody)
 _ROLL_KEY = msgspec.json.Decoder(RollKeyBody)
 _OPEN_EEK = msgspec.json.Decoder(OpenEekBody)
 _EEK_LIST = msgspec.json.Decoder(list[EncryptedKeyVersionBody])
+_PUBLISH = msgspec.json.Decoder(PublishBody)
 _KEY_VERSION = msgspec.json.Decoder(KeyVersionBody)
 _METADATA = msgspec.json.Decoder(_MetadataBody)
 _METADATA_LIST = msgspec.json.Decoder(list[_MetadataBody])
@@ -176,6 +184,11 @@ def decode_open_eek(data: bytes) -> OpenEekBody:
 def decode_eek_list(data: bytes) -> list[EncryptedKeyVersionBody]:
     """The body of `_reencryptbatch`, or the answer of generate. Raises MalformedJsonError."""
     return _decode(_EEK_LIST, data)
+
+
+def decode_publish(data: bytes) -> PublishBody:
+    """The body of a publication. Raises MalformedJsonError."""
+    return _decode(_PUBLISH, data)
 
 
 def decode_key_version(data: bytes) -> KeyVersionBody:

@@ -33,11 +33,15 @@ _Key = TypeVar("_Key", bytes, str)
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls. `set_cookie` is the Set-Cookie header of a new session, None when the request came with one."""
+    """Who calls. `set_cookie` is the Set-Cookie header of a new session, None when the request came with one.
+
+    `is_proven` is False for every user of simple authentication.
+    """
 
     user: str
     expires_ms: int
     set_cookie: str | None = None
+    is_proven: bool = False
 
 
 class SimpleAuthenticator:

@@ -1,0 +1,77 @@
+"""`ringfence kms`: the key server."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import click
+
+from ringfence_agent.kms import serve as serving
+from ringfence_agent.kms.config import DEFAULT_FILE, Options, load_settings
+from ringfence_zones.cli.context import CommandContext, global_options
+
+
+@click.group()
+def kms() -> None:
+    """The Hadoop-compatible key server."""
+
+
+@kms.command()
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help=f"configuration file  [{DEFAULT_FILE}]")
+@click.option("--listen", metavar="HOST:PORT", help="where to listen; port 0 picks a free one")
+@click.option("--keystore", metavar="URI", help="sqlite:////ABS/path.db")
+@click.option(
+    "--root-key", type=click.Path(path_type=Path), metavar="FILE", help="root key file  [beside the SQLite store]"
+)
+@click.option("--init", is_flag=True, help="make a store that is not there; a fresh SQLite store needs no leave")
+@click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="worker processes  [one per CPU]")
+@click.option("--admin-socket", type=click.Path(path_type=Path), metavar="PATH", help="Unix socket  [<store>.sock]")
+@click.option("--admin-token-file", type=click.Path(path_type=Path), metavar="FILE", help="bearer token, mode 0600")
+@global_options
+def serve(
+    context: CommandContext,
+    config: Path | None,
+    listen: str | None,
+    keystore: str | None,
+    root_key: Path | None,
+    init: bool,
+    workers: int | None,
+    admin_socket: Path | None,
+    admin_token_file: Path | None,
+) -> None:
+    """Serve keys to NameNodes and HDFS clients until SIGTERM.
+
+    Settings come from Hadoop's own files when --hadoop-conf names their directory (kms-site.xml, kms-acls.xml and
+    core-site.xml; the environment's HADOOP_CONF_DIR does not count here), and from the configuration file otherwise.
+    Prints one line, `ready kms://http@HOST:PORT/kms`, when every worker answers. SIGHUP reads the ACLs again.
+    """
+    logging.basicConfig(
+        level=logging.INFO if context.verbose else logging.WARNING,
+        format="%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s",
+    )
+    settings = load_settings(
+        Options(
+            config=config,
+            hadoop_conf=_hadoop_conf_given(),
+            listen=listen,
+            keystore=keystore,
+            root_key=root_key,
+            init=init,
+            workers=workers,
+            admin_socket=admin_socket,
+            admin_token_file=admin_token_file,
+        )
+    )
+    serving.serve(settings)
+
+
+def _hadoop_conf_given() -> Path | None:
+    """--hadoop-conf as it was typed, here or before the sub-command; the default is no choice of Hadoop's files."""
+    context: click.Context | None = click.get_current_context()
+    while context is not None:
+        given = context.params.get("hadoop_conf")
+        if isinstance(given, Path):
+            return given.absolute()
+        context = context.parent
+    return None

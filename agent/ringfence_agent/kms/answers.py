@@ -1,0 +1,25 @@
+"""The answers of the dialect that are not errors. Heads are rendered once and shared."""
+
+from __future__ import annotations
+
+from ringfence_agent.http.response import Response, ResponseHead
+from ringfence_agent.kms.remote_exception import JSON_HEADERS
+
+JSON_OK = ResponseHead(200, headers=JSON_HEADERS)
+_JSON_CREATED = ResponseHead(201, headers=JSON_HEADERS)
+_EMPTY_OK = ResponseHead(200)
+
+
+def json_ok(body: bytes) -> Response:
+    """200 with JSON."""
+    return Response(JSON_OK, body)
+
+
+def json_created(body: bytes, location: str) -> Response:
+    """201 with JSON; `location` must be percent-encoded."""
+    return Response(_JSON_CREATED.with_headers(("Location", location)), body)
+
+
+def empty_ok() -> Response:
+    """200 without a body."""
+    return Response(_EMPTY_OK)

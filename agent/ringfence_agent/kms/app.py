@@ -1,0 +1,249 @@
+"""The KMS as an HTTP application: authenticates, routes, lets a handler decide, audits, answers.
+
+One request, in order: has anything been committed; who calls; what is asked for; is the published policy at hand; the
+handler; one audit line; the answer. The whole of it runs synchronously when everything is in memory. What is not is
+loaded off the event loop, and the request starts again from the top (`Unready`).
+
+OPTIONS is authentication and nothing else: 200 on every path once the caller is known, as Hadoop's client needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping
+
+from ringfence_agent.http.request import Request
+from ringfence_agent.http.response import Response, ResponseHead
+from ringfence_agent.keystore.interface import PolicyRevision
+from ringfence_agent.kms import (
+    cookie,
+    eek_resource,
+    key_resource,
+    keys_resource,
+    keyversion_resource,
+    policy_resource,
+    remote_exception,
+    status_resource,
+)
+from ringfence_agent.kms.admin_access import AdminAccess
+from ringfence_agent.kms.audit import AuditLog
+from ringfence_agent.kms.auth_simple import Caller, SimpleAuthenticator
+from ringfence_agent.kms.call import Call, Handler, Kms
+from ringfence_agent.kms.published import PublishedPolicy, read_published
+from ringfence_agent.kms.routes import ADMIN, Query, Resource, Route, Router
+from ringfence_agent.kms.unready import Unready
+from ringfence_zones.errors import (
+    AccessDeniedError,
+    AuthenticationError,
+    RingfenceError,
+    StoreUnavailableError,
+)
+
+_HANDLERS: dict[Resource, dict[bytes, Handler]] = {
+    Resource.KEYS: {b"POST": keys_resource.create},
+    Resource.KEY_NAMES: {b"GET": keys_resource.list_names},
+    Resource.KEYS_METADATA: {b"GET": keys_resource.list_metadata},
+    Resource.KEY: {b"GET": key_resource.get_metadata, b"POST": key_resource.roll, b"DELETE": key_resource.delete},
+    Resource.METADATA: {b"GET": key_resource.get_metadata},
+    Resource.CURRENT_VERSION: {b"GET": key_resource.get_current_version},
+    Resource.VERSIONS: {b"GET": key_resource.list_versions},
+    Resource.INVALIDATE_CACHE: {b"POST": key_resource.invalidate_cache},
+    Resource.GENERATE: {b"GET": eek_resource.generate},
+    Resource.REENCRYPT_BATCH: {b"POST": eek_resource.reencrypt_batch},
+    Resource.KEY_VERSION: {b"GET": keyversion_resource.get},
+    Resource.OPEN_EEK: {b"POST": eek_resource.open_eek},
+    Resource.STATUS: {b"GET": status_resource.get},
+    Resource.POLICY: {b"GET": policy_resource.get, b"PUT": policy_resource.put},
+}
+_TOKEN_OPERATIONS = frozenset({"GETDELEGATIONTOKEN", "RENEWDELEGATIONTOKEN", "CANCELDELEGATIONTOKEN"})
+# What one request may need loaded: the policy, the caller's groups, its keys. More means that something is wrong.
+_MAX_LOADS = 8
+_COOKIE_HEADS_LIMIT = 1024
+_OPTIONS_OK = ResponseHead(200, headers=[("Allow", "OPTIONS,GET,HEAD,POST,PUT,DELETE")])
+_OUTCOMES = {401: "unauthenticated", 403: "denied"}
+
+
+class KmsApplication:
+    """Call it with a request (`ringfence_agent.http.response.Application`)."""
+
+    def __init__(self, kms: Kms, authenticator: SimpleAuthenticator, admins: AdminAccess, audit: AuditLog) -> None:
+        self._kms = kms
+        self._authenticator = authenticator
+        self._admins = admins
+        self._audit = audit
+        self._router = Router()
+        self._policy_is_current = False
+        # Heads with a session's Set-Cookie: hdfs-native starts a session with every request.
+        self._cookie_heads: dict[tuple[bytes, str], ResponseHead] = {}
+
+    def __call__(self, request: Request) -> Response | Awaitable[Response]:
+        if self._kms.store.has_changed():
+            self._kms.keys.forget()
+            self._policy_is_current = False
+        try:
+            return self._answer(request, self._policy_is_current)
+        except Unready as missing:
+            return self._answer_later(request, missing)
+
+    async def _answer_later(self, request: Request, missing: Unready) -> Response:
+        policy_is_current = self._policy_is_current
+        for _ in range(_MAX_LOADS):
+            try:
+                await missing.load()
+            except RingfenceError as error:
+                return self._refuse_load(request, error)
+            # Once read for this request, the policy is new enough for it, whatever is committed while the rest loads.
+            policy_is_current = policy_is_current or missing.load == self._load_policy
+            try:
+                outcome = self._answer(request, policy_is_current)
+            except Unready as again:
+                missing = again
+                continue
+            return outcome if isinstance(outcome, Response) else await outcome
+        return self._refuse_load(request, StoreUnavailableError("keys change faster than they can be read: try again"))
+
+    def _answer(self, request: Request, policy_is_current: bool) -> Response | Awaitable[Response]:
+        call = Call(request, "", Query())
+        caller = None
+        try:
+            call.query = self._router.query(request.raw_query)
+            caller = self._authenticate(request, call.query)
+            call.user = caller.user
+            if request.method == b"OPTIONS":
+                return self._with_session(Response(_OPTIONS_OK), caller)
+            outcome = self._dispatch(call, policy_is_current)
+        except RingfenceError as error:
+            return self._refuse(call, caller, error)
+        if isinstance(outcome, Response):
+            return self._finish(call, caller, outcome)
+        return self._finish_later(call, caller, outcome)
+
+    async def _finish_later(self, call: Call, caller: Caller, outcome: Awaitable[Response]) -> Response:
+        try:
+            response = await outcome
+        except RingfenceError as error:
+            return self._refuse(call, caller, error)
+        return self._finish(call, caller, response)
+
+    # -- who and what
+
+    def _authenticate(self, request: Request, query: Query) -> Caller:
+        if request.raw_path.startswith(ADMIN):
+            admin = self._admins.find_admin(request)
+            if admin is not None:
+                return Caller(admin, 0, is_proven=True)
+        caller = self._authenticator.authenticate(request.headers.get(b"cookie"), query.user_name)
+        if query.do_as is not None and query.do_as != caller.user:
+            # Proxy users are not served: the caller must not silently be taken for the one asked for, nor the reverse.
+            raise _ImpersonationRefusedError(caller, query.do_as)
+        return caller
+
+    def _dispatch(self, call: Call, policy_is_current: bool) -> Response | Awaitable[Response]:
+        request = call.request
+        if (call.query.operation or "").upper() in _TOKEN_OPERATIONS:
+            return remote_exception.remote_exception(
+                400, remote_exception.UNSUPPORTED, "this KMS does not serve delegation tokens"
+            )
+        route = self._router.find_route(request.raw_path)
+        methods = _HANDLERS.get(route.resource) if route is not None else None
+        if route is None or methods is None:
+            return remote_exception.remote_exception(404, remote_exception.NOT_FOUND, "there is nothing at this path")
+        method = b"GET" if request.method == b"HEAD" else request.method
+        handler = methods.get(method)
+        if handler is None:
+            return _method_not_allowed(methods)
+        self._require_admin(call, route)
+        if not policy_is_current:
+            raise Unready(self._load_policy)
+        call.name = route.name
+        return handler(self._kms, call)
+
+    def _require_admin(self, call: Call, route: Route) -> None:
+        if route.resource is Resource.POLICY and self._admins.find_admin(call.request) is None:
+            call.op = "GET_POLICY" if call.request.method == b"GET" else "PUBLISH_POLICY"
+            raise AccessDeniedError(
+                "a user name proves nothing: the policy is for root and the service's user on the KMS's Unix socket,"
+                " and for the administrators' bearer token"
+            )
+
+    async def _load_policy(self) -> None:
+        known = self._kms.access.published
+        published = await self._kms.store.read(lambda store: _read_if_newer(known, store.find_policy()))
+        self._policy_is_current = True
+        if published is not None:
+            self._kms.access.use_published(published)
+
+    # -- the answer
+
+    def _refuse(self, call: Call, caller: Caller | None, error: RingfenceError) -> Response:
+        if isinstance(error, _ImpersonationRefusedError):
+            caller = error.caller
+            call.user = caller.user
+        if isinstance(error, AuthenticationError):
+            response = remote_exception.unauthenticated(error.message, self._authenticator.challenge, cookie.CLEARED)
+        else:
+            response = remote_exception.render(error)
+        call.detail = {**(call.detail or {}), "error": error.message}
+        if call.request.method == b"OPTIONS" and response.head.status == 401:
+            return response  # the first step of every handshake: nothing was decided
+        return self._finish(call, caller, response)
+
+    def _refuse_load(self, request: Request, error: RingfenceError) -> Response:
+        # Routing and authentication passed a moment ago, before the load.
+        call = Call(request, "", self._router.query(request.raw_query))
+        caller = self._authenticate(request, call.query)
+        call.user = caller.user
+        return self._refuse(call, caller, error)
+
+    def _finish(self, call: Call, caller: Caller | None, response: Response) -> Response:
+        status = response.head.status
+        try:
+            self._audit.record(
+                op=call.op or "UNKNOWN",
+                key=call.key,
+                user=call.user or None,
+                identity="proven" if caller is not None and caller.is_proven else "claimed",
+                address=call.request.peer.address,
+                status=status,
+                outcome="ok" if status < 300 else _OUTCOMES.get(status, "failed"),
+                revision=self._kms.access.published.revision,
+                detail=call.detail,
+            )
+        except StoreUnavailableError as error:
+            return remote_exception.render(error)
+        return response if caller is None else self._with_session(response, caller)
+
+    def _with_session(self, response: Response, caller: Caller) -> Response:
+        if caller.set_cookie is None:
+            return response
+        known = (response.head.rendered, caller.set_cookie)
+        head = self._cookie_heads.get(known)
+        if head is None:
+            if len(self._cookie_heads) >= _COOKIE_HEADS_LIMIT:
+                self._cookie_heads.clear()
+            head = self._cookie_heads[known] = response.head.with_headers(("Set-Cookie", caller.set_cookie))
+        return Response(head, response.body)
+
+
+def _read_if_newer(known: PublishedPolicy, stored: PolicyRevision | None) -> PublishedPolicy | None:
+    stored_digest = stored.digest if stored is not None else None
+    return None if stored_digest == known.digest and _number(stored) == known.revision else read_published(stored)
+
+
+def _number(stored: PolicyRevision | None) -> int:
+    return stored.revision if stored is not None else 0
+
+
+def _method_not_allowed(methods: Mapping[bytes, Handler]) -> Response:
+    allowed = ", ".join(sorted(method.decode() for method in methods))
+    response = remote_exception.remote_exception(
+        405, remote_exception.UNSUPPORTED, f"this path takes {allowed} and nothing else"
+    )
+    return Response(response.head.with_headers(("Allow", allowed)), response.body)
+
+
+class _ImpersonationRefusedError(AccessDeniedError):
+    """`doAs` for somebody the caller may not act for. The caller's own session goes out with the refusal."""
+
+    def __init__(self, caller: Caller, user: str) -> None:
+        super().__init__(f"User: {caller.user} is not allowed to impersonate {user}")
+        self.caller = caller

@@ -1,0 +1,259 @@
+"""Where the KMS's settings come from: its own `kms.yaml`, Hadoop's `kms-site.xml` and `core-site.xml`, options.
+
+One of two sources: with `--hadoop-conf DIR` Hadoop's files in DIR, otherwise the configuration file (default
+`/etc/ringfence/kms.yaml`), whose `hadoop_conf` may name a directory of Hadoop's files for ACLs and the like. Options
+overrule either. Hadoop's properties keep their meaning and defaults, except that what would be unsafe is refused:
+
+1. Plain HTTP that others can reach needs to be written out: `allow_plain_http: true` in kms.yaml, or
+   `hadoop.kms.ssl.enabled` set to false in kms-site.xml. Loopback needs nothing.
+2. Kerberos and TLS are not built yet; a configuration that asks for them is refused, never served without.
+3. Nobody is anonymous: `simple.anonymous.allowed` set to true is refused.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+
+from ringfence_agent.keystore.open import store_path
+from ringfence_agent.kms.acl_file import AclFile
+from ringfence_agent.kms.call import KeyDefaults
+from ringfence_agent.kms.groups import STATIC_MAPPING, parse_static_mapping
+from ringfence_zones.config_file import AbsolutePath, ConfigModel, DurationS, read_config
+from ringfence_zones.errors import ConfigError
+from ringfence_zones.hadoop_conf import HadoopConf, read_hadoop_conf
+from ringfence_zones.keys import DEFAULT_CIPHER
+from ringfence_zones.secret import Secret
+
+DEFAULT_FILE = Path("/etc/ringfence/kms.yaml")
+DEFAULT_PORT = 9600
+# Hadoop's own default length; Ringfence's policies always say theirs.
+_HADOOP_LENGTH_BITS = 128
+_VALIDITY_S = 36_000
+_STATIC_MAPPING_DEFAULT = "dr.who=;"
+_MAX_WORKERS = 256
+_AUTHENTICATION = "hadoop.kms.authentication."
+_SSL_ENABLED = "hadoop.kms.ssl.enabled"
+
+
+class AdminBlock(ConfigModel):
+    """How administrators reach the policy endpoint. The socket is `<store>.sock` unless named."""
+
+    socket: AbsolutePath | None = None
+    token_file: AbsolutePath | None = None
+
+
+class AuditBlock(ConfigModel):
+    """The audit log: `<store>.audit.jsonl` unless named, synced to disk within `sync`."""
+
+    file: AbsolutePath | None = None
+    sync: DurationS = Field(0.1, ge=0.001, le=60)
+
+
+class KmsFile(ConfigModel):
+    """`kms.yaml`."""
+
+    listen: str = f"localhost:{DEFAULT_PORT}"
+    keystore: str | None = None
+    root_key_file: AbsolutePath | None = None
+    workers: int | None = Field(None, ge=1, le=_MAX_WORKERS)
+    allow_plain_http: bool = False
+    hadoop_conf: AbsolutePath | None = None
+    admin: AdminBlock = AdminBlock()
+    audit: AuditBlock = AuditBlock()
+    session: DurationS = Field(float(_VALIDITY_S), ge=1)
+    revocation_bound: DurationS = Field(30.0, ge=1, le=3600)
+    key_memory: DurationS = Field(600.0, ge=1, le=86_400)
+    drain: DurationS = Field(20.0, ge=0, le=3600)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The options of `ringfence kms serve`; None where one was not given."""
+
+    config: Path | None = None
+    hadoop_conf: Path | None = None
+    listen: str | None = None
+    keystore: str | None = None
+    root_key: Path | None = None
+    init: bool = False
+    workers: int | None = None
+    admin_socket: Path | None = None
+    admin_token_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything decided. Times are seconds. `signature_secret` is Hadoop's secret file, None for a random one.
+
+    `admin_socket_named` is False for the default path, which may be left out where a socket cannot be.
+    """
+
+    host: str
+    port: int
+    workers: int
+    keystore: str
+    root_key: Path | None
+    init: bool
+    acl_directory: Path | None
+    key_authorization: bool
+    static_groups: dict[str, frozenset[str]]
+    defaults: KeyDefaults
+    admin_socket: Path
+    admin_socket_named: bool
+    admin_token_file: Path | None
+    audit_file: Path
+    audit_sync_s: float
+    session_s: int
+    cookie_path: str | None
+    cookie_domain: str | None
+    signature_secret: Secret | None
+    revocation_bound_s: float
+    key_memory_s: float
+    drain_s: float
+
+
+def load_settings(options: Options) -> Settings:
+    """Reads whatever the options say is to be read. Raises ConfigError (or InputError for a key store's URI)."""
+    file, conf, directory = _read_sources(options)
+    host, port = parse_listen(options.listen or file.listen)
+    _require_leave_for_plain_http(host, file, conf)
+    _refuse_unbuilt(conf)
+    uri = options.keystore or file.keystore or conf.get("hadoop.kms.key.provider.uri", "")
+    if not uri:
+        raise ConfigError("no key store is named", hint="give --keystore sqlite:////var/lib/ringfence/keys.db")
+    store = store_path(uri)
+    AclFile(directory).load()
+    socket = options.admin_socket or file.admin.socket
+    return Settings(
+        host=host,
+        port=port,
+        workers=options.workers or file.workers or len(os.sched_getaffinity(0)),
+        keystore=uri,
+        root_key=options.root_key or file.root_key_file,
+        init=options.init,
+        acl_directory=directory,
+        key_authorization=conf.get_bool("hadoop.kms.key.authorization.enable", True),
+        static_groups=parse_static_mapping(conf.get(STATIC_MAPPING, _STATIC_MAPPING_DEFAULT)),
+        defaults=_key_defaults(conf),
+        admin_socket=socket or store.with_name(store.name + ".sock"),
+        admin_socket_named=socket is not None,
+        admin_token_file=options.admin_token_file or file.admin.token_file,
+        audit_file=file.audit.file or store.with_name(store.name + ".audit.jsonl"),
+        audit_sync_s=file.audit.sync,
+        session_s=_positive(conf, _AUTHENTICATION + "token.validity", int(file.session)),
+        cookie_path=conf.get(_AUTHENTICATION + "cookie.path"),
+        cookie_domain=conf.get(_AUTHENTICATION + "cookie.domain"),
+        signature_secret=_signature_secret(conf),
+        revocation_bound_s=file.revocation_bound,
+        key_memory_s=file.key_memory,
+        drain_s=file.drain,
+    )
+
+
+def _read_sources(options: Options) -> tuple[KmsFile, HadoopConf, Path | None]:
+    if options.config is None and options.hadoop_conf is not None:
+        conf = read_hadoop_conf(options.hadoop_conf, "core-site.xml", "kms-site.xml")
+        host = conf.get("hadoop.kms.http.host", "0.0.0.0")  # noqa: S104 - Hadoop's default; judged before it is used
+        port = conf.get_int("hadoop.kms.http.port", DEFAULT_PORT)
+        return KmsFile(listen=f"{host}:{port}"), conf, options.hadoop_conf
+    path = options.config or DEFAULT_FILE
+    if options.config is None and not path.exists():
+        raise ConfigError(
+            f"there is no configuration file {path}",
+            hint="give --config FILE, or --hadoop-conf DIR to use kms-site.xml, kms-acls.xml and core-site.xml",
+        )
+    file = read_config(path, KmsFile)
+    directory = options.hadoop_conf or file.hadoop_conf
+    if directory is None:
+        return file, HadoopConf({}), None
+    return file, read_hadoop_conf(directory, "core-site.xml", "kms-site.xml"), directory
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """`HOST:PORT`, IPv6 in brackets; port 0 picks one. Raises ConfigError."""
+    host, colon, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        colon = ""
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ConfigError(f"cannot listen on {text!r}", hint="write HOST:PORT, for example localhost:9600")
+    return host, int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _require_leave_for_plain_http(host: str, file: KmsFile, conf: HadoopConf) -> None:
+    written_out = conf.get(_SSL_ENABLED, "").lower() == "false"
+    if is_loopback(host) or file.allow_plain_http or written_out:
+        return
+    raise ConfigError(
+        f"listening on {host} in plain HTTP would send data keys over the network in clear",
+        hint=f"listen on localhost, or write out that this is meant: allow_plain_http: true in kms.yaml,"
+        f" or {_SSL_ENABLED} = false in kms-site.xml",
+    )
+
+
+def _refuse_unbuilt(conf: HadoopConf) -> None:
+    kind = conf.get(_AUTHENTICATION + "type", "simple")
+    if kind != "simple":
+        raise ConfigError(
+            f"{_AUTHENTICATION}type is {kind!r}: only simple is built in this release, and it is no substitute",
+            hint="keep the stock KMS on a cluster with Kerberos",
+        )
+    if conf.get_bool(_SSL_ENABLED, False):
+        raise ConfigError(
+            f"{_SSL_ENABLED} is true: TLS is not built in this release, and serving without it is not the same",
+            hint="listen on localhost behind a TLS proxy, or keep the stock KMS",
+        )
+    if conf.get_bool(_AUTHENTICATION + "simple.anonymous.allowed", False):
+        raise ConfigError(
+            f"{_AUTHENTICATION}simple.anonymous.allowed is true: keys are not served to nobody",
+            hint="set it to false in kms-site.xml",
+        )
+
+
+def _key_defaults(conf: HadoopConf) -> KeyDefaults:
+    return KeyDefaults(
+        conf.get("hadoop.security.key.default.cipher", DEFAULT_CIPHER),
+        conf.get_int("hadoop.security.key.default.bitlength", _HADOOP_LENGTH_BITS),
+    )
+
+
+def _positive(conf: HadoopConf, name: str, default: int) -> int:
+    value = conf.get_int(name, default)
+    if value < 1:
+        raise ConfigError(f"{name} must be at least 1 second, not {value}")
+    return value
+
+
+def _signature_secret(conf: HadoopConf) -> Secret | None:
+    # Hadoop reads the file as text and signs with its bytes (`FileSignerSecretProvider`).
+    name = conf.get(_AUTHENTICATION + "signature.secret.file", "")
+    provider = conf.get(_AUTHENTICATION + "signer.secret.provider", "file" if name else "random")
+    if provider != "file" or not name:
+        return None
+    path = Path(name)
+    try:
+        secret = path.read_bytes()
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise ConfigError(f"cannot read the signature secret file {path}: {error.strerror}") from error
+    if mode & 0o077:
+        raise ConfigError(f"the signature secret file {path} can be read by others", command=f"chmod 0600 {path}")
+    if len(secret) < 16:
+        raise ConfigError(f"the signature secret file {path} holds fewer than 16 bytes")
+    return Secret(secret)

@@ -1,0 +1,147 @@
+"""`key/NAME/_eek`, `keyversion/NAME@N/_eek` and `key/NAME/_reencryptbatch`: EDEKs made, opened and re-encrypted.
+
+Source: `KMS.generateEncryptedKeys`, `handleEncryptedKeyOp` and `reencryptEncryptedKeys`. These are the hot
+endpoints: with the key in memory they answer without leaving the event loop. Order of checks as in Hadoop: operation
+ACL, then existence and belonging, then key ACL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+
+from ringfence_agent.http.response import Response
+from ringfence_agent.kms import eek
+from ringfence_agent.kms.acls import KeyOperation, Operation
+from ringfence_agent.kms.answers import json_ok
+from ringfence_agent.kms.call import Call, Kms
+from ringfence_agent.kms.eek import MAX_GENERATE
+from ringfence_agent.kms.key_cache import CachedKey
+from ringfence_agent.kms.parameters import find_version, require, require_text
+from ringfence_zones import kms_wire
+from ringfence_zones.errors import InputError, KeyMismatchError, KeyNotFoundError, KeyVersionNotFoundError
+from ringfence_zones.keys import split_version_name
+from ringfence_zones.kms_wire import EEK, EncryptedKeyVersionBody
+
+_WRONG_EEK_OP = "IllegalArgumentException Wrong eek_op value, it must be generate or decrypt"
+# A batch of the NameNode's size (1000) is done in slices, so that other requests are answered in between.
+_SLICE = 200
+
+
+def generate(kms: Kms, call: Call) -> Response:
+    """`GET key/NAME/_eek?eek_op=generate&num_keys=N`."""
+    name = call.key = require_text(call.name, "name")
+    call.op = "GENERATE_EEK"
+    if require(call.query.eek_op, "eekOp") != "generate":
+        raise InputError(_WRONG_EEK_OP)
+    count = _count(call.query.num_keys)
+    call.detail = {"count": max(count, 0)}
+    key = _key_for(kms, call.user, call.op, name, Operation.GENERATE_EEK)
+    return json_ok(key.current.generate_json(count))
+
+
+def _count(text: str | None) -> int:
+    try:
+        count = int(text) if text is not None else 1
+    except ValueError:
+        raise InputError("num_keys must be a whole number") from None
+    if count > MAX_GENERATE:
+        raise InputError(f"num_keys={count} is more than the {MAX_GENERATE} EDEKs that one call makes: ask again")
+    return count
+
+
+def _key_for(kms: Kms, user: str, op: str, name: str, operation: Operation) -> CachedKey:
+    """The live key `name` when the user may use it for an operation that is also a key ACL."""
+    known = kms.access.is_known(user, operation, name)
+    if not known:
+        kms.access.require_operation(user, op, name, operation)
+    key = kms.keys.find(name)
+    if key is None:
+        raise KeyNotFoundError(name, f"No KeyVersion exists for key '{name}'")
+    if not known:
+        kms.access.require_key(user, name, key.acl_name, KeyOperation[operation.value])
+        kms.access.remember(user, operation, name)
+    return key
+
+
+def open_eek(kms: Kms, call: Call) -> Response:
+    """`POST keyversion/NAME@N/_eek` with `eek_op` decrypt or reencrypt."""
+    version_name = require_text(call.name, "versionName")
+    eek_op = require(call.query.eek_op, "eekOp")
+    body = kms_wire.decode_open_eek(call.request.body)
+    call.key = body.name
+    iv_text = require(body.iv, "iv")
+    material = require(body.material, "material")
+    if eek_op == "decrypt":
+        call.op = "DECRYPT_EEK"
+        key, number = _version_for(kms, call, version_name, body.name, Operation.DECRYPT_EEK)
+    elif eek_op == "reencrypt":
+        call.op = "REENCRYPT_EEK"
+        key, number = _version_for(kms, call, version_name, body.name, Operation.GENERATE_EEK)
+    else:
+        raise InputError(_WRONG_EEK_OP)
+    cipher = key.find_cipher(number)
+    assert cipher is not None, "the version was found above"
+    call.detail = {"version": number}
+    iv, edek = kms_wire.decode_iv(iv_text), kms_wire.decode_base64(material)
+    if eek_op == "decrypt":
+        return json_ok(cipher.decrypt_json(iv, edek))
+    return json_ok(key.current.eek_json(iv, eek.reencrypt(cipher, key.current, iv, edek)))
+
+
+def _version_for(
+    kms: Kms, call: Call, version_name: str, key_name: str | None, operation: Operation
+) -> tuple[CachedKey, int]:
+    """The key version, when it belongs to the key named in the body and the user may use it."""
+    user = call.user
+    known = key_name is not None and kms.access.is_known(user, operation, key_name)
+    if not known:
+        kms.access.require_operation(user, call.op, key_name, operation)
+    found = find_version(kms.keys, version_name)
+    if found is None:
+        raise KeyVersionNotFoundError(version_name)
+    key = found[0]
+    if key.metadata.name != key_name:
+        raise KeyMismatchError(version_name, key_name)
+    if not known:
+        kms.access.require_key(user, key_name, key.acl_name, KeyOperation[operation.value])
+        kms.access.remember(user, operation, key_name)
+    return found
+
+
+def reencrypt_batch(kms: Kms, call: Call) -> Awaitable[Response]:
+    """`POST key/NAME/_reencryptbatch`: a list of EDEKs in, the same list under the current version out."""
+    name = call.key = require_text(call.name, "name")
+    call.op = "REENCRYPT_EEK_BATCH"
+    bodies = kms_wire.decode_eek_list(call.request.body)
+    call.detail = {"count": len(bodies)}
+    key = _key_for(kms, call.user, call.op, name, Operation.GENERATE_EEK)
+    return _reencrypt_all(key, bodies)
+
+
+async def _reencrypt_all(key: CachedKey, bodies: Sequence[EncryptedKeyVersionBody]) -> Response:
+    # The key and its ciphers stay as they were at the start, whatever is committed meanwhile.
+    entries: list[bytes] = []
+    for start in range(0, len(bodies), _SLICE):
+        if start:
+            await asyncio.sleep(0)
+        entries += [_reencrypt_one(key, body) for body in bodies[start : start + _SLICE]]
+    return json_ok(b"[" + b",".join(entries) + b"]")
+
+
+def _reencrypt_one(key: CachedKey, body: EncryptedKeyVersionBody) -> bytes:
+    version_name = require_text(body.version_name, "versionName")
+    inner = body.encrypted_key_version
+    if inner is None or inner.version_name != EEK:
+        raise InputError(f"encryptedKeyVersion must be there and its versionName must be '{EEK}'")
+    split = split_version_name(version_name)
+    if split is None or split[0] != key.metadata.name:
+        raise KeyMismatchError(version_name, key.metadata.name)
+    cipher = key.find_cipher(split[1])
+    if cipher is None:
+        raise KeyVersionNotFoundError(version_name)
+    iv = kms_wire.decode_iv(require(body.iv, "iv"))
+    edek = kms_wire.decode_base64(require(inner.material, "material"))
+    if cipher is not key.current:
+        edek = eek.reencrypt(cipher, key.current, iv, edek)
+    return key.current.eek_json(iv, edek)

@@ -1,0 +1,120 @@
+"""`key/NAME` and what lies below it: roll, delete, invalidate, metadata, current version, versions.
+
+Source: `KMS.rolloverKey`, `deleteKey`, `invalidateCache`, `getMetadata`, `getCurrentVersion`, `getKeyVersions`. What
+is absent is not an error on reads: `{}` or `[]`, which Hadoop's clients turn into null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+
+from ringfence_agent.http.response import Response
+from ringfence_agent.kms.acls import KeyOperation, Operation
+from ringfence_agent.kms.answers import empty_ok, json_ok
+from ringfence_agent.kms.call import Call, Kms
+from ringfence_agent.kms.key_cache import CachedKey
+from ringfence_agent.kms.keys_resource import check_material
+from ringfence_agent.kms.parameters import require_text
+from ringfence_zones import kms_wire
+from ringfence_zones.errors import KeyNotFoundError
+from ringfence_zones.secret import Secret
+
+
+def roll(kms: Kms, call: Call) -> Awaitable[Response]:
+    """`POST key/NAME`: a new version, of random material unless it is given."""
+    call.op, call.key = "ROLL_NEW_VERSION", call.name
+    kms.access.require_operation(call.user, call.op, call.name, Operation.ROLLOVER)
+    name = require_text(call.name, "name")
+    body = kms_wire.decode_roll_key(call.request.body)
+    if body.material is not None:
+        kms.access.require_operation(call.user, call.op, name, Operation.SET_KEY_MATERIAL)
+    key = kms.keys.find(name)
+    if key is None:
+        raise KeyNotFoundError(name, f"Can't find Metadata for key {name}")
+    kms.access.require_key(call.user, name, key.acl_name, KeyOperation.MANAGEMENT)
+    material = None
+    if body.material is not None:
+        material = Secret(check_material(body.material, key.metadata.length_bits))
+    may_see = kms.access.may_see_material(call.user, name)
+    return _roll(kms, call, name, material, may_see)
+
+
+async def _roll(kms: Kms, call: Call, name: str, material: Secret | None, may_see: bool) -> Response:
+    version = await kms.store.change(lambda store: store.roll_key(name, material))
+    call.detail = {"version": version.version, "material_given": material is not None}
+    shown = version.material.reveal() if may_see else None
+    return json_ok(kms_wire.encode(kms_wire.key_version_json(name, version.name, shown)))
+
+
+def delete(kms: Kms, call: Call) -> Awaitable[Response]:
+    """`DELETE key/NAME`: the store keeps a tombstone."""
+    call.op, call.key = "DELETE_KEY", call.name
+    kms.access.require_operation(call.user, call.op, call.name, Operation.DELETE)
+    name = require_text(call.name, "name")
+    key = kms.keys.find(name)
+    if key is None:
+        raise KeyNotFoundError(name, f"Key {name} does not exist in {kms.store.label}")
+    kms.access.require_key(call.user, name, key.acl_name, KeyOperation.MANAGEMENT)
+    return _delete(kms, name)
+
+
+async def _delete(kms: Kms, name: str) -> Response:
+    await kms.store.change(lambda store: store.delete_key(name))
+    return empty_ok()
+
+
+def invalidate_cache(kms: Kms, call: Call) -> Response:
+    """`POST key/NAME/_invalidatecache`: 200 for a key just deleted as well.
+
+    Nothing is dropped: what this server remembers is never older than the last commit.
+    """
+    name = call.key = require_text(call.name, "name")
+    call.op = "INVALIDATE_CACHE"
+    kms.access.require_operation(call.user, call.op, name, Operation.ROLLOVER, Operation.DELETE)
+    key = kms.keys.find(name)
+    if key is not None:
+        kms.access.require_key(call.user, name, key.acl_name, KeyOperation.MANAGEMENT)
+    return empty_ok()
+
+
+def get_metadata(kms: Kms, call: Call) -> Response:
+    """`GET key/NAME` and `key/NAME/_metadata`."""
+    name = call.key = require_text(call.name, "name")
+    call.op = "GET_METADATA"
+    kms.access.require_operation(call.user, call.op, name, Operation.GET_METADATA)
+    key = _readable(kms, call, name)
+    return json_ok(kms_wire.encode(kms_wire.metadata_json(key.metadata if key is not None else None)))
+
+
+def get_current_version(kms: Kms, call: Call) -> Response:
+    """`GET key/NAME/_currentversion`, with material."""
+    name = call.key = require_text(call.name, "name")
+    call.op = "GET_CURRENT_KEY"
+    kms.access.require_material(call.user, call.op, name)
+    key = _readable(kms, call, name)
+    if key is None:
+        return json_ok(b"{}")
+    return json_ok(kms_wire.encode(_version_json(key, key.metadata.versions - 1)))
+
+
+def list_versions(kms: Kms, call: Call) -> Response:
+    """`GET key/NAME/_versions`, with material, oldest first."""
+    name = call.key = require_text(call.name, "name")
+    call.op = "GET_KEY_VERSIONS"
+    kms.access.require_material(call.user, call.op, name)
+    key = _readable(kms, call, name)
+    if key is None:
+        return json_ok(b"[]")
+    return json_ok(kms_wire.encode([_version_json(key, number) for number in sorted(key.versions)]))
+
+
+def _readable(kms: Kms, call: Call, name: str) -> CachedKey | None:
+    key = kms.keys.find(name)
+    if key is not None:
+        kms.access.require_key(call.user, name, key.acl_name, KeyOperation.READ)
+    return key
+
+
+def _version_json(key: CachedKey, number: int) -> dict[str, object]:
+    version = key.versions[number]
+    return kms_wire.key_version_json(version.key_name, version.name, version.material.reveal())

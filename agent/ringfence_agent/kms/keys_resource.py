@@ -1,0 +1,111 @@
+"""`keys`, `keys/names` and `keys/metadata`: create a key, list keys.
+
+Source: `KMS.createKey`, `getKeyNames`, `getKeysMetadata`, `KeyAuthorizationKeyProvider.authorizeCreateKey` and, for
+the messages, `JavaKeyStoreProvider`.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Awaitable
+from urllib.parse import quote
+
+from ringfence_agent.http.response import Response
+from ringfence_agent.keystore.interface import NewKey
+from ringfence_agent.kms.acls import KeyOperation, Operation
+from ringfence_agent.kms.answers import json_created, json_ok
+from ringfence_agent.kms.call import Call, Kms
+from ringfence_agent.kms.key_cache import KEY_ACL_NAME
+from ringfence_agent.kms.parameters import require_text
+from ringfence_zones import kms_wire
+from ringfence_zones.errors import InputError, MalformedJsonError
+from ringfence_zones.keys import CipherSuite
+from ringfence_zones.kms_wire import CreateKeyBody
+from ringfence_zones.secret import Secret
+
+_LENGTHS_BITS = {suite.hadoop_name: suite.lengths_bits for suite in CipherSuite}
+_MAX_NAME_CHARS = 1024
+# What a client's Host header may look like to be quoted in Location, which no known client reads.
+_HOST = re.compile(rb"[A-Za-z0-9.\-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
+
+
+def create(kms: Kms, call: Call) -> Awaitable[Response]:
+    """`POST keys`."""
+    call.op = "CREATE_KEY"
+    body = kms_wire.decode_create_key(call.request.body)
+    name = call.key = require_text(body.name, "name")
+    kms.access.require_operation(call.user, call.op, name, Operation.CREATE)
+    if body.material is not None:
+        kms.access.require_operation(call.user, call.op, name, Operation.SET_KEY_MATERIAL)
+    new = _new_key(kms, name, body)
+    kms.access.require_creation(call.user, name, (body.attributes or {}).get(KEY_ACL_NAME))
+    call.detail = {"length": new.length_bits, "material_given": body.material is not None}
+    # Before the commit: it may need to look up groups, and nothing may be asked for again after the change.
+    may_see = kms.access.may_see_material(call.user, name)
+    return _create(kms, call, new, may_see)
+
+
+async def _create(kms: Kms, call: Call, new: NewKey, may_see: bool) -> Response:
+    version = await kms.store.change(lambda store: store.create_key(new))
+    material = version.material.reveal() if may_see else None
+    body = kms_wire.encode(kms_wire.key_version_json(new.name, version.name, material))
+    return json_created(body, _location(call, new.name))
+
+
+def _new_key(kms: Kms, name: str, body: CreateKeyBody) -> NewKey:
+    if len(name) > _MAX_NAME_CHARS:
+        raise InputError(f"a key name has at most {_MAX_NAME_CHARS} characters")
+    cipher = body.cipher or kms.defaults.cipher
+    length_bits = body.length or kms.defaults.length_bits
+    if cipher not in _LENGTHS_BITS:
+        known = ", ".join(_LENGTHS_BITS)
+        raise MalformedJsonError(f"the cipher {cipher} is not supported; zones use {known}")
+    if length_bits not in _LENGTHS_BITS[cipher]:
+        lengths = " or ".join(map(str, _LENGTHS_BITS[cipher]))
+        raise InputError(f"a key of {length_bits} bits is not supported: {cipher} takes {lengths}")
+    attributes = dict(body.attributes or {})
+    if kms.access.stores_acl_name and not attributes.get(KEY_ACL_NAME):
+        attributes[KEY_ACL_NAME] = name
+    material = secrets.token_bytes(length_bits // 8)
+    if body.material is not None:
+        material = check_material(body.material, length_bits)
+    return NewKey(name, cipher, length_bits, Secret(material), body.description, attributes)
+
+
+def check_material(text: str, length_bits: int) -> bytes:
+    """Material a client sent, when it has the key's length. Raises MalformedJsonError with Hadoop's message."""
+    material = kms_wire.decode_base64(text)
+    if len(material) * 8 != length_bits:
+        raise MalformedJsonError(f"Wrong key length. Required {length_bits}, but got {len(material) * 8}")
+    return material
+
+
+def _location(call: Call, name: str) -> str:
+    host = call.request.headers.get(b"host", b"")
+    base = f"http://{host.decode('ascii')}" if _HOST.fullmatch(host) else ""
+    return f"{base}/kms/v1/key/{quote(name, safe='')}"
+
+
+def list_names(kms: Kms, call: Call) -> Awaitable[Response]:
+    """`GET keys/names`: every key, whatever the key ACLs, as Hadoop."""
+    call.op = "GET_KEYS"
+    kms.access.require_operation(call.user, call.op, None, Operation.GET_KEYS)
+    return _list_names(kms)
+
+
+async def _list_names(kms: Kms) -> Response:
+    keys = await kms.store.read(lambda store: store.list_metadata())
+    return json_ok(kms_wire.encode([key.name for key in keys]))
+
+
+def list_metadata(kms: Kms, call: Call) -> Response:
+    """`GET keys/metadata?key=a&key=b`: in that order; one key that may not be read refuses all."""
+    call.op = "GET_KEYS_METADATA"
+    kms.access.require_operation(call.user, call.op, None, Operation.GET_METADATA)
+    keys = kms.keys.find_all(call.query.keys)
+    for key in keys:
+        if key is not None:
+            kms.access.require_key(call.user, key.metadata.name, key.acl_name, KeyOperation.READ)
+    call.detail = {"count": len(keys)}
+    return json_ok(kms_wire.encode_metadata_list([key.metadata if key is not None else None for key in keys]))

@@ -1,0 +1,31 @@
+"""Parameter checks with Hadoop's messages (`org.apache.hadoop.util.KMSUtil.checkNotNull` and `checkNotEmpty`)."""
+
+from __future__ import annotations
+
+from ringfence_agent.kms.key_cache import CachedKey, KeyCache
+from ringfence_zones.errors import InputError
+from ringfence_zones.keys import split_version_name
+
+
+def require(value: str | None, name: str) -> str:
+    """The value of a parameter that must be there. Raises InputError."""
+    if value is None:
+        raise InputError(f"Parameter '{name}' cannot be null")
+    return value
+
+
+def require_text(value: str | None, name: str) -> str:
+    """The value of a parameter that must be there and not empty. Raises InputError."""
+    text = require(value, name)
+    if not text:
+        raise InputError(f"Parameter '{name}' cannot be empty")
+    return text
+
+
+def find_version(keys: KeyCache, version_name: str) -> tuple[CachedKey, int] | None:
+    """The key and the number of an existing key version. Raises Unready."""
+    split = split_version_name(version_name)
+    key = keys.find(split[0]) if split is not None else None
+    if split is None or key is None or split[1] not in key.versions:
+        return None
+    return key, split[1]

@@ -1,0 +1,71 @@
+"""`/ringfence/v1/policy`: the published policy, read and replaced by administrators.
+
+`GET` answers `{"revision", "digest", "policy"}`, revision 0 and nulls before the first. `PUT` takes
+`{"expected_revision": N, "policy": {...}}`, checks the document as every program does, stores its canonical JSON and
+answers `{"revision": N+1, "digest"}`; 409 when the newest revision is not N.
+
+Published means in force in every worker before the answer leaves. So what this server cannot enforce is refused
+here, not ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+
+import msgspec
+
+from ringfence_agent.http.response import Response
+from ringfence_agent.keystore.interface import KeyStore, PolicyRevision
+from ringfence_agent.kms.answers import json_ok
+from ringfence_agent.kms.call import Call, Kms
+from ringfence_zones import kms_wire
+from ringfence_zones.errors import InputError
+from ringfence_zones.kms_wire import PublishBody
+from ringfence_zones.policy import Policy, canonical_json, policy_from_json
+
+
+def get(kms: Kms, call: Call) -> Response:
+    """The revision in force."""
+    call.op = "GET_POLICY"
+    published = kms.access.published
+    document = msgspec.Raw(published.document if published.document is not None else b"null")
+    return json_ok(kms_wire.encode({"revision": published.revision, "digest": published.digest, "policy": document}))
+
+
+def put(kms: Kms, call: Call) -> Awaitable[Response]:
+    """Publishes a revision."""
+    call.op = "PUBLISH_POLICY"
+    body = kms_wire.decode_publish(call.request.body)
+    return _publish(kms, call, body)
+
+
+async def _publish(kms: Kms, call: Call, body: PublishBody) -> Response:
+    # Checking a document of a thousand zones takes a while: it is done in the store's thread, off the event loop.
+    published = await kms.store.change(lambda store: _check_and_store(store, body, call.user))
+    call.detail = {"published": published.revision, "digest": published.digest}
+    return json_ok(kms_wire.encode({"revision": published.revision, "digest": published.digest}))
+
+
+def _check_and_store(store: KeyStore, body: PublishBody, published_by: str) -> PolicyRevision:
+    policy = policy_from_json(msgspec.json.decode(body.policy))
+    _refuse_unenforceable(policy)
+    return store.publish_policy(body.expected_revision, canonical_json(policy), published_by)
+
+
+def _refuse_unenforceable(policy: Policy) -> None:
+    if policy.kms is None:
+        raise InputError(
+            "the policy has no kms block: nobody could make an EDEK with its keys",
+            hint="name kms.namenode_users and kms.admins",
+        )
+    if policy.flow_control.mode == "enforce":
+        raise InputError(
+            "flow_control.mode enforce is not built into this KMS yet, so it is not taken",
+            hint="publish the policy with flow_control.mode: shadow",
+        )
+    transit = sorted(zone.path for zone in policy.zones if zone.custody != "envelope")
+    if transit:
+        raise InputError(
+            f"custody transit is not built into this KMS yet; the policy asks for it for {', '.join(transit)}",
+            hint="publish the policy with custody: envelope",
+        )

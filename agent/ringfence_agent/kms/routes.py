@@ -1,0 +1,163 @@
+"""From a raw path and a raw query to what is meant.
+
+Source: the JAX-RS annotations of `org.apache.hadoop.crypto.key.kms.server.KMS`. Rules:
+
+1. Paths are percent-decoded and `+` stays `+`; in queries `+` is a blank.
+2. A key name is everything up to the known last segment, encoded and plain slashes included.
+3. One trailing slash means nothing. The first of a repeated parameter counts; only `doAs` ignores case.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+from ringfence_zones.errors import InputError
+
+API = b"/kms/v1"
+ADMIN = b"/ringfence/v1"
+
+_LIMIT = 8192
+_MAX_NAME_CHARS = 1024
+_MAX_PARAMETERS = 500
+
+
+class Resource(enum.Enum):
+    """What a path names. The value is the last segment of those below a key."""
+
+    ROOT = ""
+    KEYS = "keys"
+    KEY_NAMES = "keys/names"
+    KEYS_METADATA = "keys/metadata"
+    KEY = "key"
+    METADATA = "_metadata"
+    CURRENT_VERSION = "_currentversion"
+    VERSIONS = "_versions"
+    GENERATE = "_eek"
+    REENCRYPT_BATCH = "_reencryptbatch"
+    INVALIDATE_CACHE = "_invalidatecache"
+    KEY_VERSION = "keyversion"
+    OPEN_EEK = "keyversion/_eek"
+    STATUS = "status"
+    POLICY = "policy"
+
+
+_BELOW_KEY = (
+    Resource.METADATA,
+    Resource.CURRENT_VERSION,
+    Resource.VERSIONS,
+    Resource.GENERATE,
+    Resource.REENCRYPT_BATCH,
+    Resource.INVALIDATE_CACHE,
+)
+_FIXED = {
+    API: Resource.ROOT,
+    API + b"/keys": Resource.KEYS,
+    API + b"/keys/names": Resource.KEY_NAMES,
+    API + b"/keys/metadata": Resource.KEYS_METADATA,
+    ADMIN + b"/status": Resource.STATUS,
+    ADMIN + b"/policy": Resource.POLICY,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """`name` is the key or key version named in the path, "" where there is none."""
+
+    resource: Resource
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """The parameters that mean something; None when absent."""
+
+    user_name: str | None = None
+    do_as: str | None = None
+    operation: str | None = None
+    eek_op: str | None = None
+    num_keys: str | None = None
+    keys: tuple[str, ...] = ()
+
+
+class Router:
+    """Remembers what it has parsed, by raw bytes, within bounds."""
+
+    def __init__(self) -> None:
+        self._routes: dict[bytes, Route] = {}
+        self._queries: dict[bytes, Query] = {b"": Query()}
+
+    def find_route(self, raw_path: bytes) -> Route | None:
+        """What the path names, None for an unknown path. Raises InputError for a name that cannot be one."""
+        known = self._routes.get(raw_path)
+        if known is not None:
+            return known
+        route = _parse_path(raw_path)
+        if route is not None:
+            if len(self._routes) >= _LIMIT:
+                self._routes.clear()
+            self._routes[raw_path] = route
+        return route
+
+    def query(self, raw_query: bytes) -> Query:
+        """The parameters. Raises InputError when they are not UTF-8 or too many."""
+        known = self._queries.get(raw_query)
+        if known is not None:
+            return known
+        query = _parse_query(raw_query)
+        if len(self._queries) >= _LIMIT:
+            self._queries.clear()
+        self._queries[raw_query] = query
+        return query
+
+
+def _parse_path(raw_path: bytes) -> Route | None:
+    path = raw_path[:-1] if raw_path.endswith(b"/") else raw_path
+    fixed = _FIXED.get(path)
+    if fixed is not None:
+        return Route(fixed)
+    if path.startswith(API + b"/key/"):
+        rest = path.removeprefix(API + b"/key/")
+        for resource in _BELOW_KEY:
+            name, mark, last = rest.rpartition(b"/")
+            if mark and last == resource.value.encode():
+                return Route(resource, _decode(name))
+        return Route(Resource.KEY, _decode(rest))
+    if path.startswith(API + b"/keyversion/"):
+        rest = path.removeprefix(API + b"/keyversion/")
+        name, mark, last = rest.rpartition(b"/")
+        if mark and last == b"_eek":
+            return Route(Resource.OPEN_EEK, _decode(name))
+        return Route(Resource.KEY_VERSION, _decode(rest))
+    return None
+
+
+def _decode(name: bytes) -> str:
+    try:
+        decoded = unquote_to_bytes(name).decode("utf-8")
+    except UnicodeDecodeError:
+        raise InputError("the name in the path is not UTF-8") from None
+    if len(decoded) > _MAX_NAME_CHARS:
+        raise InputError(f"the name in the path is longer than {_MAX_NAME_CHARS} characters")
+    return decoded
+
+
+def _parse_query(raw_query: bytes) -> Query:
+    try:
+        pairs = parse_qsl(
+            raw_query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MAX_PARAMETERS
+        )
+    except ValueError:
+        raise InputError("the query cannot be read: not UTF-8, or too many parameters") from None
+    first: dict[str, str] = {}
+    for name, value in pairs:
+        first.setdefault("doAs" if name.lower() == "doas" else name, value)
+    return Query(
+        user_name=first.get("user.name"),
+        do_as=first.get("doAs"),
+        operation=first.get("op"),
+        eek_op=first.get("eek_op"),
+        num_keys=first.get("num_keys"),
+        keys=tuple(value for name, value in pairs if name == "key"),
+    )

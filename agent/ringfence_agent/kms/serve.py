@@ -1,0 +1,145 @@
+"""Puts the KMS together: what the master prepares before the fork, what each worker opens after it.
+
+Before: settings, listening sockets, the cookies' root secret. After: the key store, caches, the audit log. A reload
+(SIGHUP) starts new workers, which read `kms-acls.xml` afresh; other settings need a restart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import secrets
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from importlib.metadata import version
+
+from ringfence_agent import process_hygiene
+from ringfence_agent.http.listening import Listener, TcpListener, listen_tcp, listen_unix
+from ringfence_agent.http.response import Application
+from ringfence_agent.http.supervisor import Supervisor
+from ringfence_agent.http.worker import WorkerContext
+from ringfence_agent.keystore.open import open_keystore
+from ringfence_agent.kms.access import AccessRules
+from ringfence_agent.kms.acl_file import AclFile
+from ringfence_agent.kms.admin_access import AdminAccess, read_token
+from ringfence_agent.kms.app import KmsApplication
+from ringfence_agent.kms.audit import AuditLog
+from ringfence_agent.kms.auth_simple import TOKEN_TYPE, SimpleAuthenticator
+from ringfence_agent.kms.call import Kms
+from ringfence_agent.kms.config import Settings
+from ringfence_agent.kms.cookie import CookieSigner, RollingSecrets
+from ringfence_agent.kms.groups import Groups
+from ringfence_agent.kms.key_cache import KeyCache
+from ringfence_agent.kms.remote_exception import render_server_error
+from ringfence_agent.kms.store_access import StoreAccess
+from ringfence_zones.errors import ConfigError
+from ringfence_zones.secret import Secret
+
+_log = logging.getLogger(__name__)
+
+_TICK_S = 1.0
+_COOKIE_ROOT_BYTES = 32
+
+
+def serve(settings: Settings) -> None:
+    """Serves until SIGTERM. Prints one line on standard output when every worker answers. Raises RingfenceError."""
+    process_hygiene.forbid_core_dumps()
+    tcp = listen_tcp(settings.host, settings.port, slots=settings.workers)
+    listeners: list[Listener] = [tcp]
+    try:
+        listeners += _admin_listeners(settings)
+        cookie_root = settings.signature_secret or Secret(secrets.token_bytes(_COOKIE_ROOT_BYTES))
+        supervisor = Supervisor(
+            functools.partial(open_application, settings, cookie_root),
+            listeners,
+            workers=settings.workers,
+            render_error=render_server_error,
+            drain_timeout_s=settings.drain_s,
+            on_ready=lambda: _announce(tcp),
+        )
+    except BaseException:
+        for listener in listeners:
+            listener.close()
+        raise
+    supervisor.run()
+
+
+def _admin_listeners(settings: Settings) -> list[Listener]:
+    try:
+        return [listen_unix(settings.admin_socket)]
+    except ConfigError as error:
+        if settings.admin_socket_named:
+            raise
+        _log.warning("there is no admin socket: %s; name another place with --admin-socket", error.message)
+        return []
+
+
+def _announce(tcp: TcpListener) -> None:
+    host = f"[{tcp.host}]" if ":" in tcp.host else tcp.host
+    sys.stdout.write(f"ready kms://http@{host}:{tcp.port}/kms\n")
+    sys.stdout.flush()
+
+
+@asynccontextmanager
+async def open_application(
+    settings: Settings, cookie_root: Secret, context: WorkerContext
+) -> AsyncIterator[Application]:
+    """One worker's application, from opening its store to closing it."""
+    async with AsyncExitStack() as stack:
+        # What may wait for a directory server or a file server must not hold up the store, nor the audit log's disk.
+        lookups = _executor(stack, "lookups")
+        audit_thread = _executor(stack, "audit")
+        audit = AuditLog(settings.audit_file, context.slot, audit_thread, settings.audit_sync_s)
+        stack.callback(audit.close)
+        opened = open_keystore(settings.keystore, settings.root_key, settings.init)
+        store = StoreAccess(opened, context.generation)
+        stack.callback(store.close)
+        acl_file = AclFile(settings.acl_directory)
+        # Half of the bound for the system's own caches below, and a second for the timer.
+        groups = Groups(settings.static_groups, lookups, time.monotonic, settings.revocation_bound_s / 2)
+        access = AccessRules(acl_file.load(), groups.of, key_authorization=settings.key_authorization)
+        keys = KeyCache(store, time.monotonic, settings.key_memory_s)
+        token = read_token(settings.admin_token_file) if settings.admin_token_file is not None else None
+        kms = Kms(store, keys, access, settings.defaults, version("ringfence"))
+        authenticator = _authenticator(settings, cookie_root)
+        ticker = asyncio.create_task(_tick(access, keys, acl_file, lookups))
+        stack.push_async_callback(_cancel, ticker)
+        yield KmsApplication(kms, authenticator, AdminAccess(token), audit)
+
+
+def _executor(stack: AsyncExitStack, name: str) -> Executor:
+    executor = ThreadPoolExecutor(1, thread_name_prefix=name)
+    stack.callback(executor.shutdown)
+    return executor
+
+
+def _authenticator(settings: Settings, cookie_root: Secret) -> SimpleAuthenticator:
+    now_ms = _epoch_ms()
+    rolling = RollingSecrets(cookie_root, settings.session_s, fixed=settings.signature_secret is not None)
+    signer = CookieSigner(rolling, TOKEN_TYPE, settings.session_s, now_ms)
+    return SimpleAuthenticator(signer, now_ms, path=settings.cookie_path, domain=settings.cookie_domain)
+
+
+def _epoch_ms() -> Callable[[], int]:
+    return lambda: time.time_ns() // 1_000_000
+
+
+async def _tick(access: AccessRules, keys: KeyCache, acl_file: AclFile, lookups: Executor) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        await asyncio.sleep(_TICK_S)
+        access.forget()
+        keys.drop_old()
+        changed = await loop.run_in_executor(lookups, acl_file.find_changed)
+        if changed is not None:
+            access.use_acls(changed)
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
