@@ -1,0 +1,389 @@
+"""The pre-fork supervisor: one process that serves nothing and keeps N workers alive.
+
+- The master makes the listening sockets and the generation counters, then forks; it runs no event loop and starts no
+  thread, so a fork at any time is safe. It holds the sockets for as long as it serves: connections queued on a dead
+  worker's socket wait for its successor.
+- SIGTERM or SIGINT: every worker drains; a second one kills. SIGHUP: workers are replaced one slot after another, each
+  only once its successor answers; if a successor fails to start, the reload ends and the old worker stays.
+- A worker that dies is replaced: at once, then with a doubling delay while it keeps dying. Its death bumps the
+  generation, because it may have committed without coming to its own bump.
+- When the master dies, by whatever means, the kernel kills its workers.
+
+A reload runs the application factory again; it does not load new code. Workers never outlive a failed start: `run`
+raises what the first failing worker met.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import selectors
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import FrameType
+
+from ringfence_agent import process_hygiene
+from ringfence_agent.http.generation import GenerationTable
+from ringfence_agent.http.limits import Limits
+from ringfence_agent.http.listening import Listener
+from ringfence_agent.http.response import ErrorRenderer, plain_error
+from ringfence_agent.http.worker import ApplicationFactory, WorkerContext, WorkerSettings, parse_report, run_worker
+from ringfence_zones.errors import ConfigError, RingfenceError
+
+_log = logging.getLogger(__name__)
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+# A worker that has lived so long starts the back-off afresh when it dies.
+_STEADY_S = 30.0
+_FIRST_DELAY_S = 0.1
+_LONGEST_DELAY_S = 5.0
+_START_TIMEOUT_S = 120.0
+# What a worker may take beyond its drain to close its store.
+_CLOSE_GRACE_S = 5.0
+_REPORT_BYTES = 65536
+
+
+@dataclass(eq=False, slots=True)
+class _Worker:
+    pid: int
+    slot: int
+    counter: int
+    reports: int
+    started: float
+    ready: bool = False
+    problem: RingfenceError | None = None
+    unread: bytes = b""
+    # When to stop waiting for it; None for a serving worker.
+    kill_at: float | None = None
+
+
+@dataclass(slots=True)
+class _Slot:
+    current: _Worker | None = None
+    deaths: int = 0
+    start_at: float | None = None
+    retiring: list[_Worker] = field(default_factory=list)
+
+
+class Supervisor:
+    """Runs `workers` processes of one application. See the module for what it does on which signal.
+
+    `factory` is called in every worker. `on_ready` is called once in the master, when every worker answers.
+    Listeners are made by `listen_tcp(..., slots=workers)` and `listen_unix`; the supervisor closes them.
+    """
+
+    def __init__(
+        self,
+        factory: ApplicationFactory,
+        listeners: Sequence[Listener],
+        *,
+        workers: int,
+        limits: Limits | None = None,
+        render_error: ErrorRenderer = plain_error,
+        drain_timeout_s: float = 20.0,
+        on_ready: Callable[[], None] | None = None,
+    ) -> None:
+        if workers < 1:
+            raise ConfigError(f"{workers} workers cannot serve", hint="use at least one worker")
+        self._settings = WorkerSettings(factory, limits or Limits(), render_error, drain_timeout_s)
+        self._listeners = list(listeners)
+        self._slots = [_Slot() for _ in range(workers)]
+        # Two per slot, for a worker and its successor, and the master's.
+        self._table = GenerationTable(2 * workers + 1)
+        self._generation = self._table.view(2 * workers)
+        self._on_ready = on_ready
+        self._ready_announced = False
+        self._stopping = False
+        self._stop_requests = 0
+        self._reload_requested = False
+        self._to_replace: deque[int] = deque()
+        self._successor: _Worker | None = None
+        self._selector = selectors.DefaultSelector()
+        self._wake_read = self._wake_write = -1
+        self._previous_handlers: dict[int, object] = {}
+
+    def run(self) -> None:
+        """Serves until told to stop. Call it from the main thread of a process without other threads.
+
+        Raises what a worker met when it could not start (ConfigError for the InputError family, RingfenceError else).
+        """
+        process_hygiene.raise_open_files_limit()
+        # What the master loaded is never looked at again: workers then share those pages instead of copying them.
+        gc.collect()
+        gc.freeze()
+        self._take_signals()
+        try:
+            for slot in range(len(self._slots)):
+                self._slots[slot].current = self._start(slot)
+            while not (self._stopping and not self._all_workers()):
+                self._step()
+        finally:
+            self._kill_everyone()
+            for listener in self._listeners:
+                listener.close()
+            self._give_signals_back()
+
+    # -- one turn of the loop
+
+    def _step(self) -> None:
+        for key, _ in self._selector.select(self._timeout_s()):
+            if key.fd == self._wake_read:
+                with suppress(BlockingIOError):
+                    os.read(self._wake_read, _REPORT_BYTES)
+            else:
+                self._read_reports(key.data)
+        self._reap()
+        if self._stop_requests:
+            self._stop()
+        self._kill_overdue()
+        if not self._stopping:
+            self._start_due()
+            self._advance_reload()
+
+    def _timeout_s(self) -> float | None:
+        due = [slot.start_at for slot in self._slots if slot.start_at is not None]
+        due += [worker.kill_at for worker in self._all_workers() if worker.kill_at is not None]
+        return max(0.0, min(due) - time.monotonic()) if due else None
+
+    def _all_workers(self) -> list[_Worker]:
+        workers = [slot.current for slot in self._slots if slot.current is not None]
+        workers += [worker for slot in self._slots for worker in slot.retiring]
+        return workers + ([self._successor] if self._successor is not None else [])
+
+    def _read_reports(self, worker: _Worker) -> bool:
+        """Reads what a worker says; returns whether there may be more."""
+        try:
+            data = os.read(worker.reports, _REPORT_BYTES)
+        except BlockingIOError:
+            return False
+        if not data:
+            self._close_reports(worker)
+            return False
+        *lines, worker.unread = (worker.unread + data).split(b"\n")
+        for line in lines:
+            worker.problem = parse_report(line)
+            worker.ready = worker.problem is None
+            if worker.ready and not self._stopping:
+                worker.kill_at = None
+        self._announce_ready()
+        return True
+
+    def _close_reports(self, worker: _Worker) -> None:
+        if worker.reports >= 0:
+            self._selector.unregister(worker.reports)
+            os.close(worker.reports)
+            worker.reports = -1
+
+    def _announce_ready(self) -> None:
+        everyone = all(slot.current is not None and slot.current.ready for slot in self._slots)
+        if everyone and not self._ready_announced:
+            self._ready_announced = True
+            if self._on_ready is not None:
+                self._on_ready()
+
+    # -- birth
+
+    def _start(self, slot: int) -> _Worker:
+        used = {worker.counter for worker in self._all_workers()}
+        counter = next(number for number in (2 * slot, 2 * slot + 1) if number not in used)
+        read_end, write_end = os.pipe()
+        os.set_blocking(read_end, False)
+        parent_pid = os.getpid()
+        sys.stdout.flush()
+        # Nothing may run the master's handlers in the child between the fork and the reset.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        pid = os.fork()
+        if pid == 0:
+            os.close(read_end)
+            self._become_worker(slot, counter, write_end, parent_pid, blocked)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        os.close(write_end)
+        now = time.monotonic()
+        worker = _Worker(pid, slot, counter, read_end, now, kill_at=now + _START_TIMEOUT_S)
+        self._selector.register(read_end, selectors.EVENT_READ, worker)
+        return worker
+
+    def _become_worker(
+        self, slot: int, counter: int, report_descriptor: int, parent_pid: int, mask: set[signal.Signals | int]
+    ) -> None:
+        status = 1
+        try:
+            process_hygiene.die_with_parent(parent_pid)
+            signal.set_wakeup_fd(-1)
+            for number in (signal.SIGINT, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)
+            for number in (signal.SIGTERM, signal.SIGCHLD):
+                signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            self._close_masters_descriptors()
+            sockets = [one for listener in self._listeners for one in listener.sockets_for(slot)]
+            for listener in self._listeners:
+                listener.keep_only(slot)
+            context = WorkerContext(slot, len(self._slots), self._table.view(counter))
+            status = run_worker(self._settings, context, sockets, report_descriptor)
+        finally:
+            # Never back into the master's stack: its clean-up is not the child's to do.
+            logging.shutdown()
+            os._exit(status)
+
+    def _close_masters_descriptors(self) -> None:
+        self._selector.close()
+        for descriptor in (self._wake_read, self._wake_write, *(worker.reports for worker in self._all_workers())):
+            if descriptor >= 0:
+                os.close(descriptor)
+
+    def _start_due(self) -> None:
+        now = time.monotonic()
+        for number, slot in enumerate(self._slots):
+            if slot.start_at is not None and slot.start_at <= now:
+                slot.start_at = None
+                slot.current = self._start(number)
+
+    # -- death
+
+    def _reap(self) -> None:
+        for worker in self._all_workers():
+            pid, status = os.waitpid(worker.pid, os.WNOHANG)
+            if pid == 0:
+                continue
+            # Its last words are still in the pipe.
+            while worker.reports >= 0 and self._read_reports(worker):
+                pass
+            self._close_reports(worker)
+            self._bury(worker, os.waitstatus_to_exitcode(status))
+
+    def _bury(self, worker: _Worker, exit_code: int) -> None:
+        self._generation.bump()
+        slot = self._slots[worker.slot]
+        if worker in slot.retiring:
+            slot.retiring.remove(worker)
+            _log.info("worker %d (pid %d) has ended", worker.slot, worker.pid)
+            return
+        if worker is self._successor:
+            self._successor = None
+            if self._stopping:
+                return
+            self._to_replace.clear()
+            _log.error("reload given up, the other workers stay: %s", _obituary(worker, exit_code))
+            if slot.current is None:
+                self._schedule(worker.slot, worker)
+            return
+        slot.current = None
+        if self._stopping:
+            return
+        if not self._ready_announced:
+            raise worker.problem or RingfenceError(_obituary(worker, exit_code), hint="the log above says more")
+        if self._successor is None or self._successor.slot != worker.slot:
+            self._schedule(worker.slot, worker)
+        _log.error("%s", _obituary(worker, exit_code))
+
+    def _schedule(self, number: int, dead: _Worker) -> None:
+        slot = self._slots[number]
+        now = time.monotonic()
+        slot.deaths = 1 if dead.ready and now - dead.started > _STEADY_S else slot.deaths + 1
+        delay_s = 0.0 if slot.deaths == 1 else min(_LONGEST_DELAY_S, _FIRST_DELAY_S * 2 ** (slot.deaths - 2))
+        slot.start_at = now + delay_s
+        _log.warning("worker %d is started again in %g s", number, delay_s)
+
+    def _kill_overdue(self) -> None:
+        now = time.monotonic()
+        for worker in self._all_workers():
+            if worker.kill_at is not None and worker.kill_at <= now:
+                _log.error("worker %d (pid %d) does not come to an end and is killed", worker.slot, worker.pid)
+                worker.kill_at = None
+                _signal(worker, signal.SIGKILL)
+
+    def _retire(self, worker: _Worker) -> None:
+        worker.kill_at = time.monotonic() + self._settings.drain_timeout_s + _CLOSE_GRACE_S
+        _signal(worker, signal.SIGTERM)
+
+    # -- what signals ask for
+
+    def _stop(self) -> None:
+        requests, self._stop_requests = self._stop_requests, 0
+        if self._stopping or requests > 1:
+            self._stopping = True
+            for worker in self._all_workers():
+                _signal(worker, signal.SIGKILL)
+            return
+        self._stopping = True
+        self._to_replace.clear()
+        # The workers' copies take what is queued; a client that comes later is refused at once and tries elsewhere.
+        for listener in self._listeners:
+            listener.close()
+        for slot in self._slots:
+            slot.start_at = None
+        for worker in self._all_workers():
+            if worker.kill_at is None or not worker.ready:
+                self._retire(worker)
+
+    def _advance_reload(self) -> None:
+        if self._reload_requested and not self._to_replace and self._successor is None and self._ready_announced:
+            self._reload_requested = False
+            self._to_replace.extend(range(len(self._slots)))
+            _log.info("reload: replacing %d workers", len(self._slots))
+        if self._successor is not None and self._successor.ready:
+            self._put_in_place(self._successor)
+        # Its predecessor may still be draining since an earlier reload: each slot has two counters.
+        if self._successor is None and self._to_replace and not self._slots[self._to_replace[0]].retiring:
+            number = self._to_replace.popleft()
+            self._slots[number].start_at = None
+            self._successor = self._start(number)
+
+    def _put_in_place(self, successor: _Worker) -> None:
+        slot = self._slots[successor.slot]
+        predecessor, slot.current = slot.current, successor
+        self._successor = None
+        slot.deaths = 0
+        if predecessor is not None:
+            slot.retiring.append(predecessor)
+            self._retire(predecessor)
+
+    def _take_signals(self) -> None:
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
+        self._selector.register(self._wake_read, selectors.EVENT_READ)
+        for number in _SIGNALS:
+            self._previous_handlers[number] = signal.signal(number, self._on_signal)
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        if number in (signal.SIGTERM, signal.SIGINT):
+            self._stop_requests += 1
+        elif number == signal.SIGHUP:
+            self._reload_requested = True
+
+    def _give_signals_back(self) -> None:
+        signal.set_wakeup_fd(-1)
+        for number, handler in self._previous_handlers.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal itself returned
+        self._selector.close()
+        for descriptor in (self._wake_read, self._wake_write):
+            os.close(descriptor)
+
+    def _kill_everyone(self) -> None:
+        """Only after a failed start or a bug: a clean stop leaves nobody."""
+        for worker in self._all_workers():
+            _signal(worker, signal.SIGKILL)
+            with suppress(ChildProcessError):
+                os.waitpid(worker.pid, 0)
+
+
+def _signal(worker: _Worker, number: signal.Signals) -> None:
+    # The pid is ours until it is reaped, and only `_reap` does that.
+    with suppress(ProcessLookupError):
+        os.kill(worker.pid, number)
+
+
+def _obituary(worker: _Worker, exit_code: int) -> str:
+    if worker.problem is not None:
+        return f"worker {worker.slot} (pid {worker.pid}): {worker.problem.message}"
+    how = f"was killed by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"ended with status {exit_code}"
+    return f"worker {worker.slot} (pid {worker.pid}) {how}"

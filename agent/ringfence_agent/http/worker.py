@@ -1,0 +1,116 @@
+"""What a forked worker does from its first instruction to its last.
+
+It tells the supervisor over a pipe, in JSON lines, that it is ready or why it cannot be. SIGTERM drains it; SIGINT and
+SIGHUP, which a terminal sends to the whole group, are the supervisor's to answer and are ignored here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+
+import uvloop
+
+from ringfence_agent.http.generation import Generation
+from ringfence_agent.http.limits import Limits
+from ringfence_agent.http.response import Application, ErrorRenderer
+from ringfence_agent.http.server import HttpServer
+from ringfence_agent.http.service import HttpService
+from ringfence_zones.errors import ConfigError, InputError, RingfenceError
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerContext:
+    """What a worker's application is given: which slot it fills, of how many, and the shared generation.
+
+    While a reload replaces a worker, two processes fill one slot for a moment; each has its own generation counter.
+    """
+
+    slot: int
+    workers: int
+    generation: Generation
+
+
+# Called in each worker, on its event loop, after the fork: here stores are opened and background tasks started. What
+# it raises ends the start; leaving it closes everything, after the last answer. A reload calls it afresh, so whatever
+# it reads from files is read again.
+ApplicationFactory = Callable[[WorkerContext], AbstractAsyncContextManager[Application]]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """The same for every worker of a supervisor."""
+
+    factory: ApplicationFactory
+    limits: Limits
+    render_error: ErrorRenderer
+    drain_timeout_s: float
+
+
+def run_worker(
+    settings: WorkerSettings, context: WorkerContext, sockets: Sequence[socket.socket], report_descriptor: int
+) -> int:
+    """Serves until SIGTERM and drains. Returns the process's exit status; raises nothing."""
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_serve(settings, context, sockets, report_descriptor))
+    except RingfenceError as error:
+        _report_error(report_descriptor, error)
+    except Exception as error:  # noqa: BLE001 - the process's edge
+        _log_failure(error)
+        problem = RingfenceError(f"a worker could not start or stop: {type(error).__name__}; the log says where")
+        _report_error(report_descriptor, problem)
+    return 1
+
+
+async def _serve(
+    settings: WorkerSettings, context: WorkerContext, sockets: Sequence[socket.socket], report_descriptor: int
+) -> int:
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    async with settings.factory(context) as application:
+        server = HttpServer(HttpService(application, settings.limits, settings.render_error), sockets)
+        await server.start()
+        _report(report_descriptor, {"ready": True})
+        await stop.wait()
+        await server.drain(settings.drain_timeout_s)
+    return 0
+
+
+def parse_report(line: bytes) -> RingfenceError | None:
+    """The supervisor's side: None when the worker is ready, else why it is not, as the error it met."""
+    report = json.loads(line)
+    if report.get("ready"):
+        return None
+    kind = ConfigError if report.get("input") else RingfenceError
+    return kind(str(report["message"]), hint=report.get("hint"), command=report.get("command"))
+
+
+def _report_error(descriptor: int, error: RingfenceError) -> None:
+    fields = {"message": error.message, "hint": error.hint, "command": error.command}
+    _report(descriptor, {**fields, "input": isinstance(error, InputError)})
+
+
+def _report(descriptor: int, report: dict[str, object]) -> None:
+    try:
+        os.write(descriptor, json.dumps(report).encode() + b"\n")
+    except OSError:
+        _log.exception("the supervisor cannot be reached")
+
+
+def _log_failure(error: BaseException) -> None:
+    # Kind and place only: a message may quote a path, a URI with a password, or key material.
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    where = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place is not None else "an unknown place"
+    _log.error("worker failed with %s at %s", type(error).__name__, where)

@@ -1,0 +1,132 @@
+"""One HttpServer in a background thread, and a client that sends and reads raw bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import uvloop
+
+from ringfence_agent.http.limits import Limits
+from ringfence_agent.http.listening import Listener, listen_tcp
+from ringfence_agent.http.response import Application, ErrorRenderer, plain_error
+from ringfence_agent.http.server import HttpServer
+from ringfence_agent.http.service import HttpService
+
+DEADLINE_S = 10.0
+
+
+@dataclass
+class Running:
+    """A server under test. `service` belongs to the server's thread; tests only read numbers from it."""
+
+    listener: Listener
+    service: HttpService
+    loop: asyncio.AbstractEventLoop
+    server: HttpServer
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, port = self.listener.sockets_for(0)[0].getsockname()[:2]
+        return host, port
+
+    def connect(self) -> RawClient:
+        return RawClient(socket.create_connection(self.address, timeout=DEADLINE_S))
+
+    def drain(self, timeout_s: float = 5.0) -> bool:
+        return asyncio.run_coroutine_threadsafe(self.server.drain(timeout_s), self.loop).result(DEADLINE_S)
+
+
+@dataclass
+class Answer:
+    """One parsed response. Header names keep the case they arrived in."""
+
+    status: int
+    reason: str
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    def header(self, name: str) -> str | None:
+        return next((value for key, value in self.headers if key == name), None)
+
+
+@dataclass
+class RawClient:
+    """Bytes in, bytes out; `read_answer` parses exactly one response."""
+
+    socket: socket.socket
+    buffer: bytes = field(default=b"")
+
+    def __enter__(self) -> RawClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def read_until(self, mark: bytes) -> bytes:
+        while mark not in self.buffer:
+            self._fill()
+        found, self.buffer = self.buffer.split(mark, 1)
+        return found + mark
+
+    def read_answer(self, *, to_head: bool = False) -> Answer:
+        lines = self.read_until(b"\r\n\r\n").decode("latin-1").split("\r\n")[:-2]
+        version, status, reason = lines[0].split(" ", 2)
+        assert version == "HTTP/1.1"
+        headers = [(name, value) for name, _, value in (line.partition(": ") for line in lines[1:])]
+        length = int(next((value for name, value in headers if name == "Content-Length"), "0"))
+        if to_head:
+            length = 0
+        while len(self.buffer) < length:
+            self._fill()
+        body, self.buffer = self.buffer[:length], self.buffer[length:]
+        return Answer(int(status), reason, headers, body)
+
+    def is_closed(self) -> bool:
+        """Waits for the server to close; false when it says something more instead."""
+        try:
+            return self.buffer == b"" and self.socket.recv(1) == b""
+        except ConnectionResetError:
+            return True
+
+    def _fill(self) -> None:
+        data = self.socket.recv(65536)
+        if not data:
+            raise ConnectionError(f"closed by the server after {self.buffer!r}")
+        self.buffer += data
+
+
+@contextmanager
+def serving(
+    application: Application,
+    *,
+    limits: Limits | None = None,
+    render_error: ErrorRenderer = plain_error,
+    listener: Listener | None = None,
+    sweep_interval_s: float = 0.02,
+) -> Iterator[Running]:
+    """Serves on a free loopback port, or on the given listener, until the block ends."""
+    listener = listener or listen_tcp("127.0.0.1", 0, slots=1)
+    service = HttpService(application, limits or Limits(), render_error)
+    server = HttpServer(service, listener.sockets_for(0), sweep_interval_s=sweep_interval_s)
+    loop = uvloop.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        asyncio.run_coroutine_threadsafe(server.start(), loop).result(DEADLINE_S)
+        running = Running(listener, service, loop, server)
+        yield running
+        if not service.draining:
+            running.drain(0.0)
+    finally:
+        listener.close()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(DEADLINE_S)
+        loop.close()
