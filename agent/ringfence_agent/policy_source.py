@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from ringfence_zones.errors import PolicyError, RingfenceError
-from ringfence_zones.policy import Policy, load_policy
+from ringfence_zones.kms_admin import Publication
+from ringfence_zones.policy import Policy, load_policy, policy_from_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +58,27 @@ class FilePolicy:
 
 
 class PublishedPolicy:
-    """The revision that the KMS enforces. `fetch` gets `(revision, policy)`; None before the first publication."""
+    """The revision that the KMS enforces, through its admin endpoint."""
 
-    def __init__(self, fetch: Callable[[], tuple[int, Policy] | None]) -> None:
-        self._fetch = fetch
+    def __init__(self, find_published: Callable[[], tuple[Publication, Any] | None]) -> None:
+        """`find_published` gives the newest revision with its document, None before the first."""
+        self._find_published = find_published
+        self._seen: Publication | None = None
         self._view = PolicyView(None)
 
     def look(self) -> PolicyView:
-        """See `PolicySource`."""
+        """See `PolicySource`. When the KMS is away, the last revision it gave stays in force."""
         try:
-            found = self._fetch()
+            found = self._find_published()
+            if found is None:
+                self._view = PolicyView(None, "none was published yet: `ringfence apply` publishes one")
+            elif found[0] != self._seen or self._view.problem is not None:
+                self._view = PolicyView(policy_from_json(found[1], f"revision {found[0].revision}"))
+                self._seen = found[0]
+        except PolicyError as error:
+            self._view = PolicyView(self._view.policy, _first_problem(error))
         except RingfenceError as error:
             self._view = PolicyView(self._view.policy, error.message)
-        else:
-            problem = None if found else "no policy was published yet; `ringfence apply` publishes one"
-            self._view = PolicyView(found[1] if found else None, problem)
         return self._view
 
 

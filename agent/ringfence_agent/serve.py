@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from ringfence_agent.act import Pinner
 from ringfence_agent.api.access import AccessRules
@@ -34,11 +34,14 @@ from ringfence_agent.http.service import HttpService
 from ringfence_agent.loop import AgentLoop, FatalAgentError
 from ringfence_agent.observe import Observer
 from ringfence_agent.pins import PinMemory
-from ringfence_agent.policy_source import FilePolicy, PolicySource
+from ringfence_agent.policy_source import FilePolicy, PolicySource, PublishedPolicy
 from ringfence_agent.snapshot import Board
+from ringfence_zones.client_config import read_client_config
 from ringfence_zones.errors import ConfigError, HdfsError
-from ringfence_zones.hadoop_conf import read_hadoop_conf
+from ringfence_zones.hadoop_conf import HadoopConf, read_hadoop_conf
 from ringfence_zones.hdfs_child import HdfsChild
+from ringfence_zones.kms_admin import Publication, open_admin_client
+from ringfence_zones.kms_uri import parse_kms_uri
 from ringfence_zones.namenodes import default_filesystem
 
 _DRAIN_S = 2.5
@@ -109,7 +112,7 @@ def serve(config: AgentConfig, hadoop_conf: Path, on_ready: Callable[[Path], Non
     """
     conf = read_hadoop_conf(hadoop_conf, "core-site.xml", "hdfs-site.xml")
     default_fs = default_filesystem(conf)
-    policies = _open_policies(config)
+    policies = _open_policies(config, hadoop_conf, conf)
     is_simple = conf.get("hadoop.security.authentication", "simple").lower() == "simple"
     hdfs = HdfsChild(hadoop_conf, config.user if is_simple else None, deadline_s=config.call_timeout)
     lock = StateLock(config.state_dir)
@@ -126,10 +129,19 @@ def serve(config: AgentConfig, hadoop_conf: Path, on_ready: Callable[[Path], Non
         lock.release()
 
 
-def _open_policies(config: AgentConfig) -> PolicySource:
-    if config.policy is None:
-        raise ConfigError("agent.yaml names no policy", hint="add  policy: /etc/ringfence/zones.yaml")
-    return FilePolicy(config.policy)
+def _open_policies(config: AgentConfig, hadoop_conf: Path, conf: HadoopConf) -> PolicySource:
+    if config.policy is not None:
+        return FilePolicy(config.policy)
+
+    def find_published() -> tuple[Publication, Any] | None:
+        # Opened with every look: a token file may be replaced, and a KMS may be ours only from tomorrow on.
+        provider = conf.get("hadoop.security.key.provider.path")
+        if not provider:
+            raise ConfigError("agent.yaml names no policy file, and core-site.xml no KMS that could have published one")
+        client = open_admin_client(read_client_config(hadoop_conf, os.environ), parse_kms_uri(provider))
+        return client.find_published()
+
+    return PublishedPolicy(find_published)
 
 
 def _listen(config: AgentConfig) -> UnixListener:

@@ -58,6 +58,14 @@ class AdminClient:
         """The newest published revision; revision 0 and no digest before the first."""
         return _publication(self._send("GET", None))
 
+    def find_published(self) -> tuple[Publication, Any] | None:
+        """The newest revision with its document as decoded JSON (`policy.policy_from_json` reads it); None before
+        the first."""
+        answer = self._send("GET", None)
+        publication = _publication(answer)
+        document = answer.get("policy")
+        return None if publication.revision == 0 or document is None else (publication, document)
+
     def publish(self, expected_revision: int, document: bytes) -> Publication:
         """Publishes `document` (the policy's canonical JSON) as the revision after `expected_revision`.
 

@@ -8,6 +8,7 @@ The same pure function decides here, in `ringfence mv` and in `ringfence policy 
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Request
@@ -19,7 +20,7 @@ from ringfence_agent.api import documents
 from ringfence_agent.api.access import AccessRules, Accounts, Caller, SystemAccounts
 from ringfence_agent.api.asgi import AsgiApplication
 from ringfence_agent.api.gate import CALLER, Gate
-from ringfence_agent.api.problems import Problem, document, problem_response
+from ringfence_agent.api.problems import INTERNAL, Problem, document, problem_response
 from ringfence_agent.snapshot import Board
 from ringfence_zones.errors import RingfenceError
 from ringfence_zones.findings import findings_json
@@ -51,6 +52,8 @@ def create_app(
     app.add_exception_handler(RingfenceError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_bad_request)
     app.add_exception_handler(HTTPException, _on_http_error)
+    # Starlette raises it again afterwards, and the gate logs it.
+    app.add_exception_handler(Exception, _on_bug)
     routes = _Routes(board, version, default_fs, accounts or SystemAccounts())
     app.get("/v1/health", response_model=documents.Health, summary="Live and ready")(routes.health)
     app.get("/v1/zones", response_model=documents.Zones, summary="Every encryption zone")(routes.zones)
@@ -149,6 +152,10 @@ async def _on_error(_request: Request, error: Exception) -> Response:
     return problem_response(error)
 
 
+async def _on_bug(_request: Request, _error: Exception) -> Response:
+    return document(INTERNAL)
+
+
 async def _on_bad_request(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     # Where and why, never the input itself: it comes back in logs of callers.
@@ -159,6 +166,6 @@ async def _on_bad_request(_request: Request, error: Exception) -> Response:
 
 async def _on_http_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    answer = document(Problem(error.status_code, "http", str(error.detail)))
+    answer = document(Problem(error.status_code, "http", HTTPStatus(error.status_code).phrase), str(error.detail))
     answer.headers.update(error.headers or {})
     return answer

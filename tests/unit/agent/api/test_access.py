@@ -1,0 +1,92 @@
+"""Who may ask the agent: the kernel says who it is, the configuration says who may."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pytest
+
+from ringfence_agent.api.access import AccessRules, SystemAccounts
+from ringfence_agent.http.request import Peer
+from ringfence_zones.errors import AccessDeniedError, AuthenticationError
+
+
+class _Accounts:
+    names: ClassVar = {0: "root", 500: "ringfence", 1000: "hadoop", 1001: "analyst", 1002: "mallory"}
+    groups: ClassVar = {"analyst": frozenset({"data", "analyst"}), "mallory": frozenset({"mallory"})}
+
+    def find_name(self, uid: int) -> str | None:
+        return self.names.get(uid)
+
+    def groups_of(self, user: str) -> frozenset[str]:
+        return self.groups.get(user, frozenset())
+
+
+class _Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def _rules(clock: _Clock | None = None) -> AccessRules:
+    return AccessRules(
+        allowed_users=["hadoop"],
+        allowed_groups=["data"],
+        delegate_users=["hadoop"],
+        service_uid=500,
+        accounts=_Accounts(),
+        clock=clock or _Clock(),
+    )
+
+
+def _peer(uid: int | None) -> Peer:
+    return Peer(None, uid=uid, gid=uid, pid=1)
+
+
+@pytest.mark.parametrize(
+    ("uid", "user", "may_delegate"),
+    [(0, "root", True), (500, "ringfence", True), (1000, "hadoop", True), (1001, "analyst", False)],
+)
+def test_root_the_agent_itself_and_the_listed_are_admitted(uid: int, user: str, may_delegate: bool) -> None:
+    caller = _rules().admit(_peer(uid))
+    assert (caller.user, caller.may_delegate) == (user, may_delegate)
+
+
+def test_everybody_else_is_refused() -> None:
+    with pytest.raises(AccessDeniedError, match="mallory may not use the agent"):
+        _rules().admit(_peer(1002))
+
+
+@pytest.mark.parametrize("peer", [_peer(4711), _peer(None), Peer("127.0.0.1"), Peer("127.0.0.1", uid=0, gid=0, pid=1)])
+def test_a_peer_without_a_name_of_this_machine_matches_no_rule(peer: Peer) -> None:
+    with pytest.raises(AuthenticationError):
+        _rules().admit(peer)
+
+
+def test_naming_another_user_needs_the_right_to() -> None:
+    assert _rules().admit(_peer(1000)).user_or_delegate("analyst") == "analyst"
+    analyst = _rules().admit(_peer(1001))
+    assert analyst.user_or_delegate(None) == analyst.user_or_delegate("analyst") == "analyst"
+    with pytest.raises(AccessDeniedError, match="on behalf of hdfs"):
+        analyst.user_or_delegate("hdfs")
+
+
+def test_a_right_taken_away_is_gone_within_half_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = _Clock()
+    rules = _rules(clock)
+    rules.admit(_peer(1001))
+    monkeypatch.setattr(_Accounts, "groups", {})
+    clock.now = 29.0
+    rules.admit(_peer(1001))
+    clock.now = 31.0
+    with pytest.raises(AccessDeniedError):
+        rules.admit(_peer(1001))
+
+
+def test_the_machines_accounts_are_read() -> None:
+    accounts = SystemAccounts()
+    assert accounts.find_name(0) == "root"
+    assert accounts.find_name(2**31 - 7) is None
+    assert "root" in accounts.groups_of("root")
+    assert accounts.groups_of("no-such-user-here") == frozenset()
