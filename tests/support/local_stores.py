@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,3 +84,20 @@ def kill(pid: int) -> None:
     """SIGKILL, and the child's remains."""
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
+
+
+@contextmanager
+def tmpfs(directory: Path, size: str) -> Iterator[None]:
+    """A file system of `size` (mount's spelling) on an empty directory."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", directory], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", directory], check=True)
+
+
+def can_mount() -> bool:
+    """Root with the right to mount; else the size limit stands in, as it does for every developer."""
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        return False
+    return subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode == 0

@@ -6,7 +6,7 @@ Rules every store keeps:
 2. A deleted key is a tombstone: invisible to every read, its versions kept. A key created under the same name
    again continues the version numbers, so an old EDEK fails instead of decrypting to garbage.
 3. Material crosses this interface only as `Secret`, and rests only wrapped by a protector.
-4. Only errors of the `KeyStoreError` family leave a store.
+4. Only errors of the `KeyStoreError` family leave a store, and InputError for what no store can keep.
 
 Methods block; the server calls them off its event loop. A store is opened after the fork, one per process.
 """
@@ -64,7 +64,9 @@ class KeyStore(Protocol):
         """How messages name this store: a URI without a secret."""
 
     def create_key(self, new: NewKey) -> KeyVersion:
-        """Raises KeyExistsError, StoreUnavailableError, StoreTamperedError."""
+        """Raises KeyExistsError, StoreUnavailableError, StoreTamperedError, and InputError for a name that is empty,
+        longer than 1,000 bytes or not Unicode, and for material that is not `length_bits` long.
+        """
 
     def roll_key(self, name: str, material: Secret | None) -> KeyVersion:
         """Adds a version; random material of the key's own length when None.

@@ -112,6 +112,7 @@ class SqlKeyStore:
         self._closed = False
         self._read_lock, self._write_lock = threading.Lock(), threading.Lock()
         self._reader, self._writer = database.reader(), database.writer()
+        database.remember_identity()
 
     @property
     def label(self) -> str:
@@ -295,10 +296,11 @@ def open_sql_keystore(
     """
     database.check_file()
     try:
-        with database.snapshot() as connection, connection.begin():
-            database.check_format(connection)
-            records = _verify(database, connection, protector)
-        return SqlKeyStore(database, records, clock)
+        with database.snapshot() as connection:
+            with connection.begin():
+                database.check_format(connection)
+                records = _verify(database, connection, protector)
+            return SqlKeyStore(database, records, clock)
     except SQLAlchemyError as exc:
         raise database.translate(exc) from exc
 

@@ -7,6 +7,7 @@ sentence with the fix here and nowhere else.
 
 from __future__ import annotations
 
+import os
 import random
 import sqlite3
 import time
@@ -55,8 +56,9 @@ class SqliteDatabase:
         self.path = path
         self.label = f"sqlite:///{path}"
         self._write_wait_s = write_wait_s
+        self._open_side_files = [f"{path}-wal", f"{path}-shm"]
         self._engine = self._make_engine()
-        self._identity = (0, 0)
+        self._identity: list[tuple[int, int] | None] = []
 
     def check_file(self) -> None:
         """Checks before anything is opened. Raises ConfigError, StoreUnavailableError, StoreTamperedError."""
@@ -64,12 +66,9 @@ class SqliteDatabase:
         check_local(self.path.parent)
         check_store_file(self.path)
         check_writable(self.path.parent)
-        found = self.path.stat()
-        if found.st_size < _SMALLEST_PAGE_BYTES:  # SQLite takes such a file for a new, empty database
-            raise StoreTamperedError(
-                f"key store {self.path} is truncated: it has {found.st_size} bytes", hint=RESTORE_HINT
-            )
-        self._identity = (found.st_dev, found.st_ino)
+        size = self.path.stat().st_size
+        if size < _SMALLEST_PAGE_BYTES:  # SQLite takes such a file for a new, empty database
+            raise StoreTamperedError(f"key store {self.path} is truncated: it has {size} bytes", hint=RESTORE_HINT)
 
     def reader(self) -> Connection:
         """A connection whose statements each see the newest committed state."""
@@ -115,21 +114,31 @@ class SqliteDatabase:
         if problems != ["ok"]:
             raise StoreTamperedError(f"key store {self.path} is damaged: {'; '.join(problems)}", hint=RESTORE_HINT)
 
+    def remember_identity(self) -> None:
+        """Notes which files are open now; a connection that holds them open exists and stays."""
+        self._identity = self._identities()
+
     def check_in_place(self) -> None:
-        """That the open file still is the one at the path: writes to a replaced file would be lost.
+        """That the open files still are those at their paths: writes to replaced or removed ones would be lost.
 
         Raises StoreUnavailableError.
         """
-        try:
-            found = self.path.stat()
-            same = (found.st_dev, found.st_ino) == self._identity
-        except OSError:
-            same = False
-        if not same:
+        if self._identities() != self._identity:
             raise StoreUnavailableError(
-                f"key store {self.path} was replaced or removed while it was open; nothing was written",
-                hint="restart the key server, so that it opens the file that is there now",
+                f"key store {self.path} or its log was replaced or removed while it was open; nothing was written",
+                hint="stop every process that has it open, put the files back, then start the key server",
             )
+
+    def _identities(self) -> list[tuple[int, int] | None]:
+        found: list[tuple[int, int] | None] = []
+        for name in (str(self.path), *self._open_side_files):
+            try:
+                status = os.stat(name)  # noqa: PTH116 -- a third of the cost, in every write
+            except OSError:
+                found.append(None)
+            else:
+                found.append((status.st_dev, status.st_ino))
+        return found
 
     def translate(self, exc: Exception) -> RingfenceError:
         """The sentence for an SQLAlchemy or sqlite3 error."""

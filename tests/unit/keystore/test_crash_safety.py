@@ -327,3 +327,36 @@ def test_a_killed_process_leaves_its_log_and_the_next_start_folds_it_in(tmp_path
     assert store.find_key("k") is not None
     store.close()
     assert not side_file.exists()
+
+
+@pytest.mark.parametrize("die", [True, False])
+def test_a_process_that_comes_and_goes_does_not_disturb_those_that_stay(tmp_path: Path, die: bool) -> None:
+    place = LocalStore(tmp_path)
+
+    def stay(report: int) -> None:
+        store = place.open()
+        for number in range(6):
+            pid, read_end = in_child(come_and_go)
+            assert os.read(read_end, 10) == b"done\n"
+            if die:
+                kill(pid)
+            else:
+                os.waitpid(pid, 0)
+            os.close(read_end)
+            store.create_key(new_key(f"k{number}"))
+            assert len(store.list_metadata()) == 2 * (number + 1)
+        store.close()
+        os.write(report, b"whole\n")
+
+    def come_and_go(report: int) -> None:
+        store = place.open()
+        store.create_key(new_key(f"other{os.getpid()}"))
+        if not die:
+            store.close()
+        os.write(report, b"done\n")
+        if die:
+            signal.pause()
+
+    pid, read_end = in_child(stay)
+    assert read_all(read_end) == ["whole"]
+    os.waitpid(pid, 0)
