@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -70,9 +70,7 @@ class HdfsGateway:
         self._java_conf = java_conf
         self._user = user
         self.namenodes: tuple[NameNodeAddress, ...] = namenode_addresses(conf)
-        self._where = Where(
-            urlsplit(default_filesystem(conf)).netloc, user, conf.get("hadoop.security.key.provider.path")
-        )
+        self._where = Where(urlsplit(default_filesystem(conf)).netloc, user)
 
     @property
     def user(self) -> str:
@@ -121,11 +119,13 @@ class HdfsGateway:
         A zone that is there already with this key is success. Raises HdfsError naming the other key, the directory's
         content or what the NameNode said; NoKeyProviderError; Kms errors when the NameNode's own KMS is the cause.
         """
+        zone = None
         try:
             self._fs.createEncryptionZone(self._jvm.path(path), key_name)
         except self._jvm.exception as error:
             failure = read_failure(error)
-            zone = self._find_root(path)
+            with suppress(HdfsError):  # what failed first is what is worth telling
+                zone = self._find_root(path)
             if zone is None:
                 raise self._create_zone_error(failure, path) from None
         else:
@@ -268,13 +268,16 @@ class HdfsGateway:
         return zone if zone is not None and zone.path == path else None
 
     def _create_zone_error(self, failure: JavaFailure, path: str) -> RingfenceError:
+        if not failure.remote:
+            return translate(failure, self._where)
+        uri = self.key_provider_uri()
         # NameNodes say this as a plain IOException, so the fact is asked for instead of read from a sentence.
-        if failure.remote and self.key_provider_uri() is None:
+        if uri is None:
             return NoKeyProviderError(
                 f"the NameNode at {self._where.namenode} has no key provider, so it can make no encryption zone",
                 hint="set hadoop.security.key.provider.path to the KMS in the NameNode's core-site.xml and restart it",
             )
-        error = translate_create_zone(failure, self._where)
+        error = translate_create_zone(failure, self._where, uri)
         return HdfsError(f"{path} cannot become a zone: {error.message}") if type(error) is HdfsError else error
 
     def _read_acl(self, path: str, permission: int) -> tuple[tuple[str, ...], int]:

@@ -8,7 +8,7 @@ Java leaves no other sign (`Class: message` prefixes that Hadoop itself nests).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ringfence_zones.errors import (
     AuthenticationError,
@@ -96,7 +96,6 @@ class Where:
 
     namenode: str
     user: str
-    kms_uri: str | None = field(default=None)
 
 
 def translate(failure: JavaFailure, where: Where) -> RingfenceError:
@@ -133,14 +132,11 @@ def translate(failure: JavaFailure, where: Where) -> RingfenceError:
     return HdfsError(failure.sentence)
 
 
-def translate_create_zone(failure: JavaFailure, where: Where) -> RingfenceError:
-    """As `translate`, for the call in which the NameNode asks *its* KMS: those failures name the KMS."""
-    if not failure.remote:
-        return translate(failure, where)
-    kms = where.kms_uri or "its KMS"
+def translate_create_zone(failure: JavaFailure, where: Where, kms: str) -> RingfenceError:
+    """As `translate`, for an answer to the call in which the NameNode asks *its* KMS: those failures name the KMS."""
     if failure.classes & _NO_ANSWER:
         return KmsUnavailableError(
-            f"the NameNode cannot reach {kms}: {failure.sentence}",
+            f"the NameNode cannot reach {kms}: {_why_no_answer(failure)}",
             hint="is the KMS running, and is hadoop.security.key.provider.path in the NameNode's core-site.xml right?",
         )
     if _KMS_DENIED in failure.classes:

@@ -16,7 +16,7 @@ from ringfence_zones.errors import (
 )
 from ringfence_zones.hdfs_failure import JavaFailure, Where, translate, translate_create_zone
 
-WHERE = Where(namenode="nn:8020", user="etl", kms_uri="kms://http@kms:9600/kms")
+WHERE = Where(namenode="nn:8020", user="etl")
 SERVER_TRACE = "\n\tat org.apache.hadoop.hdfs.server.namenode.FSNamesystem.x(FSNamesystem.java:1)\n\tat java.base/y"
 ACCESS_CONTROL = "org.apache.hadoop.security.AccessControlException"
 REFUSED = (
@@ -133,11 +133,10 @@ def test_the_server_side_stack_trace_and_nested_class_names_never_reach_the_sent
             KmsRemoteError,
             "GENERATE_EEK",
         ),
-        (JavaFailure("java.net.ConnectException", REFUSED), NameNodeUnavailableError, "nn:8020"),
         (JavaFailure(ACCESS_CONTROL, "Access denied", remote=True), HdfsPermissionError, "Access denied"),
     ],
 )
 def test_a_kms_failure_inside_the_namenode_names_the_kms(failure: JavaFailure, error_class: type, words: str) -> None:
-    error = translate_create_zone(failure, WHERE)
+    error = translate_create_zone(failure, WHERE, "kms://http@kms:9600/kms")
     assert type(error) is error_class
     assert words in error.message

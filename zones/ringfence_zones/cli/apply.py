@@ -1,0 +1,143 @@
+"""`ringfence apply`: makes the cluster as the policy says; running it again changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ringfence_zones.apply import ApplyResult, Boundary, Moment, OnStep, apply_plan
+from ringfence_zones.cli import exits
+from ringfence_zones.cli.cluster import Cluster, open_cluster
+from ringfence_zones.cli.context import CommandContext, global_options
+from ringfence_zones.client_config import read_client_config
+from ringfence_zones.findings import Finding
+from ringfence_zones.kms_admin import AdminClient, open_admin_client
+from ringfence_zones.observe import observe_cluster
+from ringfence_zones.plan import ActionKind, Plan, make_plan
+from ringfence_zones.policy import load_policy
+
+APPLY_SCHEMA = 1
+# How the summary counts each kind of action: one, many.
+_COUNTED = {
+    ActionKind.CREATE_KEY: ("key created", "keys created"),
+    ActionKind.MAKE_DIRECTORY: ("directory made", "directories made"),
+    ActionKind.CREATE_ZONE: ("zone created", "zones created"),
+    ActionKind.PROVISION_TRASH: ("trash provisioned", "trashes provisioned"),
+    ActionKind.SET_RIGHTS: ("directory's rights set", "directories' rights set"),
+}
+
+
+@click.command()
+@click.option(
+    "-f",
+    "--file",
+    "policy_file",
+    type=click.Path(path_type=Path),
+    default=Path("zones.yaml"),
+    show_default=True,
+    metavar="FILE",
+    help="the policy document",
+)
+@global_options
+@click.pass_context
+def apply(click_context: click.Context, context: CommandContext, policy_file: Path) -> None:
+    """Make the cluster as the policy says: keys, zones, trash, rights.
+
+    Idempotent: run again after a failure, it finishes what is missing. Exits with 1 when anything failed.
+    """
+    policy = load_policy(policy_file)
+    with open_cluster(context) as cluster:
+        plan = make_plan(policy, observe_cluster(cluster.hdfs, cluster.kms, policy))
+        admin = _admin(context, cluster, plan)
+        with _progress(plan, shown=not context.json and sys.stderr.isatty()) as on_step:
+            result = apply_plan(plan, cluster.hdfs, cluster.kms, admin, on_step)
+    if context.json:
+        click.echo(json.dumps(result_json(result, plan), indent=2))
+    else:
+        _print_result(result, plan)
+    click_context.exit(exits.DONE if result.is_complete else exits.FAILED)
+
+
+def result_json(result: ApplyResult, plan: Plan) -> dict[str, Any]:
+    """What `apply --json` prints: ids of actions as the plan has them, errors as sentences."""
+    return {
+        "schema": APPLY_SCHEMA,
+        "revision": result.revision if result.revision is not None else plan.revision,
+        "done": [action.id for action in result.done],
+        "failed": [
+            {
+                "id": failure.action.id,
+                "path": failure.action.path,
+                "key": failure.action.key,
+                "message": failure.error.message,
+                "hint": failure.error.hint,
+                "command": failure.error.command,
+            }
+            for failure in result.failed
+        ],
+        "not_attempted": [action.id for action in result.not_attempted],
+        "problems": [problem.to_json() for problem in plan.problems],
+    }
+
+
+def _admin(context: CommandContext, cluster: Cluster, plan: Plan) -> AdminClient | None:
+    """Opened before anything is changed: without a way to publish, nothing is begun."""
+    if plan.refusals or not any(action.kind is ActionKind.PUBLISH_POLICY for action in plan.actions):
+        return None
+    return open_admin_client(read_client_config(context.hadoop_conf, os.environ), cluster.kms.uri)
+
+
+@contextmanager
+def _progress(plan: Plan, *, shown: bool) -> Iterator[OnStep]:
+    if not shown or not plan.actions:
+        yield lambda _boundary: None
+        return
+    columns = (TextColumn("applying"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("apply", total=len(plan.actions))
+
+        def on_step(boundary: Boundary) -> None:
+            if boundary.moment is Moment.AFTER:
+                progress.advance(task)
+
+        yield on_step
+
+
+def _print_result(result: ApplyResult, plan: Plan) -> None:
+    for problem in plan.problems:
+        _print_problem(problem)
+    if not plan.actions:
+        click.echo("nothing to do: the cluster is as the policy says")
+        return
+    counts = Counter(action.kind for action in result.done)
+    parts = [f"{counts[kind]} {names[counts[kind] != 1]}" for kind, names in _COUNTED.items() if counts[kind]]
+    if result.revision is not None:
+        parts.append(f"policy revision {result.revision} published")
+    click.echo(f"done: {', '.join(parts) or 'nothing'}")
+    for failure in result.failed:
+        click.echo(f"failed: {failure.action.id}: {failure.error.message}", err=True)
+        if failure.error.hint:
+            click.echo(f"  hint: {failure.error.hint}", err=True)
+        if failure.error.command:
+            click.echo(f"  run:  {failure.error.command}", err=True)
+    if result.not_attempted:
+        click.echo(
+            f"not attempted, because a step they need failed: {len(result.not_attempted)} steps; run the same command"
+            " again once the cause is gone",
+            err=True,
+        )
+
+
+def _print_problem(problem: Finding) -> None:
+    click.echo(f"{problem.severity.value}: {problem.path}: {problem.message} [{problem.rule.value}]", err=True)
+    click.echo(f"  hint: {problem.hint}", err=True)
