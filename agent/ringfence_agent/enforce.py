@@ -14,17 +14,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ringfence_zones.check import find_violations
-
 from ringfence_agent.pins import (
     PROPERTY,
-    RENAME_COVERED_SINCE,
     PinFile,
     PinPlan,
-    canonical_entry,
     is_pinnable,
     merge_pins,
 )
+from ringfence_zones.check import find_violations
 from ringfence_zones.findings import Finding, Rule, Severity
 from ringfence_zones.model import ClusterState
 from ringfence_zones.policy import Policy
@@ -81,8 +78,10 @@ def decide(observation: Observation) -> Decision:
 
 
 def existing_roots(policy: Policy, state: ClusterState) -> frozenset[str]:
-    """Roots of the policy that are encryption zones on the cluster. Another directory of that name is not pinned."""
-    return frozenset(zone.path for zone in policy.zones if state.zone_at(zone.path) is not None)
+    """Roots of the policy that are encryption zones on the cluster. Another directory of that name is not pinned,
+    and `/` needs no pin: nobody can rename it."""
+    there = {zone.path for zone in state.zones} - {"/"}
+    return frozenset(zone.path for zone in policy.zones if zone.path in there)
 
 
 def _plan_pins(observation: Observation) -> PinPlan | None:
@@ -118,37 +117,18 @@ def _policy_findings(observation: Observation) -> Iterator[Finding]:
 
 
 def _root_findings(observation: Observation) -> Iterator[Finding]:
-    policy, state = observation.policy, observation.state
+    policy = observation.policy
     if policy is None or policy.agent.pin == "off":
         return
-    protected = {canonical_entry(entry) for entry in state.protected_directories or ()}
-    for root in sorted(existing_roots(policy, state)):
-        directory = state.directories.get(root)
+    for root in sorted(existing_roots(policy, observation.state)):
         if not is_pinnable(root):
             yield Finding(
                 severity=Severity.WARN,
                 rule=Rule.PIN_FAILED,
                 path=root,
-                message=f"{PROPERTY} cannot name this root: it reads a comma, a line break or ${{ as its own",
-                hint="give the zone a plainer path, or watch over it in another way",
+                message=f"{PROPERTY} cannot name this root: it reads commas, line breaks and ${{ as its own",
+                hint="give the zone a plainer path, or watch over its root in another way",
             )
-        elif root in protected and directory is not None and directory.is_empty:
-            yield Finding(
-                severity=Severity.INFO,
-                rule=Rule.ROOT_EMPTY,
-                path=root,
-                message="the root is pinned, but HDFS protects a directory only while something is in it",
-                hint="provision the zone's trash, which makes it non-empty",
-                command=f"hdfs crypto -provisionTrash -path {_quoted(root)}",
-            )
-    if protected and state.hadoop_version < RENAME_COVERED_SINCE:
-        yield Finding(
-            severity=Severity.WARN,
-            rule=Rule.PIN_UNSUPPORTED,
-            path="/",
-            message="this Hadoop's protected directories refuse deletes but not every rename, trash included",
-            hint=f"rename is covered from Hadoop {'.'.join(map(str, RENAME_COVERED_SINCE))} on",
-        )
 
 
 def _to_set(observation: Observation, plan: PinPlan) -> Finding:
@@ -183,10 +163,6 @@ def _how_to_set(observation: Observation, plan: PinPlan) -> str:
 
 def _reload_command(observation: Observation) -> str | None:
     return " && ".join(f"hdfs dfsadmin -reconfig namenode {each} start" for each in observation.namenodes) or None
-
-
-def _quoted(path: str) -> str:
-    return "'" + path.replace("'", "'\\''") + "'" if not path.replace("/", "").isalnum() else path
 
 
 def _sorted(findings: list[Finding]) -> tuple[Finding, ...]:

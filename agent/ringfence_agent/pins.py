@@ -30,8 +30,6 @@ from ringfence_zones.errors import ConfigError
 from ringfence_zones.hadoop_xml import SiteProperty, read_document, read_property, replace_document, set_property
 
 PROPERTY = "fs.protected.directories"
-# Rename by every RPC is covered from here (HDFS-14802 and HDFS-15540).
-RENAME_COVERED_SINCE = (3, 3, 1)
 
 _SEPARATOR = re.compile(r"\s*[,\n]\s*")
 _MAX_STATE_BYTES = 4 * 1024 * 1024
