@@ -207,26 +207,28 @@ class Sandbox:
             raise SandboxError(f"the NameNode's disk was not formatted: {_last_words(log)}", hint=f"see {log}")
 
     def _wait_ready(self, state: State, started: Mapping[str, Process], say: Callable[[str], None]) -> None:
-        said = None
+        probes: list[Callable[[], str | None]] = [
+            lambda: readiness.kms_waits_for(state.ports),
+            lambda: readiness.hdfs_waits_for(state.ports),
+        ]
+        if "agent" in started:
+            probes.append(lambda: readiness.agent_waits_for(self.layout.agent_socket))
         deadline = time.monotonic() + _READY_TIMEOUT_S
-        while True:
-            waiting = readiness.kms_waits_for(state.ports) or readiness.hdfs_waits_for(state.ports)
-            if waiting is None and "agent" in started:
-                waiting = readiness.agent_waits_for(self.layout.agent_socket)
-            if waiting is None:
-                return
-            for name in started:
-                if self._pid(state, name) is None:
-                    raise self._died(name)
-            if time.monotonic() > deadline:
-                raise SandboxError(
-                    f"after {_READY_TIMEOUT_S:.0f} s the sandbox still waits for {waiting}",
-                    hint=f"the logs are in {self.layout.logs}",
-                )
-            if waiting != said:
-                say(f"waiting for {waiting}")
-                said = waiting
-            time.sleep(_POLL_S)
+        for probe in probes:
+            said = None
+            while (waiting := probe()) is not None:
+                for name in started:
+                    if self._pid(state, name) is None:
+                        raise self._died(name)
+                if time.monotonic() > deadline:
+                    raise SandboxError(
+                        f"after {_READY_TIMEOUT_S:.0f} s the sandbox still waits for {waiting}",
+                        hint=f"the logs are in {self.layout.logs}",
+                    )
+                if waiting != said:
+                    say(f"waiting for {waiting}")
+                    said = waiting
+                time.sleep(_POLL_S)
 
     def _died(self, name: str) -> SandboxError:
         log = self.layout.log(name)

@@ -34,10 +34,9 @@ def hdfs_waits_for(ports: Ports) -> str | None:
     path = f"/.ringfence-sandbox-{secrets.token_hex(4)}"
     try:
         status, location, body = _request("PUT", ports.namenode_http, _webhdfs(path, "CREATE&overwrite=false"))
-        if b"SafeModeException" in body:
-            return "the NameNode to leave safe mode"
         if status != 307 or location is None:
-            return f"the NameNode to take a file (it answers {status})"
+            why = _remote_message(body) or f"it answers {status}"
+            return f"the NameNode to take a file ({why})"
         target = urlsplit(location)
         status, _, _ = _request("PUT", ports.datanode_http, f"{target.path}?{target.query}", b"ready\n")
         _request("DELETE", ports.namenode_http, _webhdfs(path, "DELETE"))
@@ -76,8 +75,9 @@ def _webhdfs(path: str, operation: str) -> str:
 
 
 def _remote_message(body: bytes) -> str | None:
+    """The first line of a RemoteException."""
     try:
-        return str(json.loads(body)["RemoteException"]["message"])
+        return str(json.loads(body)["RemoteException"]["message"]).partition("\n")[0]
     except (ValueError, KeyError, TypeError):
         return None
 
