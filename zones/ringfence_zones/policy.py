@@ -244,7 +244,7 @@ def _zone(document: PolicyDocument, draft: DraftZone) -> ZonePolicy:
         trash=block.trash or defaults.trash,
         owner=block.owner,
         group=block.group,
-        mode=int(block.mode, 8),
+        mode=block.mode_bits,
         readers=_ordered(block.readers),
         writers=_ordered(block.writers),
         nested=block.nested,

@@ -155,6 +155,12 @@ class Block(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=False)
 
 
+# What a zone gets that does not give its mode. With everybody as reader the owning group reads too: HDFS would stop
+# its members at the group's entry and never look at the entry for others.
+CLOSED_MODE = "0700"
+CLOSED_MODE_FOR_EVERYONE = "0750"
+
+
 class DefaultsBlock(Block):
     """What holds for every zone that does not say otherwise."""
 
@@ -175,10 +181,18 @@ class ZoneBlock(Block):
     trash: Trash | None = Field(None, description="Whether the zone gets a trash directory.")
     owner: Account | None = Field(None, description="Owner of the root; left as it is when absent. Counts as a writer.")
     group: Account | None = Field(None, description="Owning group of the root; left as it is when absent.")
-    mode: Mode = Field("0700", description='Quoted octal: owner, owning group and other. "0700" when absent.')
+    mode: Mode | None = Field(
+        None, description='Quoted octal: owner, owning group, others. When absent "0700", or "0750" with "*" as reader.'
+    )
     readers: tuple[Reader, ...] = Field((), description='Users, "@groups" or "*" for everybody.')
     writers: tuple[Writer, ...] = Field((), description='Users and "@groups"; they may read as well.')
     nested: StrictBool = Field(False, description="Must be true for a zone that lies inside another.")
+
+    @property
+    def mode_bits(self) -> int:
+        """The mode in force."""
+        default = CLOSED_MODE_FOR_EVERYONE if EVERYONE in self.readers else CLOSED_MODE
+        return int(self.mode or default, 8)
 
 
 class FlowBlock(Block):

@@ -174,7 +174,7 @@ def _may_write(zone: ZoneBlock, who: str) -> bool:
 
 def _by_group(zone: ZoneBlock, principals: tuple[str, ...], who: str) -> bool:
     """A document does not know who is in a group: where one has the right, a user is given the benefit."""
-    if principals is zone.readers and zone.group is not None and int(zone.mode, 8) & 0o040:
+    if principals is zone.readers and zone.group is not None and zone.mode_bits & 0o040:
         return not who.startswith("@") or who == f"@{zone.group}"
     return not who.startswith("@") and any(name.startswith("@") for name in principals)
 
