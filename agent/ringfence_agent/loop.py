@@ -16,7 +16,7 @@ import logging
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import replace
 from typing import Protocol
 
@@ -175,11 +175,14 @@ class AgentLoop:
 
 def _sentence(observation: Observation, decision: Decision, done: str | None) -> str:
     mode = observation.policy.agent.mode if observation.policy else "no policy"
-    zones = len(observation.state.zones)
     rules = sorted({finding.rule.value for finding in decision.findings})
-    found = f"{len(decision.findings)} findings ({', '.join(rules)})" if rules else "no findings"
+    found = f"{_count(decision.findings, 'finding')} ({', '.join(rules)})" if rules else "no findings"
     did = f"; did {done}" if done else f"; {decision.withheld}" if decision.withheld else ""
-    return f"{mode}: {zones} zones, {found}{did}"
+    return f"{mode}: {_count(observation.state.zones, 'zone')}, {found}{did}"
+
+
+def _count(things: Sized, noun: str) -> str:
+    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
 
 
 def _finding(error: RingfenceError) -> Finding:

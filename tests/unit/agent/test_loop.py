@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -178,7 +179,7 @@ def test_a_pin_that_fails_is_found_at_once_and_tried_again_with_growing_pauses(w
         if len(world.hdfs.reloads) > before:
             attempts.append(world.clock.now)
         world.clock.now += 5
-    pauses = [later - earlier for earlier, later in zip(attempts, attempts[1:], strict=False)]
+    pauses = [later - earlier for earlier, later in pairwise(attempts)]
     assert pauses == sorted(pauses)
     assert pauses[0] == 10.0
     assert pauses[-1] > 60.0
@@ -229,8 +230,5 @@ def test_each_cycle_is_one_log_line(world: _World, caplog: pytest.LogCaptureFixt
     world.loop.run_cycle()
     lines = [record for record in caplog.records if record.name == "ringfence_agent.cycle"]
     assert [record.fields["cycle"] for record in lines] == [1, 2]  # type: ignore[attr-defined]
-    assert lines[
-        0
-    ].getMessage() == "enforce: 2 zones, 5 findings (kms_unreachable, root_not_pinned); did pin /a, /b" or (
-        lines[0].getMessage().endswith("; did pin /a, /b")
-    )
+    assert lines[0].getMessage().startswith("enforce: 2 zones, ")
+    assert lines[0].getMessage().endswith("; did pin /a, /b")
