@@ -152,7 +152,7 @@ class SqliteDatabase:
         self._engine.dispose()
 
     def _make_engine(self) -> Engine:
-        engine = create_engine("sqlite://", creator=self._connect, poolclass=NullPool)
+        engine = create_engine("sqlite://", creator=self._connect, poolclass=NullPool, hide_parameters=True)
         event.listen(engine, "begin", self._begin)
         return engine
 

@@ -98,6 +98,8 @@ ROW_EDITS: dict[str, Edit] = {
     "key's creation time changed": sql("UPDATE zone_key SET created_ms = 0 WHERE name = 'pii'"),
     "key rolled back to its first version": sql("UPDATE zone_key SET next_version = 1 WHERE name = 'pii'"),
     "key's old version retired": sql("UPDATE zone_key SET first_version = 1 WHERE name = 'pii'"),
+    "key's cipher made invalid UTF-8": sql("UPDATE zone_key SET cipher = CAST(x'FF' AS TEXT) WHERE name = 'pii'"),
+    "key's attributes made invalid JSON": sql("UPDATE zone_key SET attributes = '{' WHERE name = 'pii'"),
     "key's description added": sql("UPDATE zone_key SET description = 'harmless' WHERE name = 'pii'"),
     "key's attributes changed": sql("""UPDATE zone_key SET attributes = '{"ringfence.custody":"transit"}'"""),
     "live key tombstoned": sql("UPDATE zone_key SET deleted_ms = 1 WHERE name = 'pii'"),
@@ -222,6 +224,8 @@ def test_a_whole_file_put_back_from_an_earlier_state_opens_as_documented(place: 
 
 
 ONLINE_EDITS = [
+    "key's cipher made invalid UTF-8",
+    "key's attributes made invalid JSON",
     "sealed material swapped between two keys",
     "versions of a key swapped",
     "version removed",
