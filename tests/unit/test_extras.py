@@ -52,7 +52,9 @@ def kms_only(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def kms_port(kms_only: Path, tmp_path: Path) -> Iterator[int]:
     """The port of a key server started from the environment that has nothing but its extra."""
-    argv = [kms_only / "ringfence", "kms", "serve", "--listen", "localhost:0"]
+    for file_name in ("core-site.xml", "kms-site.xml", "kms-acls.xml"):
+        (tmp_path / file_name).write_text("<configuration/>")
+    argv = [kms_only / "ringfence", "kms", "serve", "--hadoop-conf", tmp_path, "--listen", "localhost:0"]
     server = subprocess.Popen(
         [*argv, "--keystore", f"sqlite:///{tmp_path}/keys.db"],
         env=clean_environment(tmp_path),

@@ -48,7 +48,7 @@ def main() -> int:
             _say(f"failed: {error}")
             return 1
     goals = goals_of(kms, zones)
-    text = render(machine, kms, zones, [] if options.quick else goals)
+    text = render(machine, kms, zones, None if options.quick else goals)
     print(text)
     if options.output:
         options.output.write_text(text + "\n")

@@ -36,7 +36,7 @@ def ringfence_kms(program: Path, scratch: Path) -> Iterator[Server]:
     argv = [str(program), "kms", "serve", f"--hadoop-conf={directory}", f"--listen=localhost:{port}"]
     argv.append(f"--keystore=sqlite:///{directory}/keys.db")
     with _running(RINGFENCE, argv, dict(os.environ), directory, port) as pid:
-        yield Server(RINGFENCE, _url(port), pid, AuditLog(directory))
+        yield Server(RINGFENCE, _url(port), pid, AuditLog(directory / "keys.db.audit.jsonl"))
 
 
 @contextmanager

@@ -28,25 +28,29 @@ def render(
     machine: Sequence[tuple[str, str]],
     kms: KmsFigures | None,
     zones: zone_creation.ZoneFigures | None,
-    goals: Sequence[Goal],
+    goals: Sequence[Goal] | None,
 ) -> str:
-    """The whole report."""
-    return "\n\n".join(
-        (
-            "### Machine",
-            markdown_table(("", ""), machine),
-            "### Key servers",
-            _kms_text(kms),
-            _kms_table(kms),
-            _memory_table(kms),
-            "### Making zones, a key for each",
-            "Seconds of wall clock a zone, from the start of the command to its end, JVM starts included; least / "
-            "median / most. The shell loop is `hadoop key create`, `hdfs dfs -mkdir`, `hdfs crypto -createZone`.",
-            _zone_table(zones),
+    """The whole report. Without goals it is that of a smoke run, and says so."""
+    parts = [
+        "### Machine",
+        markdown_table(("", ""), machine),
+        "### Key servers",
+        _kms_text(kms),
+        _kms_table(kms),
+        _memory_table(kms),
+        "### Making zones, a key for each",
+        "Seconds of wall clock a zone, from the start of the command to its end, JVM starts included; least / median / "
+        "most. The shell loop is `hadoop key create`, `hdfs dfs -mkdir`, `hdfs crypto -createZone`.",
+        _zone_table(zones),
+    ]
+    if goals is None:
+        parts.insert(0, "**A smoke run: too short, the Java KMS not warm. Figures not to be quoted.**")
+    else:
+        parts += [
             "### Goals",
             markdown_table(("goal", "wanted", "measured", "met"), [_goal_row(goal) for goal in goals]),
-        )
-    )
+        ]
+    return "\n\n".join(parts)
 
 
 def goals_of(kms: KmsFigures | None, zones: zone_creation.ZoneFigures | None) -> list[Goal]:
