@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import grp
+import logging
 import os
 import signal
 import threading
@@ -43,6 +44,8 @@ from ringfence_zones.hdfs_child import HdfsChild
 from ringfence_zones.kms_admin import Publication, open_admin_client
 from ringfence_zones.kms_uri import parse_kms_uri
 from ringfence_zones.namenodes import default_filesystem
+
+_log = logging.getLogger(__name__)
 
 _DRAIN_S = 2.5
 _THREAD_S = 3.0
@@ -138,7 +141,8 @@ def _open_policies(config: AgentConfig, hadoop_conf: Path, conf: HadoopConf) -> 
         provider = conf.get("hadoop.security.key.provider.path")
         if not provider:
             raise ConfigError("agent.yaml names no policy file, and core-site.xml no KMS that could have published one")
-        client = open_admin_client(read_client_config(hadoop_conf, os.environ), parse_kms_uri(provider))
+        client_config = read_client_config(hadoop_conf, os.environ)
+        client = open_admin_client(client_config, parse_kms_uri(provider), timeout_s=config.call_timeout)
         return client.find_published()
 
     return PublishedPolicy(find_published)
@@ -201,7 +205,9 @@ def _build_server(config: AgentConfig, board: Board, listener: UnixListener, def
         service_uid=os.geteuid(),
     )
     app = create_app(board, rules, version=version("ringfence"), default_fs=default_fs)
-    return HttpServer(HttpService(AsgiBridge(app), _LIMITS, core_problem), listener.sockets_for(0))
+    # The server closes what it is given when it drains; the listener's own says whether the file is still ours.
+    sockets = [listening.dup() for listening in listener.sockets_for(0)]
+    return HttpServer(HttpService(AsgiBridge(app), _LIMITS, core_problem), sockets)
 
 
 async def _run(
@@ -225,6 +231,7 @@ async def _run(
     thread.start()
     on_ready(listener.path)
     await ended.wait()
+    _log.info("stopping")
     stop.set()
     await asyncio.gather(server.drain(_DRAIN_S), asyncio.to_thread(_end_thread, thread, hdfs))
     if thread.fatal is not None:

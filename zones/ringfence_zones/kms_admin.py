@@ -114,14 +114,15 @@ class AdminClient:
         )
 
 
-def open_admin_client(config: ClientConfig, uri: KmsUri) -> AdminClient:
+def open_admin_client(config: ClientConfig, uri: KmsUri, *, timeout_s: float = _TIMEOUT_S) -> AdminClient:
     """The way to the admin endpoint that this machine is configured for; the socket when both are.
 
+    `timeout_s` bounds each wait for an answer.
     Raises ConfigError when there is none, or when a token would travel in clear or lies open.
     """
     if config.kms_admin_socket is not None:
         path = config.kms_admin_socket
-        return AdminClient(str(path), _Connector(unix_socket=path), {"Host": "localhost"})
+        return AdminClient(str(path), _Connector(timeout_s, unix_socket=path), {"Host": "localhost"})
     if config.kms_token_file is not None:
         if uri.is_plain_http and not _is_loopback(uri.hosts[0]):
             raise ConfigError(
@@ -129,7 +130,7 @@ def open_admin_client(config: ClientConfig, uri: KmsUri) -> AdminClient:
                 hint="serve the KMS with TLS, or publish on its own machine through its admin socket",
             )
         token = _read_token(config.kms_token_file)
-        return AdminClient(uri.origins[0], _Connector(uri=uri), {"Authorization": f"Bearer {token}"})
+        return AdminClient(uri.origins[0], _Connector(timeout_s, uri=uri), {"Authorization": f"Bearer {token}"})
     raise ConfigError(
         "this machine knows no way to the KMS's admin endpoint, which publishing a policy needs",
         hint=f"set kms_admin_socket in client.yaml or {ADMIN_SOCKET_VARIABLE} to the KMS's admin socket"
@@ -138,29 +139,30 @@ def open_admin_client(config: ClientConfig, uri: KmsUri) -> AdminClient:
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=_TIMEOUT_S)
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
         self._socket_path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(_TIMEOUT_S)
+        self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._socket_path))
 
 
 class _Connector:
-    def __init__(self, *, unix_socket: Path | None = None, uri: KmsUri | None = None) -> None:
+    def __init__(self, timeout_s: float, *, unix_socket: Path | None = None, uri: KmsUri | None = None) -> None:
+        self._timeout_s = timeout_s
         self._unix_socket = unix_socket
         self._uri = uri
 
     def __call__(self) -> http.client.HTTPConnection:
         if self._unix_socket is not None:
-            return _UnixConnection(self._unix_socket)
+            return _UnixConnection(self._unix_socket, self._timeout_s)
         assert self._uri is not None
         host, port = self._uri.hosts[0], self._uri.port
         if self._uri.is_plain_http:
-            return http.client.HTTPConnection(host, port, timeout=_TIMEOUT_S)
-        return http.client.HTTPSConnection(host, port, timeout=_TIMEOUT_S, context=ssl.create_default_context())
+            return http.client.HTTPConnection(host, port, timeout=self._timeout_s)
+        return http.client.HTTPSConnection(host, port, timeout=self._timeout_s, context=ssl.create_default_context())
 
 
 def _publication(answer: Any) -> Publication:
