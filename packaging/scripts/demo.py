@@ -1,0 +1,331 @@
+"""The demonstration: two zones on a real HDFS, and what holds of them. Called by packaging/scripts/demo.
+
+Rules: every line that begins with `ok` was checked by this script, against the daemons' own words and the bytes on
+the DataNode's disk; the first thing that does not hold ends it with exit code 1. Hadoop's own commands are the real
+Java ones, one process for each user. Everything lives in one temporary directory, which is deleted at the end, also
+after a failure; with --keep it stays and keeps running.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import os
+import re
+import secrets
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import requests
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+RINGFENCE = Path(sys.executable).with_name("ringfence")
+COMMAND_TIMEOUT_S = 300
+PIN_TIMEOUT_S = 60
+PII, MASKED = "/data/pii", "/data/masked"
+POLICY = f"""\
+version: 1
+cluster: demo
+zones:
+  - path: {PII}
+    owner: etl
+    group: pii
+    mode: "0750"
+    readers: [analyst]
+    writers: [etl]
+  - path: {MASKED}
+    owner: masker
+    readers: ["*"]
+    writers: [masker, etl]
+must_encrypt: [/data]
+kms: {{namenode_users: [hdfs], admins: [hdfs]}}
+agent: {{mode: enforce, pin: apply}}
+"""
+
+
+class NotSoError(Exception):
+    """Something that should hold does not."""
+
+
+def check(claim: str, holds: object) -> None:
+    """Prints `ok` and the claim, or ends the demonstration."""
+    if not holds:
+        raise NotSoError(claim)
+    print(f"ok  {claim}", flush=True)
+
+
+def chapter(title: str) -> None:
+    print(f"\n== {title}", flush=True)
+
+
+class Shell:
+    """Runs commands with the sandbox's environment and shows them as a transcript."""
+
+    def __init__(self, environment: Mapping[str, str], directory: Path) -> None:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("HADOOP_", "RINGFENCE_"))}
+        # Each Hadoop command is a JVM of its own that lives for a second: compile little, collect simply.
+        quick = {"HADOOP_CLIENT_OPTS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
+        path = os.pathsep.join((f"{environment['HADOOP_HOME']}/bin", str(RINGFENCE.parent), kept.get("PATH", "")))
+        self._environment = {**kept, **quick, **environment, "PATH": path}
+        self._directory = directory
+
+    def run(self, *command: str, user: str = "hdfs", exit_code: int = 0, show: bool = True) -> bytes:
+        """Standard output; both outputs are shown. Any other exit code than the expected one ends it all."""
+        return self.run_both(*command, user=user, exit_code=exit_code, show=show)[0]
+
+    def run_both(self, *command: str, user: str = "hdfs", exit_code: int = 0, show: bool = True) -> tuple[bytes, str]:
+        """Standard output as bytes, standard error as text."""
+        who = "" if user == "hdfs" else f"HADOOP_USER_NAME={user} "
+        print(f"$ {who}{shlex.join(command)}", flush=True)
+        finished = subprocess.run(
+            command,
+            env={**self._environment, "HADOOP_USER_NAME": user},
+            cwd=self._directory,
+            capture_output=True,
+            timeout=COMMAND_TIMEOUT_S,
+            check=False,
+        )
+        error = finished.stderr.decode(errors="replace")
+        if show or finished.returncode != exit_code:
+            for line in (finished.stdout.decode(errors="replace") + error).splitlines():
+                print(f"  {line}", flush=True)
+        if finished.returncode != exit_code:
+            raise NotSoError(f"{shlex.join(command)} ends with {exit_code}, not {finished.returncode}")
+        return finished.stdout, error
+
+    def run_json(self, *command: str, user: str = "hdfs", exit_code: int = 0) -> Any:
+        """The JSON object on standard output."""
+        return json.loads(self.run(*command, user=user, exit_code=exit_code, show=False))
+
+
+class Demo:
+    """The steps, in order. Each needs what the ones before it made."""
+
+    def __init__(self, described: Mapping[str, Any], directory: Path) -> None:
+        self.ports: Mapping[str, int] = described["ports"]
+        self.sandbox = Path(described["directory"])
+        self.directory = directory
+        self.shell = Shell(described["environment"], directory)
+        self.policy = str(directory / "zones.yaml")
+        Path(self.policy).write_text(POLICY)
+        # Two files of one zone, one of the other; long enough to be no accident when they match.
+        self.plain = {
+            f"{PII}/customers.csv": secrets.token_hex(5000).encode(),
+            f"{PII}/orders.csv": secrets.token_hex(5000).encode(),
+            f"{MASKED}/report.csv": secrets.token_hex(5000).encode(),
+        }
+
+    def run(self) -> None:
+        self.apply_the_policy()
+        self.write_and_read_back()
+        self.look_at_the_disk()
+        self.compare_edeks()
+        self.try_to_move()
+        self.try_to_rename_a_root()
+        self.apply_again()
+
+    def apply_the_policy(self) -> None:
+        chapter("Two zones with two keys")
+        print(POLICY)
+        self.shell.run("ringfence", "plan", "-f", self.policy)
+        self.shell.run("ringfence", "apply", "-f", self.policy)
+        listed = self.shell.run("hdfs", "crypto", "-listZones").decode()
+        self.keys = dict(line.split() for line in listed.splitlines() if line.startswith("/"))
+        check("the NameNode lists both zones and no other", set(self.keys) == {PII, MASKED})
+        check("they have two different keys", self.keys[PII] != self.keys[MASKED])
+
+    def write_and_read_back(self) -> None:
+        chapter("The Java client writes and reads, as etl")
+        for path, content in self.plain.items():
+            local = self.directory / Path(path).name
+            local.write_bytes(content)
+            self.shell.run("hdfs", "dfs", "-put", str(local), path, user="etl")
+            back = self.shell.run("hdfs", "dfs", "-cat", path, user="etl", show=False)
+            check(f"{path} is read back equal ({len(content)} bytes)", back == content)
+        _, refused = self.shell.run_both("hdfs", "dfs", "-cat", f"{PII}/orders.csv", exit_code=1)
+        check("the superuser hdfs sees the file and cannot read it", "hdfs" in refused and "DECRYPT_EEK" in refused)
+
+    def look_at_the_disk(self) -> None:
+        chapter("What lies on the DataNode's disk")
+        for path in (f"{PII}/customers.csv", f"{MASKED}/report.csv"):
+            block = self.block_of(path).read_bytes()
+            raw = self.shell.run("hdfs", "dfs", "-cat", f"/.reserved/raw{path}", show=False)
+            check(f"the block file equals /.reserved/raw{path}", block == raw)
+            check("it is unlike the plain text", block != self.plain[path] and len(block) == len(self.plain[path]))
+            info = self.encryption_of(path)
+            dek = self.ask_for_dek(info)
+            opened = Cipher(algorithms.AES(dek), modes.CTR(bytes.fromhex(info["iv"]))).decryptor().update(block)
+            check(f"AES-CTR with the DEK that the KMS gives to etl ({len(dek) * 8} bit) makes it the plain text",
+                  opened == self.plain[path])  # fmt: skip
+
+    def compare_edeks(self) -> None:
+        chapter("Every file has a data key of its own")
+        first, second = (self.encryption_of(f"{PII}/{name}") for name in ("customers.csv", "orders.csv"))
+        check("both files are under the zone's key", first["keyName"] == second["keyName"] == self.keys[PII])
+        check("their EDEKs differ", first["edek"] != second["edek"])
+
+    def try_to_move(self) -> None:
+        chapter("Moving between zones")
+        source, target = f"{PII}/orders.csv", f"{MASKED}/orders.csv"
+        _, refused = self.shell.run_both("hdfs", "dfs", "-mv", source, target, user="etl", exit_code=1)
+        check("the NameNode refuses the rename", "can't be moved from encryption zone" in refused)
+        out, error = self.shell.run_both("ringfence", "mv", source, target, user="etl", exit_code=1)
+        said = out.decode() + error
+        check("ringfence mv names the rule", "zone_to_zone" in said)
+        answer = self.shell.run_json("ringfence", "--json", "mv", source, target, user="etl", exit_code=1)
+        check("as JSON too: no rename, and the rule", answer["rename"] is False and answer["rule"] == "zone_to_zone")
+        check(f"it names the way out: {answer['command']}", answer["command"] and answer["command"] in said)
+        check("the file is where it was", self.files_in(PII) == {"customers.csv", "orders.csv"})
+        self.shell.run("ringfence", "mv", source, f"{PII}/orders-2.csv", user="etl")
+        check("inside its zone it is renamed", self.files_in(PII) == {"customers.csv", "orders-2.csv"})
+
+    def try_to_rename_a_root(self) -> None:
+        chapter("The agent holds the zone roots")
+        pinned = wait_until(lambda: {PII, MASKED} <= self.protected_directories())
+        check(f"the running NameNode protects {PII} and {MASKED}, as the agent told it to", pinned)
+        _, refused = self.shell.run_both("hdfs", "dfs", "-mv", PII, "/data/renamed", exit_code=1)
+        check("renaming a zone's root is refused, for the superuser too", "Cannot delete/rename" in refused)
+
+    def apply_again(self) -> None:
+        chapter("A second apply changes nothing")
+        before = self.transaction()
+        planned = self.shell.run_json("ringfence", "--json", "plan", "-f", self.policy)
+        check("the plan is empty", planned["actions"] == [] and planned["problems"] == [])
+        done = self.shell.run_json("ringfence", "--json", "apply", "-f", self.policy)
+        check("apply had nothing to do", done["done"] == done["failed"] == done["not_attempted"] == [])
+        check(f"the NameNode's last transaction is {before}, before and after", self.transaction() == before)
+
+    def files_in(self, directory: str) -> set[str]:
+        """Names in a directory, without the zone's trash."""
+        listed = self.shell.run("hdfs", "dfs", "-ls", "-C", directory, user="etl", show=False).decode().split()
+        return {Path(path).name for path in listed} - {".Trash"}
+
+    def block_of(self, path: str) -> Path:
+        """The file on the DataNode's disk that holds `path`, which is smaller than a block."""
+        report = self.shell.run("hdfs", "fsck", path, "-files", "-blocks", show=False).decode()
+        names = re.findall(r"\bblk_\d+", report)
+        found = [file for name in set(names) for file in (self.sandbox / "data").rglob(name)]
+        if len(found) != 1:
+            raise NotSoError(f"{path} is one block on the DataNode's disk")
+        print(f"  {found[0].relative_to(self.sandbox)}")
+        return found[0]
+
+    def encryption_of(self, path: str) -> dict[str, str]:
+        """`edek` and `iv` in hex, `keyName`, `ezKeyVersionName`, as Hadoop's command prints them."""
+        printed = self.shell.run("hdfs", "crypto", "-getFileEncryptionInfo", "-path", path).decode()
+        return dict(re.findall(r"(\w+): ([^,}\s]+)", printed))
+
+    def ask_for_dek(self, info: Mapping[str, str]) -> bytes:
+        """The DEK, from the KMS, as `etl`."""
+        answer = requests.post(
+            f"http://localhost:{self.ports['kms']}/kms/v1/keyversion/{info['ezKeyVersionName']}/_eek",
+            params={"eek_op": "decrypt", "user.name": "etl"},
+            json={
+                "name": info["keyName"],
+                "iv": base64.urlsafe_b64encode(bytes.fromhex(info["iv"])).decode(),
+                "material": base64.urlsafe_b64encode(bytes.fromhex(info["edek"])).decode(),
+            },
+            timeout=30,
+        )
+        answer.raise_for_status()
+        return base64.urlsafe_b64decode(answer.json()["material"] + "==")
+
+    def protected_directories(self) -> set[str]:
+        """What the running NameNode protects."""
+        answer = requests.get(
+            f"http://localhost:{self.ports['namenode_http']}/conf",
+            params={"name": "fs.protected.directories"},
+            headers={"Accept": "application/json"},
+            timeout=30,
+        )
+        answer.raise_for_status()
+        return set((answer.json()["property"]["value"] or "").split(","))
+
+    def transaction(self) -> int:
+        """Number of the last change that the NameNode wrote down."""
+        answer = requests.get(
+            f"http://localhost:{self.ports['namenode_http']}/jmx",
+            params={"get": "Hadoop:service=NameNode,name=FSNamesystem::LastWrittenTransactionId"},
+            timeout=30,
+        )
+        answer.raise_for_status()
+        return int(answer.json()["beans"][0]["LastWrittenTransactionId"])
+
+
+def wait_until(holds: Callable[[], bool]) -> bool:
+    """Whether it holds before the time is up."""
+    deadline = time.monotonic() + PIN_TIMEOUT_S
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.2)
+    return True
+
+
+def sandbox(*arguments: str, capture: bool = False) -> str:
+    """Runs `ringfence sandbox`; what it tells people goes to the screen."""
+    print(f"$ ringfence sandbox {shlex.join(arguments)}", flush=True)
+    finished = subprocess.run(
+        [RINGFENCE, "sandbox", *arguments], stdout=subprocess.PIPE if capture else None, text=True, check=False
+    )
+    if finished.returncode:
+        raise NotSoError(f"ringfence sandbox {arguments[0]} ends with 0, not {finished.returncode}")
+    return finished.stdout or ""
+
+
+def clean_up(state: str, directory: Path, pids: Sequence[int]) -> None:
+    """Takes the sandbox down and deletes everything, and looks whether that is so."""
+    chapter("Cleaning up")
+    sandbox("down", "--delete", "--dir", state)
+    for leftover in directory.iterdir():
+        leftover.unlink()
+    directory.rmdir()
+    check("no process of the sandbox is left", not any(runs(pid) for pid in pids))
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there and more than a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="packaging/scripts/demo", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--keep", action="store_true", help="leave the sandbox running")
+    keep: bool = parser.parse_args(arguments).keep
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # Clean up then, too.
+    began = time.monotonic()
+    directory = Path(tempfile.mkdtemp(prefix="ringfence-demo-"))
+    state = str(directory / "sandbox")
+    pids: list[int] = []
+    try:
+        try:
+            chapter("A real HDFS, our KMS and the agent")
+            described = json.loads(sandbox("up", "--agent", "--json", "--dir", state, capture=True))
+            pids = list(described["pids"].values())
+            Demo(described, directory).run()
+        finally:
+            if keep:
+                print(f'\nkept: eval "$(ringfence sandbox env --dir {state})"')
+                print(f"then: ringfence sandbox down --delete --dir {state}")
+            else:
+                clean_up(state, directory, pids)
+    except NotSoError as problem:
+        print(f"\nNOT SO: {problem}", file=sys.stderr)
+        return 1
+    print(f"\nEvery line holds ({time.monotonic() - began:.0f} s).")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
