@@ -14,7 +14,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
@@ -43,14 +43,19 @@ class HdfsChild:
         as_user: str | None = None,
         *,
         deadline_s: float = DEFAULT_DEADLINE_S,
+        environ: Mapping[str, str] | None = None,
         command: Sequence[str] = (sys.executable, "-m", _MODULE),
     ) -> None:
-        """Reads the configuration, starts nothing. Raises ConfigError. `command` is the program to supervise."""
+        """Reads the configuration, starts nothing. Raises ConfigError.
+
+        `environ` is the child's environment (this process's own when None), `command` the program to supervise.
+        """
         self.namenodes: tuple[NameNodeAddress, ...] = namenode_addresses(
             read_hadoop_conf(hadoop_conf, "core-site.xml", "hdfs-site.xml")
         )
         self._argv = [*command, str(hadoop_conf), *([as_user] if as_user is not None else [])]
         self._deadline_s = deadline_s
+        self._environ = environ
         self._lock = threading.Lock()
         self._running: _Running | None = None
 
@@ -146,7 +151,7 @@ class HdfsChild:
             if self._running is None or not self._running.is_alive:
                 if self._running is not None:
                     self._running.stop("it ended")
-                self._running = _Running(self._argv)
+                self._running = _Running(self._argv, self._environ)
             running = self._running
         try:
             running.greeting.result(_START_DEADLINE_S)
@@ -165,8 +170,8 @@ class HdfsChild:
 class _Running:
     """One child: its pipes, the calls under way, and the thread that hands out answers."""
 
-    def __init__(self, argv: Sequence[str]) -> None:
-        self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    def __init__(self, argv: Sequence[str], environ: Mapping[str, str] | None) -> None:
+        self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ)
         assert self.process.stdin is not None and self.process.stdout is not None
         self._input: IO[bytes] = self.process.stdin
         self._lock = threading.Lock()

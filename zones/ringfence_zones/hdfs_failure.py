@@ -54,6 +54,8 @@ _DENIED = frozenset(
         "java.security.AccessControlException",
     }
 )
+# KMSClientProvider.createConnection: a plain IOException, its cause not sent along.
+_KMS_NOT_REACHED = "Failed to connect to: "
 _KMS_DENIED = "org.apache.hadoop.security.authorize.AuthorizationException"
 _NOT_FOUND = frozenset({"java.io.FileNotFoundException"})
 _UNAUTHENTICATED = frozenset(
@@ -134,9 +136,10 @@ def translate(failure: JavaFailure, where: Where) -> RingfenceError:
 
 def translate_create_zone(failure: JavaFailure, where: Where, kms: str) -> RingfenceError:
     """As `translate`, for an answer to the call in which the NameNode asks *its* KMS: those failures name the KMS."""
-    if failure.classes & _NO_ANSWER:
+    unreachable = failure.sentence.startswith(_KMS_NOT_REACHED)
+    if unreachable or failure.classes & _NO_ANSWER:
         return KmsUnavailableError(
-            f"the NameNode cannot reach {kms}: {_why_no_answer(failure)}",
+            f"the NameNode cannot reach its KMS {kms}: {'no connection' if unreachable else _why_no_answer(failure)}",
             hint="is the KMS running, and is hadoop.security.key.provider.path in the NameNode's core-site.xml right?",
         )
     if _KMS_DENIED in failure.classes:

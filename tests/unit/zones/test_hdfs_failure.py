@@ -125,6 +125,11 @@ def test_the_server_side_stack_trace_and_nested_class_names_never_reach_the_sent
             "cannot reach",
         ),
         (
+            JavaFailure("java.io.IOException", "Failed to connect to: http://kms:9600/kms/v1/key/k/_metadata", True),
+            KmsUnavailableError,
+            "cannot reach its KMS kms://http@kms:9600/kms",
+        ),
+        (
             JavaFailure(
                 "org.apache.hadoop.security.authorize.AuthorizationException",
                 "User:hdfs not allowed to do 'GENERATE_EEK' on 'k'",
