@@ -38,7 +38,13 @@ from ringfence_agent.keystore.local_files import (
 from ringfence_agent.keystore.sql import open_sql_keystore
 from ringfence_agent.keystore.sqlite_database import SIDE_FILES, SqliteDatabase, create_file, translate_sqlite
 from ringfence_agent.keystore.tables import HeaderRow
-from ringfence_zones.errors import ConfigError, InputError, KeyStoreError, StoreUnavailableError
+from ringfence_zones.errors import (
+    ConfigError,
+    InputError,
+    StoreTamperedError,
+    StoreUnavailableError,
+    WrongRootKeyError,
+)
 
 _SQLITE_FORM = "sqlite:////ABSOLUTE/PATH/keys.db"
 _HADOOP_STORES = frozenset({"jceks", "localjceks", "bcfks", "localbcfks"})
@@ -56,6 +62,8 @@ def open_keystore(uri: str, root_key: Path | None, init: bool) -> KeyStore:  # n
     """
     path = store_path(uri)
     key_path = root_key if root_key is not None else default_root_key(path)
+    if key_path == path:
+        raise InputError(f"{path} is named both as key store and as root key file", hint="give each a file of its own")
     if not (_is_there(path) and _is_there(key_path)) or _leftovers(path, key_path):
         _create(path, key_path)
     protector = FileProtector.from_file(key_path)
@@ -188,7 +196,7 @@ def _is_fresh_store(prepared: Path, key_path: Path) -> bool:
     protector = FileProtector.from_file(key_path)
     try:
         store = open_sql_keystore(SqliteDatabase(prepared), protector)
-    except (ConfigError, KeyStoreError):
+    except (ConfigError, WrongRootKeyError, StoreTamperedError):
         return False
     try:
         return not store.list_metadata() and store.find_policy() is None

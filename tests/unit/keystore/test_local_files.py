@@ -78,8 +78,10 @@ def test_a_file_is_no_directory_for_a_store(tmp_path: Path) -> None:
 
 
 def test_a_directory_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    os.chown(tmp_path, 12345, -1) if os.geteuid() == 0 else monkeypatch.setattr(os, "geteuid", lambda: 12345)
-    with pytest.raises(ConfigError, match="could replace the key store"):
+    mode, uid = 0o40700, os.geteuid() + 1
+    theirs = os.stat_result((mode, 0, 0, 2, uid, 0, 0, 0, 0, 0))
+    with monkeypatch.context() as patch, pytest.raises(ConfigError, match="could replace the key store"):
+        patch.setattr(Path, "stat", lambda *_: theirs)
         check_directory(tmp_path, "key store")
 
 

@@ -186,6 +186,12 @@ def test_processes_that_start_together_share_one_store(place: LocalStore) -> Non
     store.close()
 
 
+def test_store_and_root_key_in_one_file_are_refused(place: LocalStore) -> None:
+    with pytest.raises(InputError, match="both as key store and as root key"):
+        open_keystore(place.uri, place.path, init=True)
+    assert list(place.directory.iterdir()) == []
+
+
 def test_a_missing_directory_is_named_with_the_command_that_makes_it(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="does not exist") as caught:
         LocalStore(tmp_path / "none").open()
