@@ -33,9 +33,7 @@ def database(tmp_path: Path) -> SqliteDatabase:
 def test_every_connection_is_durable_and_distrusts_the_file(database: SqliteDatabase, kind: str) -> None:
     with getattr(database, kind)() as connection:
         found = {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in SETTINGS}
-    assert {
-        name: value or SETTINGS[name] if name == "mmap_size" else value for name, value in found.items()
-    } == SETTINGS
+    assert found == SETTINGS
 
 
 @pytest.mark.parametrize(
