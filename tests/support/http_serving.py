@@ -127,6 +127,15 @@ def serving(
             running.drain(0.0)
     finally:
         listener.close()
+        asyncio.run_coroutine_threadsafe(_cancel_tasks(service), loop).result(DEADLINE_S)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(DEADLINE_S)
         loop.close()
+
+
+async def _cancel_tasks(service: HttpService) -> None:
+    """What asyncio.run does at its end."""
+    tasks = tuple(service.tasks)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
