@@ -25,7 +25,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import FrameType
 
 from ringfence_agent import process_hygiene
@@ -47,6 +47,8 @@ _START_TIMEOUT_S = 120.0
 # What a worker may take beyond its drain to close its store.
 _CLOSE_GRACE_S = 5.0
 _REPORT_BYTES = 65536
+# Descriptors a worker needs besides those of its connections.
+_OTHER_FILES = 64
 
 
 @dataclass(eq=False, slots=True)
@@ -113,7 +115,7 @@ class Supervisor:
 
         Raises what a worker met when it could not start (ConfigError for the InputError family, RingfenceError else).
         """
-        process_hygiene.raise_open_files_limit()
+        self._fit_connections(process_hygiene.raise_open_files_limit())
         # What the master loaded is never looked at again: workers then share those pages instead of copying them.
         gc.collect()
         gc.freeze()
@@ -128,6 +130,13 @@ class Supervisor:
             for listener in self._listeners:
                 listener.close()
             self._give_signals_back()
+
+    def _fit_connections(self, open_files: int) -> None:
+        limits = self._settings.limits
+        room = max(1, open_files - _OTHER_FILES)
+        if limits.connections > room:
+            _log.warning("the limit of open files (%d) allows %d connections per worker", open_files, room)
+            self._settings = replace(self._settings, limits=replace(limits, connections=room))
 
     # -- one turn of the loop
 

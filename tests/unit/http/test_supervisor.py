@@ -286,6 +286,30 @@ def test_unix_socket_is_served_by_the_same_workers_and_removed_at_the_end(tmp_pa
     assert not path.exists()
 
 
+@pytest.mark.parametrize("between_s", [0.0, 0.05, 0.2])
+def test_stop_in_the_middle_of_a_reload_ends_everybody(program: Program, between_s: float) -> None:
+    old = [os.pidfd_open(pid) for pid in program.pids().values()]
+    program.signal(signal.SIGHUP)
+    select.select([], [], [], between_s)
+    program.signal(signal.SIGTERM)
+    assert program.wait() == 0
+    for worker in old:
+        assert select.select([worker], [], [], 0)[0], "a worker outlived the stop"
+        os.close(worker)
+    _wait_until(lambda: not _accepts(program.port), "nobody listens")
+    assert not any("Traceback" in line or "is killed" in line for line in program.log)
+
+
+def test_limit_of_open_files_bounds_the_connections(tmp_path: Path) -> None:
+    limited = ["sh", "-c", 'ulimit -n 128; exec "$@"', "sh", *_command(tmp_path)]
+    process = subprocess.Popen(limited, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    process.terminate()
+    _, log = process.communicate(timeout=DEADLINE_S)
+    assert "the limit of open files (128) allows 64 connections per worker" in log
+
+
 class _Load:
     """Clients that ask without a pause, and note every request that did not get a whole 200."""
 
