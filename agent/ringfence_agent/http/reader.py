@@ -109,20 +109,18 @@ class RequestReader:
             return
         # One left over from an earlier call would be remembered for bytes that are not its head.
         self._latest = None
+        rest = b""
         try:
             parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             # The offer is declined by ignoring it (RFC 9110 7.8); what follows is HTTP/1.1 as before.
             rest = data[upgrade.args[0] :]
-            if rest:
-                self.feed(rest)
-                return
         except httptools.HttpParserError as error:
-            if isinstance(error.__context__, RefusedRequestError):
-                raise error.__context__ from None
-            if isinstance(error, httptools.HttpParserCallbackError) and error.__context__ is not None:
-                raise error.__context__ from None
-            raise RefusedRequestError(400, "this is not a well-formed HTTP/1.1 request") from None
+            raise _cause(error) from None
+        if rest:
+            # Not inside the handler above: the exception it handles would take the place of a callback's own.
+            self.feed(rest)
+            return
         if self.phase != IDLE:
             self._check_unfinished(len(data))
         elif between_messages:
@@ -280,6 +278,13 @@ class RequestReader:
 
     def _too_large(self) -> RefusedRequestError:
         return RefusedRequestError(413, f"the request's body exceeds {self._service.limits.body_bytes} bytes")
+
+
+def _cause(error: httptools.HttpParserError) -> BaseException:
+    """What a callback raised, which the parser hands on as its own error's context; else a refusal of the bytes."""
+    if isinstance(error, httptools.HttpParserCallbackError) and error.__context__ is not None:
+        return error.__context__
+    return RefusedRequestError(400, "this is not a well-formed HTTP/1.1 request")
 
 
 def _origin_path(path: bytes) -> bytes:

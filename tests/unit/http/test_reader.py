@@ -156,3 +156,10 @@ def test_nothing_is_read_behind_a_request_that_closes_not_even_a_remembered_head
     request = b"GET /again HTTP/1.1\r\nHost: h\r\n\r\n"
     last = b"GET /last HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
     assert [answer[1] for answer in read([request, last, request])] == [b"/again", b"/last"]  # type: ignore[index]
+
+
+def test_refusal_behind_a_declined_upgrade_is_still_that_refusal() -> None:
+    """Regression: the upgrade's own exception took the refusal's place, and a 500 was sent."""
+    upgrade = b"Host: h\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n"
+    first = b"GET /1 HTTP/1.1\r\n" + upgrade + b"\r\n"
+    assert read([first + b"POST /2 HTTP/1.1\r\n" + upgrade + b"Content-Length: 4\r\n\r\nabcd"])[1:] == [501]
