@@ -49,6 +49,12 @@ def kms_only(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return install(tmp_path_factory.mktemp("kms"), f"{source}[kms]")
 
 
+@pytest.fixture(scope="module")
+def agent_only(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with the extra `agent` alone."""
+    return install(tmp_path_factory.mktemp("agent"), f"{source}[agent]")
+
+
 @pytest.fixture
 def kms_port(kms_only: Path, tmp_path: Path) -> Iterator[int]:
     """The port of a key server started from the environment that has nothing but its extra."""
@@ -110,6 +116,20 @@ def test_the_kms_extra_alone_serves_a_key(kms_port: int) -> None:
     connection.request("GET", "/kms/v1/keys/names?user.name=hdfs")
     response = connection.getresponse()
     assert (response.status, json.loads(response.read())) == (200, [])
+
+
+def test_the_agent_extra_alone_brings_all_that_the_agent_imports(agent_only: Path, tmp_path: Path) -> None:
+    argv = [agent_only / "ringfence", "agent", "serve", "--config", tmp_path / "agent.yaml"]
+    (tmp_path / "agent.yaml").write_text("no_such_setting: 1\n")
+    finished = subprocess.run(
+        argv, env=clean_environment(tmp_path), capture_output=True, text=True, timeout=60, check=False
+    )
+    # Far enough to read its settings, and no further.
+    assert (finished.returncode, "no_such_setting" in finished.stderr) == (2, True), finished.stderr
+    module = subprocess.run(
+        [agent_only / "python", "-c", "import ringfence_agent.serve"], capture_output=True, text=True, check=False
+    )
+    assert module.returncode == 0, module.stderr
 
 
 def test_the_base_package_needs_no_compiled_server_part(bare: Path) -> None:

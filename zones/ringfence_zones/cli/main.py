@@ -25,8 +25,16 @@ _COMMANDS = {
     "zone": "ringfence_zones.cli.zone:zone",
 }
 _ENTRY_POINT_GROUP = "ringfence.commands"
-# Extra that a component's command needs, for the sentence when it is missing.
-_EXTRAS = {"kms": "kms", "agent": "agent"}
+# The extra that installs a module, for the sentence when it is missing.
+_EXTRA_OF_MODULE = {
+    "cryptography": "kms",
+    "fastapi": "agent",
+    "hdfs_native": "hdfs",
+    "httptools": "kms",
+    "jpype": "hdfs",
+    "sqlalchemy": "kms",
+    "uvloop": "kms",
+}
 
 
 class _LazyGroup(click.Group):
@@ -36,18 +44,36 @@ class _LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         target = _COMMANDS.get(cmd_name)
-        try:
-            if target is not None:
-                module, _, attribute = target.partition(":")
-                loaded = getattr(importlib.import_module(module), attribute)
-            else:
-                found = entry_points(group=_ENTRY_POINT_GROUP, name=cmd_name)
-                loaded = next(iter(found)).load() if found else None
-        except ModuleNotFoundError as error:
-            if (error.name or "").startswith("ringfence_") or cmd_name not in _EXTRAS:
-                raise
-            raise MissingExtraError(f"ringfence {cmd_name}", _EXTRAS[cmd_name]) from error
+        if target is not None:
+            module, _, attribute = target.partition(":")
+            loaded = getattr(importlib.import_module(module), attribute)
+        else:
+            found = entry_points(group=_ENTRY_POINT_GROUP, name=cmd_name)
+            loaded = next(iter(found)).load() if found else None
         return loaded if isinstance(loaded, click.Command) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """As click's, but a command whose extra is not installed does not take the whole help with it."""
+        rows = []
+        for name in self.list_commands(ctx):
+            try:
+                command = self.get_command(ctx, name)
+            except ModuleNotFoundError as error:
+                rows.append((name, f"not installed: {_missing_extra(name, error).command}"))
+            else:
+                if command is not None:
+                    rows.append((name, command.get_short_help_str(limit=formatter.width)))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+def _missing_extra(command: str | None, error: ModuleNotFoundError) -> MissingExtraError:
+    """What to say for a module that is not there. Raises `error` again when no extra brings it."""
+    extra = _EXTRA_OF_MODULE.get((error.name or "").partition(".")[0])
+    if extra is None:
+        raise error
+    # A server's command is named as its extra, which brings all that the command needs.
+    return MissingExtraError(f"ringfence {command or ''}".strip(), command if command in ("agent", "kms") else extra)
 
 
 @click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -64,6 +90,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     except RingfenceError as error:
         exits.print_error(error)
         sys.exit(exits.exit_code(error))
+    except ModuleNotFoundError as error:
+        missing = _missing_extra(_named_command(sys.argv[1:] if argv is None else argv), error)
+        exits.print_error(missing)
+        sys.exit(exits.exit_code(missing))
     except click.ClickException as error:
         error.show()
         sys.exit(exits.USAGE)
@@ -73,3 +103,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(exits.FAILED)
     # `ctx.exit(n)` inside a command comes back as its return value in non-standalone mode.
     sys.exit(outcome if isinstance(outcome, int) else exits.DONE)
+
+
+def _named_command(argv: Sequence[str]) -> str | None:
+    """The sub-command on this command line, for a message."""
+    names = root.list_commands(click.Context(root)) if isinstance(root, click.Group) else []
+    return next((argument for argument in argv if argument in names), None)
