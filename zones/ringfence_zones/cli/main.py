@@ -107,5 +107,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _named_command(argv: Sequence[str]) -> str | None:
     """The sub-command on this command line, for a message."""
-    names = root.list_commands(click.Context(root)) if isinstance(root, click.Group) else []
+    names = root.list_commands(click.Context(root))
     return next((argument for argument in argv if argument in names), None)
