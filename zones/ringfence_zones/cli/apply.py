@@ -6,8 +6,8 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,17 +55,25 @@ def apply(click_context: click.Context, context: CommandContext, policy_file: Pa
 
     Idempotent: run again after a failure, it finishes what is missing. Exits with 1 when anything failed.
     """
-    policy = load_policy(policy_file)
-    with open_cluster(context) as cluster:
-        plan = make_plan(policy, observe_cluster(cluster.hdfs, cluster.kms, policy))
-        admin = _admin(context, cluster, plan)
-        with _progress(plan, shown=not context.json and sys.stderr.isatty()) as on_step:
-            result = apply_plan(plan, cluster.hdfs, cluster.kms, admin, on_step)
+    shown = not context.json and sys.stderr.isatty()
+    plan, result = run_apply(context, policy_file, lambda plan: _progress(plan, shown=shown))
     if context.json:
         click.echo(json.dumps(result_json(result, plan), indent=2))
     else:
         _print_result(result, plan)
     click_context.exit(exits.DONE if result.is_complete else exits.FAILED)
+
+
+def run_apply(
+    context: CommandContext, policy_file: Path, watch: Callable[[Plan], AbstractContextManager[OnStep]]
+) -> tuple[Plan, ApplyResult]:
+    """The whole command without its output. `watch` sees the plan, and each boundary of its execution."""
+    policy = load_policy(policy_file)
+    with open_cluster(context) as cluster:
+        plan = make_plan(policy, observe_cluster(cluster.hdfs, cluster.kms, policy))
+        admin = _admin(context, cluster, plan)
+        with watch(plan) as on_step:
+            return plan, apply_plan(plan, cluster.hdfs, cluster.kms, admin, on_step)
 
 
 def result_json(result: ApplyResult, plan: Plan) -> dict[str, Any]:
