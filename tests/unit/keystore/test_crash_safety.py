@@ -22,6 +22,7 @@ import pytest
 from local_stores import LocalStore, in_child, kill, material_of, new_key, read_all
 
 from ringfence_agent.keystore.interface import KeyStore
+from ringfence_agent.keystore.sqlite_database import WRITE_WAIT_S
 from ringfence_zones.errors import KeyExistsError, RevisionConflictError
 
 FILE_EVENTS = {"open", "os.rename", "os.link", "os.remove", "os.chmod", "os.truncate", "sqlite3.connect"}
@@ -277,7 +278,7 @@ def test_no_writer_of_four_starves(tmp_path: Path) -> None:
     longest = [float(line) for _, read_end in children for line in read_all(read_end)]
     assert {os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid, _ in children} == {0}
     assert len(longest) == 4
-    assert max(longest) < 5.0
+    assert max(longest) < WRITE_WAIT_S
     store = place.open()
     assert len(store.list_metadata()) == 4 * each
     store.close()
