@@ -21,19 +21,25 @@ _GLOB_SED = r"s/[][\\*?{}]/\\&/g"
 
 
 def copy_and_compare(src: HdfsPath, dst: HdfsPath, *, is_directory: bool | None) -> str | None:
-    """A command for `sh -c` that exits 0 when `dst` now holds exactly the files of `src`.
+    """A command for `sh -c` that exits 0 when `src` was copied and the copy holds exactly its files.
 
-    `dst` is the final path, not a directory to put things into. `is_directory` is None when nobody has looked; the
-    command then fits both. None when Hadoop's shell cannot make a file of that name: it globs the target too, and
-    takes an escaped name that does not exist literally.
+    `is_directory` says what `src` is. None means that nobody has looked at the cluster: the command then fits a file
+    and a directory, and finds out whether `dst` is a directory to put things into. Otherwise `dst` is the final path.
+
+    Returns None when there is no such command: for a copy into itself, and for a name that Hadoop's shell cannot
+    make because it globs the target too and takes an escaped name that does not exist literally.
     """
     target = _target(src, dst)
     if target is None or dst.is_inside(src):
         return None
-    copy = f"hdfs dfs -cp {_quoted(src)} {shlex.quote(str(target))}"
+    copy = f"hdfs dfs -cp {_escaped(src)} {shlex.quote(str(target))}"
     if is_directory is False:
         return f"{copy} && test {_file_digest(src, 'source')} = {_file_digest(dst, 'copy')}"
-    return f"{copy} && {_TREE_DIGEST} && test {_tree_digest(src, 'source')} = {_tree_digest(dst, 'copy')}"
+    source, copied = shlex.quote(str(src)), shlex.quote(str(dst))
+    if is_directory:
+        return f'{copy} && {_TREE_DIGEST} && test "$(digest {source} source)" = "$(digest {copied} copy)"'
+    into = f"copied={copied}; hdfs dfs -test -d {_escaped(dst)} && copied=$copied/{shlex.quote(src.name)}; "
+    return f'{into}{copy} && {_TREE_DIGEST} && test "$(digest {source} source)" = "$(digest "$copied" copy)"'
 
 
 def _target(src: HdfsPath, dst: HdfsPath) -> HdfsPath | None:
@@ -46,27 +52,20 @@ def _target(src: HdfsPath, dst: HdfsPath) -> HdfsPath | None:
 
 
 def _escaped(path: HdfsPath) -> str:
-    return _GLOB.sub(r"\\\g<0>", str(path))
-
-
-def _quoted(path: HdfsPath) -> str:
-    return shlex.quote(_escaped(path))
+    return shlex.quote(_GLOB.sub(r"\\\g<0>", str(path)))
 
 
 def _file_digest(path: HdfsPath, side: str) -> str:
-    return f'"$({{ hdfs dfs -cat {_quoted(path)} || echo unreadable {side}; }} | sha256sum)"'
+    return f'"$({{ hdfs dfs -cat {_escaped(path)} || echo unreadable {side}; }} | sha256sum)"'
 
 
-# $1 the tree, escaped; $2 where, in bytes, the names below it begin; $3 which side it is. Hashes the sizes and the
-# names of the files, then their contents, all in the order in which Hadoop lists them.
+# $1 the tree, $2 which side it is. Hashes the sizes and names of the files, then their contents, all in the order in
+# which Hadoop lists them; names are cut to what follows the tree's own path, counted in bytes.
 _TREE_DIGEST = (
-    "digest() { { list=$(hdfs dfs -ls -R \"$1\") && printf '%s\\n' \"$list\" | awk '/^-/ {print $5}' && "
+    f'digest() {{ {{ escape=\'{_GLOB_SED}\'; list=$(hdfs dfs -ls -R "$(printf \'%s\' "$1" | sed "$escape")") && '
     "files=$(printf '%s\\n' \"$list\" | sed -n 's/^-\\([^ ]* *\\)\\{7\\}//p') && "
-    'printf \'%s\\n\' "$files" | LC_ALL=C cut -b "$2"- && '
-    f"printf '%s\\n' \"$files\" | sed '{_GLOB_SED}' | xargs -r -d '\\n' hdfs dfs -cat || echo unreadable \"$3\"; }} | "
+    "printf '%s\\n' \"$list\" | awk '/^-/ {print $5}' && "
+    'printf \'%s\\n\' "$files" | LC_ALL=C cut -b "$(($(printf \'%s\' "$1" | wc -c) + 1))"- && '
+    'printf \'%s\\n\' "$files" | sed "$escape" | xargs -r -d \'\\n\' hdfs dfs -cat || echo unreadable "$2"; } | '
     "sha256sum; }"
 )
-
-
-def _tree_digest(path: HdfsPath, side: str) -> str:
-    return f'"$(digest {_quoted(path)} {len(str(path).encode()) + 1} {side})"'

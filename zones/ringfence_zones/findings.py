@@ -34,6 +34,11 @@ class Rule(enum.StrEnum):
         member.meaning = meaning
         return member
 
+    @classmethod
+    def find_rule(cls, word: object) -> Rule | None:
+        """The rule that JSON calls `word`; None when this version does not know it."""
+        return next((rule for rule in cls if rule.value == word), None)
+
     # The policy document (lint, plan)
     YAML_SYNTAX = "yaml_syntax", "The document is not well-formed YAML."
     DUPLICATE_FIELD = "duplicate_field", "A field is written twice; which one holds would be a guess."

@@ -90,6 +90,14 @@ def read_hadoop_conf(directory: Path, *file_names: str) -> HadoopConf:
     return HadoopConf(properties)
 
 
+def find_default_fs(directory: Path) -> str | None:
+    """`fs.defaultFS` of the configuration in `directory`; None when there is none to read."""
+    try:
+        return read_hadoop_conf(directory, "core-site.xml").get("fs.defaultFS") or None
+    except ConfigError:
+        return None
+
+
 def _read_file(path: Path) -> Iterator[tuple[str, str, bool]]:
     try:
         with path.open("rb") as stream:

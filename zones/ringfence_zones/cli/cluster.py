@@ -21,6 +21,16 @@ class Cluster:
 
 
 @contextmanager
+def open_hdfs(context: CommandContext) -> Iterator[HdfsGateway]:
+    """HDFS alone, for commands that need no key. Closed at the end. Raises the errors of `open_gateway`."""
+    gateway = open_gateway(context.hadoop_conf, context.as_user)
+    try:
+        yield gateway
+    finally:
+        gateway.close()
+
+
+@contextmanager
 def open_cluster(context: CommandContext) -> Iterator[Cluster]:
     """The cluster of `--hadoop-conf`, as `--as`. Closed at the end.
 

@@ -31,10 +31,11 @@ class CommandContext:
     @property
     def user(self) -> str:
         """The user whom HDFS and the KMS see under simple authentication."""
-        return self.as_user or os.environ.get("HADOOP_USER_NAME") or _login_name()
+        return self.as_user or os.environ.get("HADOOP_USER_NAME") or login_name()
 
 
-def _login_name() -> str:
+def login_name() -> str:
+    """The operating system's name for whoever runs this process."""
     # Hadoop asks the operating system, not LOGNAME: an environment variable is not an identity.
     import pwd  # noqa: PLC0415
 

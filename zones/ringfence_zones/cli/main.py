@@ -1,17 +1,36 @@
-"""The `ringfence` command's root: finds sub-commands, turns errors into exit codes."""
+"""The `ringfence` command's root: finds sub-commands, turns errors into exit codes.
+
+`ringfence --help` imports no sub-command: it stays fast, and it works when an extra is not installed or a component
+is broken. The short help of a command therefore stands here, and a test compares it with the command's own.
+"""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 from collections.abc import Sequence
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
+from typing import NamedTuple
 
 import click
 
 from ringfence_zones.cli import exits
 from ringfence_zones.cli.context import CommandContext, global_options
 from ringfence_zones.errors import MissingExtraError, RingfenceError
+
+_ENTRY_POINT_GROUP = "ringfence.commands"
+
+
+class _Summary(NamedTuple):
+    """What the list of commands says about one: its help, the extra it needs, and a module that extra brings."""
+
+    short_help: str
+    extra: str | None = None
+    module: str | None = None
+
+
+_HDFS = ("hdfs", "jpype")
 
 # Command name -> "module:attribute" inside this package. Components add theirs by the entry point group
 # `ringfence.commands`. Nothing is imported before it is named: `ringfence mv` must not pay for a server.
@@ -24,16 +43,17 @@ _COMMANDS = {
     "status": "ringfence_zones.cli.status:status",
     "zone": "ringfence_zones.cli.zone:zone",
 }
-_ENTRY_POINT_GROUP = "ringfence.commands"
-# The extra that installs a module, for the sentence when it is missing.
-_EXTRA_OF_MODULE = {
-    "cryptography": "kms",
-    "fastapi": "agent",
-    "hdfs_native": "hdfs",
-    "httptools": "kms",
-    "jpype": "hdfs",
-    "sqlalchemy": "kms",
-    "uvloop": "kms",
+SUMMARIES = {
+    "agent": _Summary("The agent that holds data inside its zone.", "agent", "fastapi"),
+    "apply": _Summary("Make the cluster as the policy says: keys, zones, trash, rights.", *_HDFS),
+    "check": _Summary("Compare the cluster with the policy; exit 3 when anything is found.", *_HDFS),
+    "kms": _Summary("The Hadoop-compatible key server.", "kms", "uvloop"),
+    "mv": _Summary("Rename SRC to DST, or into DST when that is a directory.", *_HDFS),
+    "plan": _Summary("Show what `ringfence apply` would change, and what stands in its way.", *_HDFS),
+    "policy": _Summary("Look at a policy document, offline."),
+    "sandbox": _Summary("A real one-node HDFS and a KMS on this machine, for trying and testing."),
+    "status": _Summary("Show zones, keys, KMS and agent on one screen.", *_HDFS),
+    "zone": _Summary("List and look at encryption zones.", *_HDFS),
 }
 
 
@@ -43,37 +63,46 @@ class _LazyGroup(click.Group):
         return sorted(components | _COMMANDS.keys())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        target = _COMMANDS.get(cmd_name)
-        if target is not None:
-            module, _, attribute = target.partition(":")
-            loaded = getattr(importlib.import_module(module), attribute)
-        else:
-            found = entry_points(group=_ENTRY_POINT_GROUP, name=cmd_name)
-            loaded = next(iter(found)).load() if found else None
+        entry = _find_entry_point(cmd_name)
+        if entry is None:
+            return None
+        try:
+            loaded = entry.load()
+        except ModuleNotFoundError as error:
+            raise _missing(cmd_name, error) from error
         return loaded if isinstance(loaded, click.Command) else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """As click's, but a command whose extra is not installed does not take the whole help with it."""
-        rows = []
-        for name in self.list_commands(ctx):
-            try:
-                command = self.get_command(ctx, name)
-            except ModuleNotFoundError as error:
-                rows.append((name, f"not installed: {_missing_extra(name, error).command}"))
-            else:
-                if command is not None:
-                    rows.append((name, command.get_short_help_str(limit=formatter.width)))
+        names = self.list_commands(ctx)
         with formatter.section("Commands"):
-            formatter.write_dl(rows)
+            formatter.write_dl([(name, _describe(name)) for name in names])
 
 
-def _missing_extra(command: str | None, error: ModuleNotFoundError) -> MissingExtraError:
-    """What to say for a module that is not there. Raises `error` again when no extra brings it."""
-    extra = _EXTRA_OF_MODULE.get((error.name or "").partition(".")[0])
-    if extra is None:
-        raise error
-    # A server's command is named as its extra, which brings all that the command needs.
-    return MissingExtraError(f"ringfence {command or ''}".strip(), command if command in ("agent", "kms") else extra)
+def _find_entry_point(name: str) -> EntryPoint | None:
+    if name in _COMMANDS:
+        return EntryPoint(name, _COMMANDS[name], _ENTRY_POINT_GROUP)
+    return next(iter(entry_points(group=_ENTRY_POINT_GROUP, name=name)), None)
+
+
+def _describe(name: str) -> str:
+    summary = SUMMARIES.get(name)
+    if summary is None:
+        return ""
+    if summary.module is not None and importlib.util.find_spec(summary.module) is None:
+        return f"{summary.short_help}  (needs ringfence[{summary.extra}])"
+    return summary.short_help
+
+
+def _missing(name: str, error: ModuleNotFoundError) -> RingfenceError:
+    """The extra to install; a module of our own that is missing is a broken installation."""
+    summary = SUMMARIES.get(name)
+    if (error.name or "").startswith("ringfence_") or summary is None or summary.extra is None:
+        return RingfenceError(
+            f"the command {name} cannot be loaded: {error}",
+            hint="this installation of Ringfence is incomplete; install it again",
+            command="pip install --force-reinstall ringfence",
+        )
+    return MissingExtraError(f"ringfence {name}", summary.extra)
 
 
 @click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -85,27 +114,20 @@ def root(_context: CommandContext) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs one command and exits with the codes of `exits.py`."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        outcome = root.main(args=argv, prog_name="ringfence", standalone_mode=False)
+        outcome = root.main(args=arguments, prog_name="ringfence", standalone_mode=False)
     except RingfenceError as error:
-        exits.print_error(error)
+        exits.print_error(error, as_json="--json" in arguments)
         sys.exit(exits.exit_code(error))
-    except ModuleNotFoundError as error:
-        missing = _missing_extra(_named_command(sys.argv[1:] if argv is None else argv), error)
-        exits.print_error(missing)
-        sys.exit(exits.exit_code(missing))
     except click.ClickException as error:
         error.show()
         sys.exit(exits.USAGE)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except BrokenPipeError:
+        # Python would complain once more when it flushes standard output at exit.
+        sys.stderr.close()
         sys.exit(exits.FAILED)
     # `ctx.exit(n)` inside a command comes back as its return value in non-standalone mode.
     sys.exit(outcome if isinstance(outcome, int) else exits.DONE)
-
-
-def _named_command(argv: Sequence[str]) -> str | None:
-    """The sub-command on this command line, for a message."""
-    names = root.list_commands(click.Context(root))
-    return next((argument for argument in argv if argument in names), None)

@@ -1,0 +1,66 @@
+"""How commands print: findings, tables, JSON. Plain text that survives a pipe, colour only on a terminal.
+
+Names come from clusters and documents: control and direction characters in them are shown as escapes, so that no
+name can rewrite the screen.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ringfence_zones.findings import Finding, Severity
+
+_COLOURS = {Severity.ERROR: "red", Severity.WARN: "yellow", Severity.INFO: "cyan"}
+# Wide enough that a pipe never wraps a path.
+_PIPE_WIDTH = 500
+
+
+def shown(text: str) -> str:
+    """`text` with every control, format and unpaired character as an escape."""
+    return "".join(char if unicodedata.category(char)[0] != "C" else ascii(char)[1:-1] for char in text)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output, letters as they are."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    click.echo(text.encode("utf-8", "backslashreplace").decode())
+
+
+def print_findings(findings: Sequence[Finding], *, nothing: str) -> None:
+    """Each finding with its hint and its command, then how many; `nothing` when there are none."""
+    for finding in findings:
+        severity = click.style(f"{finding.severity.value:<5}", fg=_COLOURS[finding.severity])
+        click.echo(f"{severity} {finding.rule.value}  {shown(finding.path)}: {shown(finding.message)}")
+        click.echo(f"      hint: {shown(finding.hint)}")
+        if finding.command:
+            click.echo(f"      run:  {shown(finding.command)}")
+    click.echo(counted(len(findings), "finding") if findings else nothing)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table without lines; every cell on one row."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, no_wrap=True, overflow="ignore")
+    for row in rows:
+        table.add_row(*(Text(shown(cell)) for cell in row))
+    console().print(table)
+
+
+def console() -> Console:
+    """Standard output as rich sees it, never narrower than its lines when piped."""
+    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False, markup=False)
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 zone`, `2 zones`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
