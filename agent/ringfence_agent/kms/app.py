@@ -78,6 +78,7 @@ class KmsApplication:
     def __call__(self, request: Request) -> Response | Awaitable[Response]:
         if self._kms.store.has_changed():
             self._kms.keys.forget()
+            self._kms.access.forget()
             self._policy_is_current = False
         try:
             return self._answer(request, self._policy_is_current)

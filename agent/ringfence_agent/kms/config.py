@@ -8,11 +8,13 @@ overrule either. Hadoop's properties keep their meaning and defaults, except tha
    `hadoop.kms.ssl.enabled` set to false in kms-site.xml. Loopback needs nothing.
 2. Kerberos and TLS are not built yet; a configuration that asks for them is refused, never served without.
 3. Nobody is anonymous: `simple.anonymous.allowed` set to true is refused.
+4. Proxy users are not built yet: `hadoop.kms.proxyuser.*` is passed over with a warning, and every `doAs` refused.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,8 @@ from ringfence_zones.hadoop_conf import HadoopConf, read_hadoop_conf
 from ringfence_zones.keys import DEFAULT_CIPHER
 from ringfence_zones.secret import Secret
 
+_log = logging.getLogger(__name__)
+
 DEFAULT_FILE = Path("/etc/ringfence/kms.yaml")
 DEFAULT_PORT = 9600
 # Hadoop's own default length; Ringfence's policies always say theirs.
@@ -37,6 +41,7 @@ _VALIDITY_S = 36_000
 _STATIC_MAPPING_DEFAULT = "dr.who=;"
 _MAX_WORKERS = 256
 _AUTHENTICATION = "hadoop.kms.authentication."
+_PROXY_USER = "hadoop.kms.proxyuser."
 _SSL_ENABLED = "hadoop.kms.ssl.enabled"
 
 
@@ -123,6 +128,7 @@ def load_settings(options: Options) -> Settings:
     host, port = parse_listen(options.listen or file.listen)
     _require_leave_for_plain_http(host, file, conf)
     _refuse_unbuilt(conf)
+    _warn_of_proxy_users(conf)
     uri = options.keystore or file.keystore or conf.get("hadoop.kms.key.provider.uri", "")
     if not uri:
         raise ConfigError("no key store is named", hint="give --keystore sqlite:////var/lib/ringfence/keys.db")
@@ -224,6 +230,12 @@ def _refuse_unbuilt(conf: HadoopConf) -> None:
             f"{_AUTHENTICATION}simple.anonymous.allowed is true: keys are not served to nobody",
             hint="set it to false in kms-site.xml",
         )
+
+
+def _warn_of_proxy_users(conf: HadoopConf) -> None:
+    users = sorted({name.split(".")[3] for name in conf if name.startswith(_PROXY_USER)})
+    if users:
+        _log.warning("proxy users are not built in this release: %s may act for nobody", ", ".join(users))
 
 
 def _key_defaults(conf: HadoopConf) -> KeyDefaults:

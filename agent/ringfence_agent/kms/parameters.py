@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 from ringfence_agent.kms.key_cache import CachedKey, KeyCache
 from ringfence_zones.errors import InputError
 from ringfence_zones.keys import split_version_name
+
+# The same few version names come with every open of a file.
+_split = functools.lru_cache(maxsize=8192)(split_version_name)
 
 
 def require(value: str | None, name: str) -> str:
@@ -24,7 +29,7 @@ def require_text(value: str | None, name: str) -> str:
 
 def find_version(keys: KeyCache, version_name: str) -> tuple[CachedKey, int] | None:
     """The key and the number of an existing key version. Raises Unready."""
-    split = split_version_name(version_name)
+    split = _split(version_name)
     key = keys.find(split[0]) if split is not None else None
     if split is None or key is None or split[1] not in key.versions:
         return None

@@ -96,15 +96,12 @@ def test_a_link_is_not_followed(tmp_path: Path, executor: Executor) -> None:
 
 
 def test_lines_are_synced_to_disk(tmp_path: Path, executor: Executor, monkeypatch: pytest.MonkeyPatch) -> None:
-    synced: list[int] = []
-    monkeypatch.setattr(os, "fdatasync", synced.append)
-    log = AuditLog(tmp_path / "audit", 0, executor, 0.01)
-
     async def record_and_wait() -> None:
+        loop, synced = asyncio.get_running_loop(), asyncio.Event()
+        monkeypatch.setattr(os, "fdatasync", lambda _: loop.call_soon_threadsafe(synced.set))
+        log = AuditLog(tmp_path / "audit", 0, executor, 0.01)
         log.record(**LINE)
-        async with asyncio.timeout(10):
-            while not synced:
-                await asyncio.sleep(0.005)
+        await asyncio.wait_for(synced.wait(), 10)
+        log.close()
 
     asyncio.run(record_and_wait())
-    log.close()

@@ -29,7 +29,7 @@ def instance(kind: type[RingfenceError]) -> RingfenceError:
     return error
 
 
-@pytest.mark.parametrize("kind", sorted(set(every_error()), key=lambda kind: kind.__name__))
+@pytest.mark.parametrize("kind", sorted(set(every_error()), key=str))
 def test_every_error_of_the_tree_has_a_status_and_a_java_class(kind: type[RingfenceError]) -> None:
     status, java_class = remote_exception.status_and_class(instance(kind))
     assert status in (400, 401, 403, 409, 500, 503)

@@ -1,0 +1,175 @@
+"""The application's own duties, on a store in memory: what it loads when, and what happens while things change."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from memory_keystore import MemoryKeyStore
+
+from ringfence_agent.http.generation import GenerationTable
+from ringfence_agent.http.request import Peer, Request
+from ringfence_agent.http.response import Response
+from ringfence_agent.keystore.interface import NewKey, PolicyRevision, StoredKey
+from ringfence_agent.kms.access import AccessRules
+from ringfence_agent.kms.acls import read_acls
+from ringfence_agent.kms.admin_access import AdminAccess
+from ringfence_agent.kms.app import KmsApplication
+from ringfence_agent.kms.audit import AuditLog
+from ringfence_agent.kms.auth_simple import SimpleAuthenticator
+from ringfence_agent.kms.call import KeyDefaults, Kms
+from ringfence_agent.kms.cookie import CookieSigner, RollingSecrets
+from ringfence_agent.kms.groups import Groups
+from ringfence_agent.kms.key_cache import KeyCache
+from ringfence_agent.kms.store_access import StoreAccess
+from ringfence_zones.errors import StoreTamperedError, StoreUnavailableError
+from ringfence_zones.hadoop_conf import HadoopConf
+from ringfence_zones.secret import Secret
+
+OPEN = {f"default.key.acl.{operation}": "*" for operation in ("MANAGEMENT", "READ", "GENERATE_EEK", "DECRYPT_EEK")}
+
+
+class BusyStore(MemoryKeyStore):
+    """Another worker commits something during every read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.on_read: Callable[[], None] = lambda: None
+
+    def find_key(self, name: str) -> StoredKey | None:
+        self.on_read()
+        return super().find_key(name)
+
+    def find_policy(self) -> PolicyRevision | None:
+        self.on_read()
+        return super().find_policy()
+
+
+class Bench:
+    def __init__(self, directory: Path, executor: ThreadPoolExecutor, acls: dict[str, str]) -> None:
+        table = GenerationTable(2)
+        self.other = table.view(1)
+        self.store = BusyStore()
+        self.access = StoreAccess(self.store, table.view(0))
+        groups = Groups({}, executor, lambda: 0.0, 30.0, look_up=lambda _: frozenset({"staff"}))
+        rules = AccessRules(read_acls(HadoopConf(acls)), groups.of)
+        keys = KeyCache(self.access, lambda: 0.0, 600.0)
+        kms = Kms(self.access, keys, rules, KeyDefaults("AES/CTR/NoPadding", 128), "1")
+        signer = CookieSigner(RollingSecrets(Secret(b"r" * 32), 100), "simple-dt", 100, lambda: 0)
+        self.audit_file = directory / "audit"
+        self.audit = AuditLog(self.audit_file, 0, executor, 60.0)
+        self.app = KmsApplication(kms, SimpleAuthenticator(signer, lambda: 0), AdminAccess(None), self.audit)
+        self.store.create_key(NewKey("k", "AES/CTR/NoPadding", 128, Secret(bytes(16)), None, {}))
+
+    def answer(self, request: Request) -> Response | Awaitable[Response]:
+        return self.app(request)
+
+    async def ask(self, path: bytes, query: bytes = b"", method: bytes = b"GET", body: bytes = b"") -> Response:
+        answer = self.answer(request(path, query, method, body))
+        return answer if isinstance(answer, Response) else await answer
+
+
+def request(path: bytes, query: bytes = b"", method: bytes = b"GET", body: bytes = b"") -> Request:
+    return Request(method, path, b"user.name=alice&" + query, {}, body, Peer("127.0.0.1"), keep_alive=True)
+
+
+GENERATE = (b"/kms/v1/key/k/_eek", b"eek_op=generate")
+
+
+@pytest.fixture
+def executor() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as executor:
+        yield executor
+
+
+@pytest.fixture
+def bench(tmp_path: Path, executor: ThreadPoolExecutor) -> Iterator[Bench]:
+    bench = Bench(tmp_path, executor, OPEN)
+    yield bench
+    bench.audit.close()
+    bench.access.close()
+
+
+def test_the_hot_path_answers_without_the_loop_once_the_key_is_in_memory(bench: Bench) -> None:
+    async def ask() -> None:
+        assert (await bench.ask(*GENERATE)).head.status == 200
+        again = bench.answer(request(*GENERATE))
+        assert isinstance(again, Response) and again.head.status == 200
+        bench.other.bump()
+        assert not isinstance(later := bench.answer(request(*GENERATE)), Response)
+        assert (await later).head.status == 200
+
+    asyncio.run(ask())
+
+
+def test_a_request_is_answered_although_something_is_committed_during_each_of_its_reads(bench: Bench) -> None:
+    bench.store.on_read = bench.other.bump
+
+    async def ask() -> None:
+        # Others come in between and make the worker forget what it has, again and again.
+        answers = await asyncio.gather(*(bench.ask(*GENERATE) for _ in range(20)))
+        assert {answer.head.status for answer in answers} == {200}
+
+    asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(StoreTamperedError("tampered"), 500), (StoreUnavailableError("locked"), 503)]
+)
+def test_a_store_that_cannot_be_read_refuses_and_says_so_in_the_audit_log(
+    bench: Bench, error: Exception, status: int
+) -> None:
+    def fail() -> None:
+        raise error
+
+    bench.store.on_read = fail
+
+    async def ask() -> None:
+        assert (await bench.ask(*GENERATE)).head.status == status
+
+    asyncio.run(ask())
+    (line,) = [json.loads(line) for line in bench.audit_file.read_text().splitlines()]
+    assert (line["user"], line["status"], line["outcome"]) == ("alice", status, "failed")
+
+
+def test_groups_are_looked_up_before_a_decision_and_only_when_a_list_has_groups(
+    tmp_path: Path, executor: ThreadPoolExecutor
+) -> None:
+    bench = Bench(tmp_path, executor, {**OPEN, "hadoop.kms.acl.GENERATE_EEK": " staff"})
+
+    async def ask() -> None:
+        assert (await bench.ask(*GENERATE)).head.status == 200
+
+    asyncio.run(ask())
+    bench.audit.close()
+    bench.access.close()
+
+
+def test_a_policy_that_cannot_be_read_closes_every_key(bench: Bench) -> None:
+    bench.store.publish_policy(0, b'{"not": "a policy"}', "x")
+
+    async def ask() -> None:
+        for path, query in (GENERATE, (b"/kms/v1/keys/names", b"")):
+            answer = await bench.ask(path, query)
+            assert answer.head.status == 500
+            assert b"cannot be read" in answer.body
+
+    asyncio.run(ask())
+
+
+def test_an_audit_log_that_fails_turns_an_answer_into_a_refusal(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**_: object) -> None:
+        raise StoreUnavailableError("the audit log cannot be written: x")
+
+    monkeypatch.setattr(bench.audit, "record", fail)
+
+    async def ask() -> None:
+        answer = await bench.ask(*GENERATE)
+        assert answer.head.status == 503
+        assert b"encryptedKeyVersion" not in answer.body
+
+    asyncio.run(ask())
