@@ -103,7 +103,6 @@ def test_a_policy_that_wants_a_key_of_its_own_adds_only_that(cluster: Cluster, t
         "root_not_pinned",
         "shared_key",
         "zone_key_mismatch",
-        "key_missing",
     }
 
 

@@ -31,12 +31,11 @@ CONTENT = bytes(range(256)) * 1024 + b"the end"
 def cluster(ringfence_cluster: Cluster) -> Cluster:
     """The session's cluster with two zones that `etl` reads and writes, one key of each length."""
     cluster = ringfence_cluster
-    cluster.run("hdfs", "dfs", "-mkdir", "-p", ZONE, OTHER_ZONE)
     for zone, key, length in ((ZONE, KEY, "256"), (OTHER_ZONE, OTHER_KEY, "128")):
+        cluster.make_directory(zone, owner="etl")
         cluster.run("hadoop", "key", "create", key, "-size", length)
         grant_key(cluster, key, decrypt="etl")
         cluster.run("hdfs", "crypto", "-createZone", "-keyName", key, "-path", zone)
-    cluster.run("hdfs", "dfs", "-chown", "etl:etl", ZONE, OTHER_ZONE)
     return cluster
 
 
@@ -88,7 +87,7 @@ def test_a_file_written_in_a_zone_reads_back_and_rests_as_ciphertext(
     path = f"{zone}/native.bin"
     write(client, path, CONTENT)
     assert read(client, path) == CONTENT
-    raw = cluster.run("hdfs", "dfs", "-cat", f"/.reserved/raw{path}").stdout
+    raw = cluster.read_raw(path)
     assert len(raw) == len(CONTENT)
     assert CONTENT[:64] not in raw
 
@@ -141,7 +140,7 @@ def test_parquet_through_pyarrow_is_written_and_read_back_in_a_zone(
     pq.write_table(table, path, filesystem=file_system)
     assert pq.read_table(path, filesystem=file_system).equals(table)
     seen_by_java = cluster.run("hdfs", "dfs", "-cat", path, user="etl").stdout
-    raw = cluster.run("hdfs", "dfs", "-cat", f"/.reserved/raw{path}").stdout
+    raw = cluster.read_raw(path)
     assert (seen_by_java[:4], seen_by_java[-4:]) == (b"PAR1", b"PAR1")
     assert len(raw) == len(seen_by_java)
     assert b"PAR1" not in (raw[:4], raw[-4:])
