@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from memory_keystore import MemoryKeyStore
 
 from ringfence_agent.http.generation import GenerationTable
@@ -173,3 +175,36 @@ def test_an_audit_log_that_fails_turns_an_answer_into_a_refusal(bench: Bench, mo
         assert b"encryptedKeyVersion" not in answer.body
 
     asyncio.run(ask())
+
+
+_SEGMENTS = st.sampled_from(
+    [b"kms", b"ringfence", b"v1", b"key", b"keys", b"keyversion", b"k", b"k%400", b"k@0", b"_eek", b"_versions",
+     b"_metadata", b"_currentversion", b"_reencryptbatch", b"_invalidatecache", b"names", b"metadata", b"policy",
+     b"status", b"", b"%ff", b"%00", b"+"]
+)  # fmt: skip
+_PATHS = st.lists(_SEGMENTS, max_size=6).map(lambda segments: b"/" + b"/".join(segments)) | st.binary(max_size=30).map(
+    lambda tail: b"/kms/v1/" + tail
+)
+_QUERIES = st.sampled_from(
+    [b"eek_op=generate", b"eek_op=decrypt", b"eek_op=reencrypt&num_keys=3", b"num_keys=x", b"doAs=x", b"key=k&key=z"]
+) | st.binary(max_size=20)
+_BODIES = st.sampled_from(
+    [b"", b"{}", b"[]", b"null", b'{"name":"k","iv":"","material":""}', b'{"name":"new","length":128}', b'[{"iv":1}]',
+     b'{"name":"k","iv":"AAAAAAAAAAAAAAAAAAAAAA","material":"AAAA"}', b'{"expected_revision":0,"policy":{}}',
+     b'[{"versionName":"k@0","iv":"AAAAAAAAAAAAAAAAAAAAAA","encryptedKeyVersion":{"versionName":"EEK"}}]']
+) | st.binary(max_size=40)  # fmt: skip
+_METHODS = st.sampled_from([b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"])
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(_METHODS, _PATHS, _QUERIES, _BODIES)
+def test_any_request_gets_an_answer_of_the_dialect(
+    bench: Bench, method: bytes, path: bytes, query: bytes, body: bytes
+) -> None:
+    answer = asyncio.run(bench.ask(path, query, method, body))
+    assert answer.head.status in (200, 201, 400, 401, 403, 404, 405, 409, 500)
+    if answer.head.status >= 400 and answer.head.status != 401:
+        error = json.loads(answer.body)["RemoteException"]
+        assert error["javaClassName"].endswith(error["exception"])
+    elif answer.body:
+        json.loads(answer.body)

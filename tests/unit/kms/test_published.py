@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from ringfence_agent.keystore.interface import PolicyRevision
+from ringfence_agent.kms.acls import EVERYBODY, AccessList, KeyOperation
+from ringfence_agent.kms.published import NOTHING_PUBLISHED, read_published
+from ringfence_zones.errors import StoreTamperedError
+from ringfence_zones.policy import canonical_json, parse_policy
+
+POLICY = """
+version: 1
+cluster: c
+zones:
+  - {path: /a, key: ka, owner: etl, readers: ["@pii", bob], writers: [loader]}
+  - {path: /b, key: kb, readers: ["*"], writers: [etl]}
+kms: {namenode_users: [hdfs], admins: ["@keyadmins"]}
+"""
+
+
+def revision(document: bytes) -> PolicyRevision:
+    return PolicyRevision(4, document, hashlib.sha256(document).hexdigest(), "uid 0", 1)
+
+
+def test_each_key_gets_the_grants_of_its_zone() -> None:
+    document = canonical_json(parse_policy(POLICY, "p"))
+    published = read_published(revision(document))
+    assert (published.revision, published.document) == (4, document)
+    assert set(published.grants) == {"ka", "kb"}
+    grants = published.grants["ka"]
+    assert grants[KeyOperation.DECRYPT_EEK] == AccessList(frozenset({"etl", "bob", "loader"}), frozenset({"pii"}))
+    assert grants[KeyOperation.GENERATE_EEK] == AccessList(frozenset({"hdfs"}))
+    assert grants[KeyOperation.MANAGEMENT] == AccessList(groups=frozenset({"keyadmins"}))
+    assert grants[KeyOperation.READ] == AccessList(frozenset({"hdfs"}), frozenset({"keyadmins"}))
+    assert KeyOperation.ALL not in grants
+    everybody = published.grants["kb"][KeyOperation.DECRYPT_EEK]
+    assert everybody.everybody is EVERYBODY.everybody is True
+
+
+def test_no_revision_grants_nothing_and_names_no_key() -> None:
+    assert read_published(None) is NOTHING_PUBLISHED
+    assert NOTHING_PUBLISHED.revision == 0
+    assert not NOTHING_PUBLISHED.grants
+
+
+@pytest.mark.parametrize("document", [b"", b"{", b"[]", b'{"version": 2}', b"\xff"])
+def test_a_stored_document_that_is_no_policy_is_never_read_as_an_empty_one(document: bytes) -> None:
+    with pytest.raises(StoreTamperedError, match="revision 4"):
+        read_published(revision(document))
