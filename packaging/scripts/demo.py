@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import json
 import os
 import re
@@ -281,22 +282,24 @@ def sandbox(*arguments: str, capture: bool = False) -> str:
     return finished.stdout or ""
 
 
-def clean_up(state: str, directory: Path, pids: Sequence[int]) -> None:
+def clean_up(state: str, directory: Path) -> None:
     """Takes the sandbox down and deletes everything, and looks whether that is so."""
     chapter("Cleaning up")
     sandbox("down", "--delete", "--dir", state)
     for leftover in directory.iterdir():
         leftover.unlink()
     directory.rmdir()
-    check("no process of the sandbox is left", not any(runs(pid) for pid in pids))
+    check("no process of the sandbox is left", processes_of(state) == [])
 
 
-def runs(pid: int) -> bool:
-    """Whether a process is there and more than a zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+def processes_of(state: str) -> list[int]:
+    """Pids of processes with the sandbox's directory in their command line: daemons and what they forked."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # It ended while we looked.
+            if state.encode() in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -307,19 +310,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     directory = Path(tempfile.mkdtemp(prefix="ringfence-demo-"))
     state = str(directory / "sandbox")
-    pids: list[int] = []
     try:
         try:
             chapter("A real HDFS, our KMS and the agent")
             described = json.loads(sandbox("up", "--agent", "--json", "--dir", state, capture=True))
-            pids = list(described["pids"].values())
             Demo(described, directory).run()
         finally:
             if keep:
                 print(f'\nkept: eval "$(ringfence sandbox env --dir {state})"')
                 print(f"then: ringfence sandbox down --delete --dir {state}")
             else:
-                clean_up(state, directory, pids)
+                clean_up(state, directory)
     except NotSoError as problem:
         print(f"\nNOT SO: {problem}", file=sys.stderr)
         return 1
