@@ -183,8 +183,12 @@ class Demo:
         check("ringfence mv names the rule", "zone_to_zone" in said)
         answer = self.shell.run_json("ringfence", "--json", "mv", source, target, user="etl", exit_code=1)
         check("as JSON too: no rename, and the rule", answer["rename"] is False and answer["rule"] == "zone_to_zone")
-        check(f"it names the way out: {answer['command']}", answer["command"] and answer["command"] in said)
         check("the file is where it was", self.files_in(PII) == {"customers.csv", "orders.csv"})
+        check("it names a command that does work", answer["command"] and answer["command"] in said)
+        self.shell.run("bash", "-c", answer["command"], user="etl", show=False)
+        copy = self.shell.run("hdfs", "dfs", "-cat", target, user="etl", show=False)
+        check("that command ends with 0 and leaves an equal copy in the other zone", copy == self.plain[source])
+        check("which is under the other zone's key", self.encryption_of(target)["keyName"] == self.keys[MASKED])
         self.shell.run("ringfence", "mv", source, f"{PII}/orders-2.csv", user="etl")
         check("inside its zone it is renamed", self.files_in(PII) == {"customers.csv", "orders-2.csv"})
 
