@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections import Counter
@@ -19,8 +18,10 @@ from ringfence_zones.apply import ApplyResult, Boundary, Moment, OnStep, apply_p
 from ringfence_zones.cli import exits
 from ringfence_zones.cli.cluster import Cluster, open_cluster
 from ringfence_zones.cli.context import CommandContext, global_options
+from ringfence_zones.cli.policy_file import policy_option
+from ringfence_zones.cli.render import counted, print_findings, print_json, shown
 from ringfence_zones.client_config import read_client_config
-from ringfence_zones.findings import Finding
+from ringfence_zones.errors import PlanRefusedError
 from ringfence_zones.kms_admin import AdminClient, open_admin_client
 from ringfence_zones.observe import observe_cluster
 from ringfence_zones.plan import ActionKind, Plan, make_plan
@@ -38,16 +39,7 @@ _COUNTED = {
 
 
 @click.command()
-@click.option(
-    "-f",
-    "--file",
-    "policy_file",
-    type=click.Path(path_type=Path),
-    default=Path("zones.yaml"),
-    show_default=True,
-    metavar="FILE",
-    help="the policy document",
-)
+@policy_option(required=True)
 @global_options
 @click.pass_context
 def apply(click_context: click.Context, context: CommandContext, policy_file: Path) -> None:
@@ -55,10 +47,16 @@ def apply(click_context: click.Context, context: CommandContext, policy_file: Pa
 
     Idempotent: run again after a failure, it finishes what is missing. Exits with 1 when anything failed.
     """
-    shown = not context.json and sys.stderr.isatty()
-    plan, result = run_apply(context, policy_file, lambda plan: _progress(plan, shown=shown))
+    on_terminal = not context.json and sys.stderr.isatty()
+    try:
+        plan, result = run_apply(context, policy_file, lambda plan: _progress(plan, visible=on_terminal))
+    except PlanRefusedError as error:
+        if not context.json:
+            raise
+        print_json(refusal_json(error))
+        click_context.exit(exits.FAILED)
     if context.json:
-        click.echo(json.dumps(result_json(result, plan), indent=2))
+        print_json(result_json(result, plan))
     else:
         _print_result(result, plan)
     click_context.exit(exits.DONE if result.is_complete else exits.FAILED)
@@ -98,6 +96,18 @@ def result_json(result: ApplyResult, plan: Plan) -> dict[str, Any]:
     }
 
 
+def refusal_json(error: PlanRefusedError) -> dict[str, Any]:
+    """The same shape for a plan that was refused: nothing was done, the problems say why."""
+    return {
+        "schema": APPLY_SCHEMA,
+        "revision": None,
+        "done": [],
+        "failed": [],
+        "not_attempted": [],
+        "problems": [problem.to_json() for problem in error.findings],
+    }
+
+
 def _admin(context: CommandContext, cluster: Cluster, plan: Plan) -> AdminClient | None:
     """Opened before anything is changed: without a way to publish, nothing is begun."""
     if plan.refusals or not any(action.kind is ActionKind.PUBLISH_POLICY for action in plan.actions):
@@ -106,8 +116,8 @@ def _admin(context: CommandContext, cluster: Cluster, plan: Plan) -> AdminClient
 
 
 @contextmanager
-def _progress(plan: Plan, *, shown: bool) -> Iterator[OnStep]:
-    if not shown or not plan.actions:
+def _progress(plan: Plan, *, visible: bool) -> Iterator[OnStep]:
+    if not visible or not plan.actions:
         yield lambda _boundary: None
         return
     columns = (TextColumn("applying"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -122,8 +132,8 @@ def _progress(plan: Plan, *, shown: bool) -> Iterator[OnStep]:
 
 
 def _print_result(result: ApplyResult, plan: Plan) -> None:
-    for problem in plan.problems:
-        _print_problem(problem)
+    if plan.problems:
+        print_findings(plan.problems, nothing="")
     if not plan.actions:
         click.echo("nothing to do: the cluster is as the policy says")
         return
@@ -133,19 +143,13 @@ def _print_result(result: ApplyResult, plan: Plan) -> None:
         parts.append(f"policy revision {result.revision} published")
     click.echo(f"done: {', '.join(parts) or 'nothing'}")
     for failure in result.failed:
-        click.echo(f"failed: {failure.action.id}: {failure.error.message}", err=True)
+        click.echo(f"failed: {shown(failure.action.id)}: {shown(failure.error.message)}", err=True)
         if failure.error.hint:
-            click.echo(f"  hint: {failure.error.hint}", err=True)
+            click.echo(f"  hint: {shown(failure.error.hint)}", err=True)
         if failure.error.command:
-            click.echo(f"  run:  {failure.error.command}", err=True)
+            click.echo(f"  run:  {shown(failure.error.command)}", err=True)
     if result.not_attempted:
-        click.echo(
-            f"not attempted, because a step they need failed: {len(result.not_attempted)} steps; run the same command"
-            " again once the cause is gone",
-            err=True,
-        )
-
-
-def _print_problem(problem: Finding) -> None:
-    click.echo(f"{problem.severity.value}: {problem.path}: {problem.message} [{problem.rule.value}]", err=True)
-    click.echo(f"  hint: {problem.hint}", err=True)
+        steps = counted(len(result.not_attempted), "step")
+        click.echo(f"not attempted, because a step before failed: {steps}", err=True)
+    if not result.is_complete:
+        click.echo("remove the cause and run the same command again: it does what is missing", err=True)
