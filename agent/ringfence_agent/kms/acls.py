@@ -30,6 +30,9 @@ _WHITELIST_KEY_ACL = "whitelist.key.acl."
 class Operation(enum.Enum):
     """`KMSACLs.Type`: what an operation ACL is about."""
 
+    # Members are singletons; Enum's own hash is Python code, and this is looked up on every request.
+    __hash__ = object.__hash__
+
     CREATE = "CREATE"
     DELETE = "DELETE"
     ROLLOVER = "ROLLOVER"
@@ -43,6 +46,9 @@ class Operation(enum.Enum):
 
 class KeyOperation(enum.Enum):
     """`KeyAuthorizationKeyProvider.KeyOpType`: what a key ACL is about."""
+
+    # Members are singletons; Enum's own hash is Python code, and this is looked up on every request.
+    __hash__ = object.__hash__
 
     ALL = "ALL"
     READ = "READ"

@@ -59,6 +59,7 @@ _TOKEN_OPERATIONS = frozenset({"GETDELEGATIONTOKEN", "RENEWDELEGATIONTOKEN", "CA
 _MAX_LOADS = 8
 _COOKIE_HEADS_LIMIT = 1024
 _OPTIONS_OK = ResponseHead(200, headers=[("Allow", "OPTIONS,GET,HEAD,POST,PUT,DELETE")])
+_NO_QUERY = Query()
 _OUTCOMES = {401: "unauthenticated", 403: "denied"}
 
 
@@ -103,7 +104,7 @@ class KmsApplication:
         return self._refuse_load(request, StoreUnavailableError("keys change faster than they can be read: try again"))
 
     def _answer(self, request: Request, policy_is_current: bool) -> Response | Awaitable[Response]:
-        call = Call(request, "", Query())
+        call = Call(request, "", _NO_QUERY)
         caller = None
         try:
             call.query = self._router.query(request.raw_query)
@@ -140,7 +141,8 @@ class KmsApplication:
 
     def _dispatch(self, call: Call, policy_is_current: bool) -> Response | Awaitable[Response]:
         request = call.request
-        if (call.query.operation or "").upper() in _TOKEN_OPERATIONS:
+        operation = call.query.operation
+        if operation is not None and operation.upper() in _TOKEN_OPERATIONS:
             return remote_exception.remote_exception(
                 400, remote_exception.UNSUPPORTED, "this KMS does not serve delegation tokens"
             )

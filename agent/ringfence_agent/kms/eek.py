@@ -62,6 +62,9 @@ class EekCipher:
         counter = int.from_bytes(iv, "big") ^ _MASK_128
         if length <= _BLOCK_BYTES:
             blocks = counter.to_bytes(_BLOCK_BYTES, "big")
+        elif length <= 2 * _BLOCK_BYTES and counter != _MASK_128:
+            # The one case with two blocks that matters, an AES-256 key's; the addition does not wrap.
+            blocks = (counter << 128 | counter + 1).to_bytes(2 * _BLOCK_BYTES, "big")
         else:
             blocks = b"".join(
                 [

@@ -26,6 +26,9 @@ _MAX_PARAMETERS = 500
 class Resource(enum.Enum):
     """What a path names. The value is the last segment of those below a key."""
 
+    # Members are singletons; Enum's own hash is Python code, and this is looked up on every request.
+    __hash__ = object.__hash__
+
     ROOT = ""
     KEYS = "keys"
     KEY_NAMES = "keys/names"
