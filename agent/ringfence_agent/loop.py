@@ -5,7 +5,7 @@ Rules:
 1. A cycle survives whatever goes wrong in it: there is one broad catch, at the top, and the next cycle starts afresh.
    Only `FatalAgentError` passes: going on would be pointless or dangerous, and a supervisor should restart us.
 2. Every cycle ends with one sentence, which is logged and published with what was found.
-3. The cluster pays little: the loop rests at least four times as long as a look took, and a failed action is tried
+3. The cluster pays little: the loop rests at least four times as long as looks take, and a failed action is tried
    again with growing pauses.
 4. What an act changed is looked at again at once.
 """
@@ -74,7 +74,8 @@ class AgentLoop:
         self._pin_failures = 0
         self._next_pin_s = 0.0
         self._acted = False
-        self._took_s = 0.0
+        # How long the last two cycles took: one slow one (Java starting) is an accident, two are the cost.
+        self._took_s = (0.0, 0.0)
 
     def run(self, stop: threading.Event) -> None:
         """Cycles until `stop` is set. Raises FatalAgentError and nothing else."""
@@ -84,7 +85,7 @@ class AgentLoop:
 
     def rest_s(self) -> float:
         """How long to rest now, in seconds."""
-        return 0.0 if self._acted else max(self._interval_s, _REST_FACTOR * self._took_s)
+        return 0.0 if self._acted else max(self._interval_s, _REST_FACTOR * min(self._took_s))
 
     def run_cycle(self) -> str:
         """One cycle; returns its sentence. Raises FatalAgentError and nothing else."""
@@ -103,7 +104,7 @@ class AgentLoop:
             where = traceback.extract_tb(error.__traceback__)[-1]
             sentence = f"a bug ended this cycle: {type(error).__name__} at {where.filename}:{where.lineno}"
             snapshot = self._unseen(sentence, _not_seen(sentence, "report it with the agent's log"))
-        self._took_s = self._clock() - started_s
+        self._took_s = (self._took_s[1], self._clock() - started_s)
         self._board.publish(snapshot)
         self._report(snapshot)
         return snapshot.sentence
@@ -160,14 +161,17 @@ class AgentLoop:
 
     def _report(self, snapshot: Snapshot) -> None:
         worst = snapshot.findings[0].severity if snapshot.findings else None
+        # What somebody else has to set goes into the log as well: `pin: print` is for hosts without a client.
+        to_set = [each.hint for each in snapshot.findings if each.rule in (Rule.PINS_TO_SET, Rule.PIN_FAILED)]
         _log.log(
             logging.WARNING if worst is Severity.ERROR else logging.INFO,
             snapshot.sentence,
             extra={
                 "fields": {
                     "cycle": snapshot.cycle,
-                    "took_ms": round(self._took_s * 1000),
+                    "took_ms": round(self._took_s[1] * 1000),
                     "findings": len(snapshot.findings),
+                    **({"to_set": to_set} if to_set else {}),
                 }
             },
         )

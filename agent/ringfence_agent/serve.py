@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ringfence_agent.act import Pinner
-from ringfence_agent.api.access import AccessRules
+from ringfence_agent.api.access import AccessRules, RememberedAccounts, SystemAccounts
 from ringfence_agent.api.app import create_app
 from ringfence_agent.api.asgi import AsgiBridge
 from ringfence_agent.api.gate import core_problem
@@ -198,13 +198,15 @@ def _build_loop(
 def _build_server(config: AgentConfig, board: Board, listener: UnixListener, default_fs: str) -> HttpServer:
     from importlib.metadata import version  # noqa: PLC0415 - reads the installation, needed once
 
+    accounts = RememberedAccounts(SystemAccounts())
     rules = AccessRules(
         allowed_users=config.allowed_users,
         allowed_groups=config.allowed_groups,
         delegate_users=config.delegate_users,
         service_uid=os.geteuid(),
+        accounts=accounts,
     )
-    app = create_app(board, rules, version=version("ringfence"), default_fs=default_fs)
+    app = create_app(board, rules, version=version("ringfence"), accounts=accounts, default_fs=default_fs)
     # The server closes what it is given when it drains; the listener's own says whether the file is still ours.
     sockets = [listening.dup() for listening in listener.sockets_for(0)]
     return HttpServer(HttpService(AsgiBridge(app), _LIMITS, core_problem), sockets)

@@ -78,7 +78,7 @@ class ZoneMap:
 
 def decide_move(
     policy: Policy | None,
-    zones: Sequence[EncryptionZone],
+    zones: Sequence[EncryptionZone] | ZoneMap,
     *,
     user: str,
     src: HdfsPath,
@@ -89,11 +89,12 @@ def decide_move(
 ) -> MoveDecision:
     """Decides about moving `src` to `dst` for `user`, a member of `groups`.
 
-    `zones` are the cluster's zones, or offline those of the policy. A `dst` that is a zone root, `/`, or known to
-    be an existing directory means `dst/basename(src)`. `src_is_directory` only shapes the suggested command.
+    `zones` are the cluster's zones, or offline those of the policy; who asks often maps them once. A `dst` that is
+    a zone root, `/`, or known to be an existing directory means `dst/basename(src)`. `src_is_directory` only shapes
+    the suggested command.
     Raises PathError when `src` is `/` and no zone is below it, which is nothing one can move.
     """
-    at = ZoneMap(zones)
+    at = zones if isinstance(zones, ZoneMap) else ZoneMap(zones)
     move = _Move(at, src, final_destination(at, src, dst, dst_is_directory=dst_is_directory))
     if src.is_root and not (at.is_root(src) or move.carried):
         raise PathError(str(src), "is the root of the file system and cannot be moved")

@@ -8,7 +8,7 @@ Rules:
    without a name on this machine, and one that a user namespace could not translate, matches no rule.
 3. Only root, the agent's own user and `delegate_users` may ask about another user.
 
-Groups are those of the account database, looked up once per uid and remembered for half a minute.
+Groups are those of the account database; what it says is remembered for half a minute (`RememberedAccounts`).
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ import pwd
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from ringfence_agent.http.request import Peer
 from ringfence_zones.errors import AccessDeniedError, AuthenticationError
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 _REMEMBERED_S = 30.0
 _MAX_REMEMBERED = 4096
@@ -78,6 +81,34 @@ class SystemAccounts:
         return frozenset(name for group_id in group_ids if (name := _find_group_name(group_id)) is not None)
 
 
+class RememberedAccounts:
+    """Another account database, asked at most twice a minute for each name: a directory service may be far away."""
+
+    def __init__(self, accounts: Accounts, clock: Callable[[], float] = time.monotonic) -> None:
+        self._accounts = accounts
+        self._clock = clock
+        self._names: dict[int, tuple[float, str | None]] = {}
+        self._groups: dict[str, tuple[float, frozenset[str]]] = {}
+
+    def find_name(self, uid: int) -> str | None:
+        """See `Accounts`."""
+        return self._remember(self._names, uid, self._accounts.find_name)
+
+    def groups_of(self, user: str) -> frozenset[str]:
+        """See `Accounts`."""
+        return self._remember(self._groups, user, self._accounts.groups_of)
+
+    def _remember(self, known: dict[K, tuple[float, V]], key: K, find: Callable[[K], V]) -> V:
+        found = known.get(key)
+        if found is not None and found[0] > self._clock():
+            return found[1]
+        value = find(key)
+        if len(known) >= _MAX_REMEMBERED:
+            known.clear()
+        known[key] = (self._clock() + _REMEMBERED_S, value)
+        return value
+
+
 def _find_group_name(group_id: int) -> str | None:
     try:
         return grp.getgrgid(group_id).gr_name
@@ -86,7 +117,7 @@ def _find_group_name(group_id: int) -> str | None:
 
 
 class AccessRules:
-    """Admits peers. Not thread-safe: it lives on the event loop."""
+    """Admits peers."""
 
     def __init__(
         self,
@@ -95,31 +126,19 @@ class AccessRules:
         allowed_groups: Iterable[str],
         delegate_users: Iterable[str],
         service_uid: int,
-        accounts: Accounts | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        accounts: Accounts,
     ) -> None:
         self._allowed_users = frozenset(allowed_users)
         self._allowed_groups = frozenset(allowed_groups)
         self._delegate_users = frozenset(delegate_users)
         self._trusted_uids = frozenset({_ROOT_UID, service_uid})
-        self._accounts: Accounts = accounts or SystemAccounts()
-        self._clock = clock
-        self._remembered: dict[int, tuple[float, Caller]] = {}
+        self._accounts = accounts
 
     def admit(self, peer: Peer) -> Caller:
         """The caller. Raises AuthenticationError when the kernel names nobody, AccessDeniedError when no rule does."""
         if not peer.is_unix or peer.uid is None:
             raise AuthenticationError("who is calling is not known: the kernel gives no credentials of this peer")
-        known = self._remembered.get(peer.uid)
-        if known is not None and known[0] > self._clock():
-            return known[1]
-        caller = self._decide(peer.uid)
-        if len(self._remembered) >= _MAX_REMEMBERED:
-            self._remembered.clear()
-        self._remembered[peer.uid] = (self._clock() + _REMEMBERED_S, caller)
-        return caller
-
-    def _decide(self, uid: int) -> Caller:
+        uid = peer.uid
         user = self._accounts.find_name(uid)
         if user is None:
             raise AuthenticationError(f"uid {uid} has no name on this machine")

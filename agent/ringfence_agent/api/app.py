@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from ringfence_agent.api import documents
-from ringfence_agent.api.access import AccessRules, Accounts, Caller, SystemAccounts
+from ringfence_agent.api.access import AccessRules, Accounts, Caller
 from ringfence_agent.api.asgi import AsgiApplication
 from ringfence_agent.api.gate import CALLER, Gate
 from ringfence_agent.api.problems import INTERNAL, Problem, document, problem_response
@@ -36,8 +36,8 @@ def create_app(
     rules: AccessRules,
     *,
     version: str,
+    accounts: Accounts,
     default_fs: str | None = None,
-    accounts: Accounts | None = None,
 ) -> AsgiApplication:
     """The API behind its gate. `default_fs` is the cluster's `fs.defaultFS`, so that URIs of it are understood."""
     app = FastAPI(
@@ -54,7 +54,7 @@ def create_app(
     app.add_exception_handler(HTTPException, _on_http_error)
     # Starlette raises it again afterwards, and the gate logs it.
     app.add_exception_handler(Exception, _on_bug)
-    routes = _Routes(board, version, default_fs, accounts or SystemAccounts())
+    routes = _Routes(board, version, default_fs, accounts)
     app.get("/v1/health", response_model=documents.Health, summary="Live and ready")(routes.health)
     app.get("/v1/zones", response_model=documents.Zones, summary="Every encryption zone")(routes.zones)
     app.get("/v1/zones/of", response_model=documents.ZoneOf, summary="The zone of a path")(routes.zone_of)
@@ -118,7 +118,7 @@ class _Routes:
         state = self._board.fresh_state()
         decision = decide_move(
             self._board.snapshot.policy,
-            state.zones,
+            self._map(state.zones),
             user=user,
             groups=self._accounts.groups_of(user),
             src=HdfsPath.parse(question.src, default_fs=self._default_fs),

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import pytest
 
-from ringfence_agent.api.access import AccessRules, SystemAccounts
+from ringfence_agent.api.access import AccessRules, Accounts, RememberedAccounts, SystemAccounts
 from ringfence_agent.http.request import Peer
 from ringfence_zones.errors import AccessDeniedError, AuthenticationError
 
@@ -29,14 +29,13 @@ class _Clock:
         return self.now
 
 
-def _rules(clock: _Clock | None = None) -> AccessRules:
+def _rules(accounts: Accounts | None = None) -> AccessRules:
     return AccessRules(
         allowed_users=["hadoop"],
         allowed_groups=["data"],
         delegate_users=["hadoop"],
         service_uid=500,
-        accounts=_Accounts(),
-        clock=clock or _Clock(),
+        accounts=accounts or _Accounts(),
     )
 
 
@@ -74,7 +73,7 @@ def test_naming_another_user_needs_the_right_to() -> None:
 
 def test_a_right_taken_away_is_gone_within_half_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = _Clock()
-    rules = _rules(clock)
+    rules = _rules(RememberedAccounts(_Accounts(), clock))
     rules.admit(_peer(1001))
     monkeypatch.setattr(_Accounts, "groups", {})
     clock.now = 29.0
