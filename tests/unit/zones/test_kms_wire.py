@@ -103,3 +103,15 @@ def test_a_remote_exception_keeps_the_first_line_and_the_simple_class() -> None:
 @pytest.mark.parametrize("data", [b"", b"<html>401</html>", b"[]", b'{"a":1}', b"\xff"])
 def test_a_body_that_is_no_remote_exception_is_none(data: bytes) -> None:
     assert kms_wire.decode_remote_exception(data) is None
+
+
+@pytest.mark.parametrize("document", [b"[" * 100_000, b"[" * 3000 + b"]" * 3000, b'{"a":' * 2000 + b"1" + b"}" * 2000])
+def test_a_publication_nested_out_of_bounds_is_malformed(document: bytes) -> None:
+    with pytest.raises(MalformedJsonError):
+        kms_wire.decode_json(kms_wire.decode_publish(b'{"expected_revision":0,"policy":%b}' % document).policy)
+
+
+def test_a_publication_keeps_the_policy_as_it_was_sent() -> None:
+    body = kms_wire.decode_publish(b'{"expected_revision": 3, "policy": {"b": 1, "a": [2]}}')
+    assert body.expected_revision == 3
+    assert kms_wire.decode_json(body.policy) == {"b": 1, "a": [2]}

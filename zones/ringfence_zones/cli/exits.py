@@ -58,7 +58,7 @@ def error_json(error: RingfenceError) -> dict[str, Any]:
         out["hint"] = error.hint
     if error.command:
         out["command"] = error.command
-    if isinstance(error, PolicyError | PlanRefusedError):
+    if isinstance(error, PolicyError | PlanRefusedError) and error.findings:
         out["findings"] = [finding.to_json() for finding in error.findings]
     return out
 

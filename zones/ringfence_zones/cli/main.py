@@ -44,7 +44,7 @@ _COMMANDS = {
     "zone": "ringfence_zones.cli.zone:zone",
 }
 SUMMARIES = {
-    "agent": _Summary("The agent that holds data inside its zone.", "agent", "fastapi"),
+    "agent": _Summary("The resident agent: watches zones, pins their roots, answers step jobs.", "agent", "fastapi"),
     "apply": _Summary("Make the cluster as the policy says: keys, zones, trash, rights.", *_HDFS),
     "check": _Summary("Compare the cluster with the policy; exit 3 when anything is found.", *_HDFS),
     "kms": _Summary("The Hadoop-compatible key server.", "kms", "uvloop"),
