@@ -122,6 +122,7 @@ _CREATE_KEY = msgspec.json.Decoder(CreateKeyBody)
 _ROLL_KEY = msgspec.json.Decoder(RollKeyBody)
 _OPEN_EEK = msgspec.json.Decoder(OpenEekBody)
 _EEK_LIST = msgspec.json.Decoder(list[EncryptedKeyVersionBody])
+_ANY = msgspec.json.Decoder(Any)
 _PUBLISH = msgspec.json.Decoder(PublishBody)
 _KEY_VERSION = msgspec.json.Decoder(KeyVersionBody)
 _METADATA = msgspec.json.Decoder(_MetadataBody)
@@ -184,6 +185,11 @@ def decode_open_eek(data: bytes) -> OpenEekBody:
 def decode_eek_list(data: bytes) -> list[EncryptedKeyVersionBody]:
     """The body of `_reencryptbatch`, or the answer of generate. Raises MalformedJsonError."""
     return _decode(_EEK_LIST, data)
+
+
+def decode_json(data: bytes) -> Any:
+    """Any JSON as plain values. Raises MalformedJsonError."""
+    return _decode(_ANY, data)
 
 
 def decode_publish(data: bytes) -> PublishBody:

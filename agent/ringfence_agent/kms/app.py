@@ -191,10 +191,13 @@ class KmsApplication:
         return self._finish(call, caller, response)
 
     def _refuse_load(self, request: Request, error: RingfenceError) -> Response:
-        # Routing and authentication passed a moment ago, before the load.
-        call = Call(request, "", self._router.query(request.raw_query))
-        caller = self._authenticate(request, call.query)
-        call.user = caller.user
+        # Routing and authentication passed before the load; a session may have ended since.
+        call, caller = Call(request, "", self._router.query(request.raw_query)), None
+        try:
+            caller = self._authenticate(request, call.query)
+            call.user = caller.user
+        except RingfenceError as refusal:
+            error = refusal
         return self._refuse(call, caller, error)
 
     def _finish(self, call: Call, caller: Caller | None, response: Response) -> Response:
@@ -204,7 +207,7 @@ class KmsApplication:
                 op=call.op or "UNKNOWN",
                 key=call.key,
                 user=call.user or None,
-                identity="proven" if caller is not None and caller.is_proven else "claimed",
+                identity="none" if caller is None else "proven" if caller.is_proven else "claimed",
                 address=call.request.peer.address,
                 status=status,
                 outcome="ok" if status < 300 else _OUTCOMES.get(status, "failed"),

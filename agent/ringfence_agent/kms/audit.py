@@ -8,7 +8,7 @@ Rules:
 4. The file is synced to disk at most `sync_s` after a line was written.
 
 A line: `{"time", "slot", "op", "key", "user", "identity", "from", "status", "outcome", "revision", ...}`; `identity`
-is `claimed` under simple authentication, for that is all it is.
+is `claimed` under simple authentication, for that is all it is, `proven` for administrators, `none` for nobody.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ async def _publish(kms: Kms, call: Call, body: PublishBody) -> Response:
 
 
 def _check_and_store(store: KeyStore, body: PublishBody, published_by: str) -> PolicyRevision:
-    policy = policy_from_json(msgspec.json.decode(body.policy))
+    policy = policy_from_json(kms_wire.decode_json(body.policy))
     _refuse_unenforceable(policy)
     return store.publish_policy(body.expected_revision, canonical_json(policy), published_by)
 
