@@ -352,6 +352,21 @@ def test_a_flipped_byte_of_the_file_header_is_refused_or_without_effect(place: L
         assert everything(place) == expected
 
 
+def test_rows_out_of_order_are_found_though_each_is_genuine(place: LocalStore) -> None:
+    """A search would miss a key in such a tree, although a scan finds every row as it was written."""
+    with edited(place.path) as connection:
+        (root,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'zone_key'").fetchone()
+        (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+    content = bytearray(place.path.read_bytes())
+    pointers = (root - 1) * page_bytes + 8  # two bytes for each cell, after the header of a leaf page (fileformat2 1.6)
+    assert content[pointers - 8] == 0x0A
+    first, second = content[pointers : pointers + 2], content[pointers + 2 : pointers + 4]
+    content[pointers : pointers + 4] = second + first
+    place.path.write_bytes(content)
+    with pytest.raises(StoreTamperedError, match="damaged"):
+        place.open()
+
+
 @pytest.mark.parametrize("keep", [0.999, 0.9, 0.5, 0.2])
 def test_a_truncated_store_is_not_opened(place: LocalStore, keep: float) -> None:
     size = place.path.stat().st_size
