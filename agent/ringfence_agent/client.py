@@ -140,7 +140,7 @@ class AgentClient:
             content = response.read(_MAX_ANSWER_BYTES + 1)
         except (OSError, http.client.HTTPException) as error:
             raise AgentUnavailableError(
-                f"the agent at {self.socket_path} does not answer: {error or type(error).__name__}",
+                f"the agent at {self.socket_path} does not answer: {str(error) or type(error).__name__}",
                 hint="see whether it runs, and whether this user may open the socket",
             ) from error
         finally:

@@ -80,15 +80,18 @@ class AgentLoop:
     def run(self, stop: threading.Event) -> None:
         """Cycles until `stop` is set. Raises FatalAgentError and nothing else."""
         while not stop.is_set():
-            self.run_cycle()
+            self.run_cycle(stop)
             stop.wait(self.rest_s())
 
     def rest_s(self) -> float:
         """How long to rest now, in seconds."""
         return 0.0 if self._acted else max(self._interval_s, _REST_FACTOR * min(self._took_s))
 
-    def run_cycle(self) -> str:
-        """One cycle; returns its sentence. Raises FatalAgentError and nothing else."""
+    def run_cycle(self, stop: threading.Event | None = None) -> str:
+        """One cycle; returns its sentence. Raises FatalAgentError and nothing else.
+
+        When `stop` was set meanwhile the calls under way were cut off on purpose: that is nobody's finding.
+        """
         started_s = self._clock()
         self._cycle += 1
         self._acted = False
@@ -105,8 +108,9 @@ class AgentLoop:
             sentence = f"a bug ended this cycle: {type(error).__name__} at {where.filename}:{where.lineno}"
             snapshot = self._unseen(sentence, _not_seen(sentence, "report it with the agent's log"))
         self._took_s = (self._took_s[1], self._clock() - started_s)
-        self._board.publish(snapshot)
-        self._report(snapshot)
+        if stop is None or not stop.is_set():
+            self._board.publish(snapshot)
+            self._report(snapshot)
         return snapshot.sentence
 
     def _observe_decide_act(self, started_s: float) -> Snapshot:
