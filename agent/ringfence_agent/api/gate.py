@@ -7,7 +7,9 @@ behind it. An exception that no route expected is logged by kind and place, neve
 from __future__ import annotations
 
 import logging
+import time
 import traceback
+from collections.abc import Callable
 
 from ringfence_agent.api.access import AccessRules, Caller
 from ringfence_agent.api.asgi import PEER, AsgiApplication, Message, Receive, Scope, Send
@@ -16,22 +18,28 @@ from ringfence_agent.http.response import Response, ResponseHead
 from ringfence_zones.errors import RingfenceError
 
 CALLER = "caller"
+_LOG_AGAIN_S = 60.0
+_MAX_LOGGED = 1024
 _log = logging.getLogger(__name__)
 
 
 class Gate:
     """An ASGI application in front of another; puts the `Caller` into `scope["state"]`."""
 
-    def __init__(self, application: AsgiApplication, rules: AccessRules) -> None:
+    def __init__(
+        self, application: AsgiApplication, rules: AccessRules, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._application = application
         self._rules = rules
+        self._clock = clock
+        self._logged: dict[int | None, float] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         try:
             caller: Caller = self._rules.admit(scope[PEER])
         except RingfenceError as error:
-            _log.warning("refused uid=%s: %s", scope[PEER].uid, error.message)
+            self._log_refusal(scope[PEER].uid, error)
             await problem_response(error)(scope, receive, send)
             return
         scope["state"][CALLER] = caller
@@ -48,6 +56,16 @@ class Gate:
             _report_bug(error)
             if not started:
                 await document(INTERNAL)(scope, receive, send)
+
+    def _log_refusal(self, uid: int | None, error: RingfenceError) -> None:
+        # Once a minute for each uid: a refused user must not be able to fill the disk.
+        now = self._clock()
+        if now - self._logged.get(uid, -_LOG_AGAIN_S) < _LOG_AGAIN_S:
+            return
+        if len(self._logged) >= _MAX_LOGGED:
+            self._logged.clear()
+        self._logged[uid] = now
+        _log.warning("refused uid %s: %s", uid, error.message)
 
 
 def core_problem(status: int, sentence: str) -> Response:

@@ -198,6 +198,13 @@ def test_no_header_and_no_field_changes_who_is_asking(agent: _Agent) -> None:
         assert (status, problem["type"]) == (403, "urn:ringfence:problem:access-denied")
 
 
+def test_a_refused_user_cannot_fill_the_log(agent: _Agent, caplog: pytest.LogCaptureFixture) -> None:
+    agent.accounts.name = "stranger"
+    for _ in range(20):
+        agent.ask("GET", "/v1/zones")
+    assert caplog.text.count("stranger may not use the agent") == 1
+
+
 @pytest.mark.parametrize("target", ["/v1/health", "/v1/findings", "/v1/openapi.json", "/nowhere", "/v1/zones/of"])
 def test_everything_is_behind_the_gate(agent: _Agent, target: str) -> None:
     agent.accounts.name = None
@@ -224,6 +231,8 @@ def test_a_delegate_may_ask_for_another_user(agent: _Agent, client: AgentClient)
         b'{"src": "/a", "dst": "' + b"x" * 2000 + b'/../b"}',
         b'{"src": "\xff", "dst": "/b"}',
         b'{"src": "/\\ud800", "dst": "/b"}',
+        b"[" * 4000,
+        b'{"src": ' * 500,
     ],
 )
 def test_a_bad_question_is_a_400_that_says_why(agent: _Agent, body: bytes) -> None:
