@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 
 import pytest
 from cluster_commands import Cluster, add_property, wait_until
+from sandboxes import run_ringfence
 
 from ringfence_zones.errors import (
     HadoopNotFoundError,
@@ -234,6 +235,10 @@ def test_a_namenode_that_is_down_is_told_within_seconds(cluster: Cluster, tmp_pa
         with pytest.raises(NameNodeUnavailableError, match="connection refused"):
             gateway.list_zones()
         assert time.monotonic() - started < 15
+    applied = apply_to(cluster, conf, tmp_path)
+    assert applied.returncode == 1
+    assert applied.stderr.startswith("ringfence: the NameNode at localhost:")
+    assert "connection refused" in applied.stderr
 
 
 def test_a_namenode_that_accepts_and_never_answers_is_given_up(cluster: Cluster, tmp_path: Path) -> None:
@@ -305,12 +310,22 @@ def answers(gateway: HdfsChild) -> bool:
     return True
 
 
+def apply_to(cluster: Cluster, conf: Path, directory: Path) -> subprocess.CompletedProcess[str]:
+    policy = directory / "zones.yaml"
+    policy.write_text("version: 1\ncluster: c\nzones: [{path: /a}]\nkms: {namenode_users: [hdfs], admins: [hdfs]}\n")
+    return run_ringfence(["apply", "-f", policy, "--hadoop-conf", conf], cluster.environ("hdfs"))
+
+
 def test_a_namenode_without_a_key_provider_says_so(cluster: Cluster, tmp_path: Path) -> None:
     with namenode_of_its_own(cluster, tmp_path, None) as conf, gateway_of(cluster, hadoop_conf=conf) as gateway:
         assert gateway.key_provider_uri() is None
         with pytest.raises(NoKeyProviderError) as caught:
             gateway.create_zone("/a", "gateway-1")
         assert "hadoop.security.key.provider.path" in (caught.value.hint or "")
+        applied = apply_to(cluster, conf, tmp_path)
+        assert applied.returncode == 1
+        assert "no key provider" in applied.stderr
+        assert "hadoop.security.key.provider.path" in applied.stderr
 
 
 def test_a_namenode_with_a_wrong_kms_address_names_that_address(cluster: Cluster, tmp_path: Path) -> None:
@@ -319,3 +334,10 @@ def test_a_namenode_with_a_wrong_kms_address_names_that_address(cluster: Cluster
         with pytest.raises(KmsUnavailableError) as caught:
             gateway.create_zone("/a", "gateway-1")
         assert uri in caught.value.message
+        applied = apply_to(cluster, conf, tmp_path)
+        assert applied.returncode == 1
+        assert uri in applied.stderr
+        assert "nothing was changed" in applied.stderr
+        found = gateway.find_directory("/a")
+        assert found is not None
+        assert (found.is_empty, gateway.list_zones()) == (True, ())
