@@ -48,7 +48,7 @@ def mv(click_context: click.Context, context: CommandContext, policy_file: Path 
     policy = load_optional_policy(policy_file)
     decision = _ask_agent(context, source, target)
     if decision is None or decision.rename:
-        decision = _move(context, policy, source, target, known=decision)
+        decision, target = _move(context, policy, source, target, known=decision)
     if context.json:
         print_json(decision.to_json())
     elif decision.rename:
@@ -86,8 +86,11 @@ def _ask_agent(context: CommandContext, src: HdfsPath, dst: HdfsPath) -> MoveDec
 
 def _move(
     context: CommandContext, policy: Policy | None, src: HdfsPath, dst: HdfsPath, *, known: MoveDecision | None
-) -> MoveDecision:
-    """Decides unless the agent has, and renames what may be renamed. Raises the `HdfsError` family."""
+) -> tuple[MoveDecision, HdfsPath]:
+    """Decides unless the agent has, and renames what may be renamed; with where it went.
+
+    Raises the `HdfsError` family.
+    """
     with open_hdfs(context) as hdfs:
         target = hdfs.find_directory(str(dst))
         into = target is not None and target.is_directory
@@ -104,10 +107,10 @@ def _move(
                 src_is_directory=None if state is None else state.is_directory,
                 dst_is_directory=into,
             )
+        final = final_destination(ZoneMap(zones), src, dst, dst_is_directory=into)
         if decision.rename:
-            final = final_destination(ZoneMap(zones), src, dst, dst_is_directory=into)
             hdfs.rename(str(src), str(final))
-    return decision
+    return decision, final
 
 
 def _zones_for(hdfs: Hdfs, policy: Policy | None, src: HdfsPath, dst: HdfsPath) -> Sequence[EncryptionZone]:

@@ -53,12 +53,12 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         table.add_column(column, no_wrap=True, overflow="ignore")
     for row in rows:
         table.add_row(*(Text(shown(cell)) for cell in row))
-    console().print(table)
-
-
-def console() -> Console:
-    """Standard output as rich sees it, never narrower than its lines when piped."""
-    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False, markup=False)
+    # Never narrower than its lines when piped; rich pads the last column, which nobody wants in a pipe.
+    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False, markup=False)
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        click.echo(line.rstrip())
 
 
 def counted(count: int, noun: str) -> str:
