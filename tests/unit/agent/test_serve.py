@@ -51,7 +51,7 @@ def test_each_record_is_one_json_object_with_its_fields(stream: io.StringIO) -> 
 
 def test_an_exception_is_logged_by_kind_and_place_never_by_message(stream: io.StringIO) -> None:
     try:
-        raise ValueError("canary-51c0")
+        int("canary-51c0")
     except ValueError:
         logging.getLogger("ringfence_agent").exception("it failed")
     record = json.loads(stream.getvalue())
