@@ -6,6 +6,7 @@ make it pass.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -112,10 +113,10 @@ def test_the_kms_extra_brings_no_jvm_no_framework_and_no_cloud_sdk(kms_only: Pat
 
 
 def test_the_kms_extra_alone_serves_a_key(kms_port: int) -> None:
-    connection = http.client.HTTPConnection("localhost", kms_port, timeout=30)
-    connection.request("GET", "/kms/v1/keys/names?user.name=hdfs")
-    response = connection.getresponse()
-    assert (response.status, json.loads(response.read())) == (200, [])
+    with contextlib.closing(http.client.HTTPConnection("localhost", kms_port, timeout=30)) as connection:
+        connection.request("GET", "/kms/v1/keys/names?user.name=hdfs")
+        response = connection.getresponse()
+        assert (response.status, json.loads(response.read())) == (200, [])
 
 
 def test_the_agent_extra_alone_brings_all_that_the_agent_imports(agent_only: Path, tmp_path: Path) -> None:
@@ -145,10 +146,14 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it(
     (tmp_path / "core-site.xml").write_text(
         "<configuration><property><name>fs.defaultFS</name><value>hdfs://localhost:1</value></property></configuration>"
     )
+    hadoop = tmp_path / "bin" / "hadoop"
+    hadoop.parent.mkdir()
+    hadoop.write_text("#!/bin/sh\necho /opt/hadoop/share/hadoop/common/hadoop-common.jar\n")
+    hadoop.chmod(0o755)
+    (tmp_path / "agent.yaml").write_text("{}\n")
     argv = [bare / "ringfence", "--hadoop-conf", tmp_path, *command]
-    finished = subprocess.run(
-        argv, env=clean_environment(tmp_path), capture_output=True, text=True, timeout=60, check=False
-    )
+    environment = clean_environment(tmp_path) | {"HADOOP_HOME": str(tmp_path)}
+    finished = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert (finished.returncode, f"pip install 'ringfence[{extra}]'" in finished.stderr) == (2, True), finished.stderr
 
 

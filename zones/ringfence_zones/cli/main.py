@@ -11,7 +11,7 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import click
 
@@ -118,8 +118,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         outcome = root.main(args=arguments, prog_name="ringfence", standalone_mode=False)
     except RingfenceError as error:
-        exits.print_error(error, as_json="--json" in arguments)
-        sys.exit(exits.exit_code(error))
+        _fail(error, arguments)
+    except ModuleNotFoundError as error:
+        # A server's command imports the server only when it runs: --help must not load one.
+        _fail(_missing(next((word for word in arguments if word in SUMMARIES), "ringfence"), error), arguments)
     except click.ClickException as error:
         error.show()
         sys.exit(exits.USAGE)
@@ -131,3 +133,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(exits.FAILED)
     # `ctx.exit(n)` inside a command comes back as its return value in non-standalone mode.
     sys.exit(outcome if isinstance(outcome, int) else exits.DONE)
+
+
+def _fail(error: RingfenceError, arguments: Sequence[str]) -> NoReturn:
+    exits.print_error(error, as_json="--json" in arguments)
+    sys.exit(exits.exit_code(error))
