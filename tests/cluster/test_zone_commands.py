@@ -63,8 +63,9 @@ def commands(stock_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -
     for path in (f"{A}/dir", f"{A}/tree/sub", f"{BASE}/clear", f"{B}/own"):
         cluster.make_directory(path, owner="etl" if path.endswith("own") else "hdfs")
     directory = tmp_path_factory.mktemp("zone-commands")
-    # Hadoop's shell makes no name with a star when it is told one, only when it copies such a file.
-    for name, target in {"one": f"{A}/tree", "a file": A, "st*r": f"{A}/tree/sub"}.items():
+    # Hadoop's shell makes no name with a star when it is told one, only when it copies such a file; and it reads a
+    # local name with a blank as a URI.
+    for name, target in {"one": f"{A}/tree", "file": f"{A}/a file", "st*r": f"{A}/tree/sub"}.items():
         (directory / name).write_text(name, encoding="utf-8")
         cluster.run("hdfs", "dfs", "-put", str(directory / name), target)
     return Commands(cluster, directory)
@@ -78,8 +79,8 @@ def test_a_refusal_names_the_rule_and_a_command_that_works(commands: Commands) -
     assert f"zone {B}" in decision["reason"]
     assert commands.cluster.status_of(f"{A}/a file") == before
     assert commands.shell(decision["command"]) == 0
-    assert commands.cluster.read_raw(f"{B}/a file") != b"a file"
-    assert commands.cluster.status_of(f"{B}/a file")["length"] == len("a file")
+    assert commands.cluster.read_raw(f"{B}/a file") != b"file"
+    assert commands.cluster.status_of(f"{B}/a file")["length"] == len("file")
     # Again it must fail: the copy is there, and nothing is compared that was not copied.
     assert commands.shell(decision["command"]) != 0
 
