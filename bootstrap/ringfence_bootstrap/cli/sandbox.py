@@ -23,7 +23,7 @@ from rich.table import Table
 from ringfence_bootstrap.sandbox.artifacts import OnProgress, ensure_jars
 from ringfence_bootstrap.sandbox.configuration import environment
 from ringfence_bootstrap.sandbox.lifecycle import DaemonStatus, Sandbox
-from ringfence_bootstrap.sandbox.state import State, default_directory
+from ringfence_bootstrap.sandbox.state import KmsKind, State, default_directory
 from ringfence_zones.cli import exits
 from ringfence_zones.cli.context import CommandContext, global_options
 
@@ -53,13 +53,12 @@ def sandbox(_context: CommandContext) -> None:
 )
 @click.option("--agent", is_flag=True, help="start the agent too")
 @global_options
-def up(context: CommandContext, directory: Path | None, kms: str | None, agent: bool) -> None:
+def up(context: CommandContext, directory: Path | None, kms: KmsKind | None, agent: bool) -> None:
     """Start what does not run yet; print export lines when a file can be written."""
     console = Console(stderr=True, highlight=False)
     with _fetching(console) as on_progress:
         state = _sandbox(directory).up(
-            kms="stock" if kms == "stock" else "ringfence",
-            kms_given=kms is not None,
+            kms=kms,
             agent=agent,
             say=_say(console),
             on_progress=on_progress,

@@ -56,22 +56,21 @@ class Sandbox:
         self.layout = Layout(directory.absolute())
         self._environ = environ
 
-    def up(
-        self, *, kms: KmsKind, agent: bool, say: Callable[[str], None], on_progress: OnProgress, kms_given: bool = True
-    ) -> State:
+    def up(self, *, kms: KmsKind | None, agent: bool, say: Callable[[str], None], on_progress: OnProgress) -> State:
         """Starts whatever does not run and returns when a file can be written.
 
+        `kms` None means the kind that the sandbox has, ours for a new one. An agent once asked for stays with it.
         Raises SandboxError naming what stands in the way: Java, Maven, a port, the directory, a daemon that died.
         """
         check_directory(self.layout.directory)
         with locked(self.layout):
             state = find_state(self.layout)
             if state is not None:
-                self._check_same(state, kms if kms_given else state.kms)
+                self._check_same(state, kms or state.kms)
             java_home = find_java_home(self._environ)
             jars = ensure_jars(self._environ, say, on_progress)
             if state is None:
-                state = State(HADOOP_VERSION, kms, choose_ports(), str(java_home), agent)
+                state = State(HADOOP_VERSION, kms or "ringfence", choose_ports(), str(java_home), agent)
                 write_configuration(self.layout, state)
             state = replace(state, java_home=str(java_home), agent=state.agent or agent)
             install_launchers(self.layout, jars)
@@ -159,7 +158,7 @@ class Sandbox:
             say(f"the sandbox in {self.layout.directory} is running")
             return state
         self._check_ports(missing)
-        fresh = not (self.layout.directory / "name/current/VERSION").exists()
+        fresh = not self._is_formatted()
         started: dict[str, Process] = {}
         try:
             for daemon in missing:
@@ -193,7 +192,12 @@ class Sandbox:
                         command=f"ringfence sandbox up --dir {self.layout.directory}-2",
                     )
 
+    def _is_formatted(self) -> bool:
+        # The image is what formatting writes last; without one there is nothing that could be lost.
+        return any((self.layout.directory / "name/current").glob("fsimage_*"))
+
     def _format(self, state: State) -> None:
+        shutil.rmtree(self.layout.directory / "name", ignore_errors=True)  # An attempt that was cut off.
         environ = daemons.java_environment(self.layout, state, self._environ, "-XX:TieredStopAtLevel=1")
         log = self.layout.log("namenode-format")
         process = processes.start(daemons.format_command(self.layout), environ, self.layout.directory, log)
@@ -203,7 +207,7 @@ class Sandbox:
                 processes.stop([process], _STOP_TIMEOUT_S)
                 break
             time.sleep(_POLL_S)
-        if not (self.layout.directory / "name/current/VERSION").exists():
+        if not self._is_formatted():
             raise SandboxError(f"the NameNode's disk was not formatted: {_last_words(log)}", hint=f"see {log}")
 
     def _wait_ready(self, state: State, started: Mapping[str, Process], say: Callable[[str], None]) -> None:
