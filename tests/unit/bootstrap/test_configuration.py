@@ -1,0 +1,119 @@
+"""What a new sandbox writes: read back with the readers that the programs themselves use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ringfence_agent.config import load_config
+from ringfence_agent.kms.config import Options, load_settings
+from ringfence_bootstrap.sandbox.configuration import environment, write_configuration
+from ringfence_bootstrap.sandbox.daemons import describe_daemons, hadoop_environment
+from ringfence_bootstrap.sandbox.state import KmsKind, Layout, Ports, State
+from ringfence_zones.hadoop_conf import HadoopConf, read_hadoop_conf
+
+PORTS = Ports(kms=20001, namenode=20002, namenode_http=20003, datanode=20004, datanode_http=20005, datanode_ipc=20006)
+
+
+def make(directory: Path, kms: KmsKind) -> tuple[Layout, State]:
+    layout, state = Layout(directory), State("3.4.2", kms, PORTS, "/jvm")
+    write_configuration(layout, state)
+    return layout, state
+
+
+def client_conf(layout: Layout) -> HadoopConf:
+    return read_hadoop_conf(layout.conf, "core-site.xml", "hdfs-site.xml")
+
+
+@pytest.mark.parametrize("kms", ["ringfence", "stock"])
+def test_clients_and_namenode_find_each_other_and_the_kms_by_name(tmp_path: Path, kms: KmsKind) -> None:
+    layout, _ = make(tmp_path, kms)
+    conf = client_conf(layout)
+    assert conf["fs.defaultFS"] == "hdfs://localhost:20002"
+    assert conf["hadoop.security.key.provider.path"] == "kms://http@localhost:20001/kms"
+    assert conf["dfs.namenode.name.dir"] == f"file://{tmp_path}/name"
+    assert conf["dfs.client.block.write.locateFollowingBlock.initial.delay.ms"] == "5"
+
+
+def test_the_users_of_the_sandbox_have_groups_that_no_machine_needs_to_know(tmp_path: Path) -> None:
+    layout, _ = make(tmp_path, "ringfence")
+    mapping = client_conf(layout)["hadoop.user.group.static.mapping.overrides"]
+    users = {entry.partition("=")[0]: entry.partition("=")[2].split(",") for entry in mapping.split(";")}
+    assert {"hdfs", "etl", "analyst", "masker"} <= users.keys()
+    assert "supergroup" in users["hdfs"]
+    assert all("supergroup" not in users[user] for user in ("etl", "analyst", "masker"))
+
+
+def test_no_directory_is_protected_at_first(tmp_path: Path) -> None:
+    layout, _ = make(tmp_path, "stock")
+    assert client_conf(layout).get_list("fs.protected.directories") == []
+
+
+def test_our_kms_starts_closed(tmp_path: Path) -> None:
+    layout, _ = make(tmp_path, "ringfence")
+    acls = read_hadoop_conf(layout.kms_conf, "kms-acls.xml")
+    assert acls["hadoop.kms.acl.GET"] == ""
+    assert acls["hadoop.kms.blacklist.DECRYPT_EEK"] == "hdfs"
+    assert acls["default.key.acl.DECRYPT_EEK"] == ""
+    assert "*" not in {value for name, value in acls.items() if name != "hadoop.kms.acl.DECRYPT_EEK"}
+
+
+def test_hadoops_own_kms_starts_with_hadoops_own_open_defaults(tmp_path: Path) -> None:
+    layout, _ = make(tmp_path, "stock")
+    acls = read_hadoop_conf(layout.kms_conf, "kms-acls.xml")
+    assert {name: acls[name] for name in acls} == {
+        f"default.key.acl.{operation}": "*" for operation in ("MANAGEMENT", "GENERATE_EEK", "DECRYPT_EEK", "READ")
+    }
+
+
+def test_the_stock_key_store_s_password_is_random_and_private(tmp_path: Path) -> None:
+    paths = [make(tmp_path / name, "stock")[0].kms_conf / "kms-keystore.password" for name in ("a", "b")]
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in paths)
+    assert paths[0].read_text() != paths[1].read_text()
+
+
+@pytest.fixture(autouse=True)
+def directories(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+
+
+def test_our_kms_reads_what_was_written_for_it(tmp_path: Path) -> None:
+    layout, state = make(tmp_path, "ringfence")
+    command = describe_daemons(layout, state, {})["kms"].command
+    options = dict(word.removeprefix("--").split("=", 1) for word in command if word.startswith("--"))
+    settings = load_settings(
+        Options(
+            hadoop_conf=Path(options["hadoop-conf"]),
+            listen=options["listen"],
+            keystore=options["keystore"],
+            admin_socket=Path(options["admin-socket"]),
+        )
+    )
+    assert (settings.host, settings.port) == ("localhost", 20001)
+    assert settings.static_groups["analyst"] == {"analyst", "pii-readers"}
+    assert settings.keystore == f"sqlite:///{tmp_path}/kms.db"
+    client = (layout.conf / "ringfence-client.yaml").read_text()
+    assert client == f"kms_admin_socket: {settings.admin_socket}\n"
+
+
+def test_the_agent_reads_what_was_written_for_it(tmp_path: Path) -> None:
+    layout, state = make(tmp_path, "ringfence")
+    settings = load_config(tmp_path / "agent.yaml")
+    assert settings.namenode_conf_dir == layout.conf
+    assert str(settings.socket) == environment(layout, state)["RINGFENCE_AGENT_SOCKET"]
+
+
+def test_the_agent_is_a_daemon_only_when_asked_for(tmp_path: Path) -> None:
+    layout, state = make(tmp_path, "ringfence")
+    assert list(describe_daemons(layout, state, {})) == ["kms", "namenode", "datanode"]
+    with_agent = State(state.hadoop_version, state.kms, state.ports, state.java_home, agent=True)
+    assert list(describe_daemons(layout, with_agent, {})) == ["kms", "namenode", "datanode", "agent"]
+
+
+def test_hadoop_s_variables_of_the_caller_are_left_behind(tmp_path: Path) -> None:
+    layout, state = make(tmp_path, "ringfence")
+    caller = {"PATH": "/bin", "HADOOP_OPTS": "-Dx", "HDFS_NAMENODE_OPTS": "-Dy", "RINGFENCE_KMS_URI": "kms://other"}
+    found = hadoop_environment(layout, state, caller)
+    assert found == {"PATH": "/bin", **environment(layout, state)}
