@@ -148,7 +148,7 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it(
     )
     hadoop = tmp_path / "bin" / "hadoop"
     hadoop.parent.mkdir()
-    hadoop.write_text("#!/bin/sh\necho /opt/hadoop/share/hadoop/common/hadoop-common.jar\n")
+    hadoop.write_text("#!/bin/sh\necho /opt/hadoop-common-3.4.2.jar:/opt/hadoop-hdfs-client-3.4.2.jar\n")
     hadoop.chmod(0o755)
     (tmp_path / "agent.yaml").write_text("{}\n")
     argv = [bare / "ringfence", "--hadoop-conf", tmp_path, *command]
