@@ -20,11 +20,11 @@ _GLOB = re.compile(r"[\\*?\[\]{}]")
 _GLOB_SED = r"s/[][\\*?{}]/\\&/g"
 
 
-def copy_and_compare(src: HdfsPath, dst: HdfsPath, *, is_directory: bool | None) -> str | None:
-    """A command for `sh -c` that exits 0 when `src` was copied and the copy holds exactly its files.
+def copy_and_compare(src: HdfsPath, dst: HdfsPath, *, is_directory: bool) -> str | None:
+    """A command for `sh -c` that exits 0 when `src` was copied to `dst` and the copy holds exactly what it held.
 
-    `is_directory` says what `src` is. None means that nobody has looked at the cluster: the command then fits a file
-    and a directory, and finds out whether `dst` is a directory to put things into. Otherwise `dst` is the final path.
+    `is_directory` says what `src` is. Taken for a file, a directory is copied and then fails the comparison: it
+    cannot be read as one. The same goes for a `dst` that turns out to be a directory.
 
     Returns None when there is no such command: for a copy into itself, and for a name that Hadoop's shell cannot
     make because it globs the target too and takes an escaped name that does not exist literally.
@@ -33,13 +33,10 @@ def copy_and_compare(src: HdfsPath, dst: HdfsPath, *, is_directory: bool | None)
     if target is None or dst.is_inside(src):
         return None
     copy = f"hdfs dfs -cp {_escaped(src)} {shlex.quote(str(target))}"
-    if is_directory is False:
+    if not is_directory:
         return f"{copy} && test {_file_digest(src, 'source')} = {_file_digest(dst, 'copy')}"
     source, copied = shlex.quote(str(src)), shlex.quote(str(dst))
-    if is_directory:
-        return f'{copy} && {_TREE_DIGEST} && test "$(digest {source} source)" = "$(digest {copied} copy)"'
-    into = f"copied={copied}; hdfs dfs -test -d {_escaped(dst)} && copied=$copied/{shlex.quote(src.name)}; "
-    return f'{into}{copy} && {_TREE_DIGEST} && test "$(digest {source} source)" = "$(digest "$copied" copy)"'
+    return f'{copy} && {_TREE_DIGEST} && test "$(digest {source} source)" = "$(digest {copied} copy)"'
 
 
 def _target(src: HdfsPath, dst: HdfsPath) -> HdfsPath | None:

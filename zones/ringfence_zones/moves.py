@@ -84,7 +84,7 @@ def decide_move(
     src: HdfsPath,
     dst: HdfsPath,
     groups: Collection[str] = (),
-    src_is_directory: bool | None = None,
+    src_is_directory: bool = False,
     dst_is_directory: bool = False,
 ) -> MoveDecision:
     """Decides about moving `src` to `dst` for `user`, a member of `groups`.
@@ -102,7 +102,7 @@ def decide_move(
     rule = _rule(move)
     if rule is None:
         return MoveDecision(rename=True, transfer=missing is None, same_zone=move.same_zone)
-    command = None if missing else copy_and_compare(src, move.dst, is_directory=src_is_directory)
+    command = None if missing else copy_and_compare(src, move.dst, is_directory=src_is_directory or move.holds_roots)
     reason = _reason(rule, move)
     if missing:
         reason = f"{reason}; {missing}"
@@ -142,6 +142,10 @@ class _Move:
         parent = dst.live.parent
         self.dst_zone = at.find_zone_of(parent) if parent is not None else None
         self.carried = at.roots_below(src.live)
+
+    @property
+    def holds_roots(self) -> bool:
+        return self.src_is_root or bool(self.carried)
 
     @property
     def same_zone(self) -> bool:

@@ -104,7 +104,7 @@ def _move(
                 user=hdfs.user,
                 src=src,
                 dst=dst,
-                src_is_directory=None if state is None else state.is_directory,
+                src_is_directory=state is not None and state.is_directory,
                 dst_is_directory=into,
             )
         final = final_destination(ZoneMap(zones), src, dst, dst_is_directory=into)
