@@ -39,10 +39,12 @@ def spread_of(values: Sequence[float]) -> Spread | None:
 
 
 def number(value: float) -> str:
-    """Three significant digits, thousands apart, no exponent."""
+    """About three significant digits, thousands apart, no exponent."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+    if abs(value) >= 10:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if abs(value) >= 1 else f"{value:.3f}"
 
 
 def cell(value: object) -> str:
