@@ -68,12 +68,13 @@ def test_a_process_that_ignores_the_signal_is_killed_with_its_children(start: St
     wait_for(lambda: not processes.is_alive(child))
 
 
-@pytest.mark.parametrize("change", [{"start_ticks": 1}, {"boot_id": "another boot"}])
-def test_a_recycled_pid_is_neither_alive_nor_signalled(change: dict[str, object]) -> None:
+@pytest.mark.parametrize("changed", ["start_ticks", "boot_id"])
+def test_a_recycled_pid_is_neither_alive_nor_signalled(changed: str) -> None:
     with subprocess.Popen(["sleep", "60"]) as stranger:
         try:
-            pid, start_ticks, boot_id = _identity(stranger.pid)
-            remembered = replace(Process(pid, start_ticks, boot_id), **change)
+            identity = Process(*_identity(stranger.pid))
+            earlier = replace(identity, start_ticks=1)
+            remembered = earlier if changed == "start_ticks" else replace(identity, boot_id="another boot")
             assert not processes.is_alive(remembered)
             assert processes.stop([remembered], timeout_s=0.1) == []
             assert stranger.poll() is None

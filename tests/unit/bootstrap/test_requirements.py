@@ -66,7 +66,7 @@ def test_an_old_java_and_no_other_is_named(tmp_path: Path) -> None:
 
 
 def test_no_java_at_all_is_named_with_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requirements.shutil, "which", lambda name, path=None: name if name == "apt-get" else None)
+    monkeypatch.setattr("shutil.which", lambda name, path=None: name if name == "apt-get" else None)
     with pytest.raises(SandboxError, match="there is no Java on this machine") as caught:
         find_java_home({"PATH": str(tmp_path)})
     assert caught.value.command == "apt-get install --yes --no-install-recommends openjdk-17-jre-headless"
