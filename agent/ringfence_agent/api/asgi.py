@@ -1,7 +1,7 @@
 """Runs an ASGI application on the agent's own HTTP core, with the peer's credentials in its scope.
 
 Why not uvicorn: it hands an application neither peer credentials nor client certificates, and a second HTTP stack
-would mean a second TLS and SPNEGO implementation (decision record 0002). The bridge is small because the core has
+would mean a second TLS and SPNEGO implementation (decision record 0006). The bridge is small because the core has
 already read, bounded and checked the whole request: one `http.request` message, one response. It refuses to stream:
 the answer is collected and written at once.
 
