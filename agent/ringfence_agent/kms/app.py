@@ -60,6 +60,8 @@ _MAX_LOADS = 8
 _COOKIE_HEADS_LIMIT = 1024
 _OPTIONS_OK = ResponseHead(200, headers=[("Allow", "OPTIONS,GET,HEAD,POST,PUT,DELETE")])
 _NO_QUERY = Query()
+# An error may quote what a client sent, which may be megabytes.
+_MAX_LOGGED_CHARS = 2048
 _OUTCOMES = {401: "unauthenticated", 403: "denied"}
 
 
@@ -185,7 +187,7 @@ class KmsApplication:
             response = remote_exception.unauthenticated(error.message, self._authenticator.challenge, cookie.CLEARED)
         else:
             response = remote_exception.render(error)
-        call.detail = {**(call.detail or {}), "error": error.message}
+        call.detail = {**(call.detail or {}), "error": error.message[:_MAX_LOGGED_CHARS]}
         if call.request.method == b"OPTIONS" and response.head.status == 401:
             return response  # the first step of every handshake: nothing was decided
         return self._finish(call, caller, response)

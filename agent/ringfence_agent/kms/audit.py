@@ -27,6 +27,7 @@ from ringfence_zones.errors import ConfigError, StoreUnavailableError
 
 _json = msgspec.json.encode
 _JSON_LIMIT = 8192
+_REMEMBERED_CHARS = 1024
 
 
 class AuditLog:
@@ -112,9 +113,11 @@ class AuditLog:
             return b"null"
         quoted = self._quoted.get(text)
         if quoted is None:
-            if len(self._quoted) >= _JSON_LIMIT:
-                self._quoted.clear()
-            quoted = self._quoted[text] = _json(text)
+            quoted = _json(text)
+            if len(text) <= _REMEMBERED_CHARS:
+                if len(self._quoted) >= _JSON_LIMIT:
+                    self._quoted.clear()
+                self._quoted[text] = quoted
         return quoted
 
     def _time(self) -> bytes:

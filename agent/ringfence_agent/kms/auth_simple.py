@@ -26,6 +26,8 @@ TOKEN_TYPE = "simple-dt"  # noqa: S105 - the handler's name in the cookie
 _REQUIRED = "Authentication required"
 _INVALID = "org.apache.hadoop.security.authentication.util.SignerException: Invalid signature"
 _CACHE_LIMIT = 4096
+# A longer Cookie header carries more than a session of ours; it is verified each time instead of kept.
+_REMEMBERED_BYTES = 1024
 # A fresh cookie is handed out again to the same user for so long, instead of being signed for each request.
 _REUSE_MS = 60_000
 _Key = TypeVar("_Key", bytes, str)
@@ -90,7 +92,8 @@ class SimpleAuthenticator:
             self._by_cookie.pop(header, None)
             return None
         caller = Caller(session.user, session.expires_ms)
-        _remember(self._by_cookie, header, caller)
+        if len(header) <= _REMEMBERED_BYTES:
+            _remember(self._by_cookie, header, caller)
         return caller
 
     def _claim(self, user: str) -> Caller:

@@ -8,6 +8,7 @@ ACL, then existence and belonging, then key ACL.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Sequence
 
 from ringfence_agent.http.response import Response
@@ -17,7 +18,7 @@ from ringfence_agent.kms.answers import json_ok
 from ringfence_agent.kms.call import Call, Kms
 from ringfence_agent.kms.eek import MAX_GENERATE
 from ringfence_agent.kms.key_cache import CachedKey
-from ringfence_agent.kms.parameters import find_version, require, require_text
+from ringfence_agent.kms.parameters import check_name, find_version, require, require_text
 from ringfence_zones import kms_wire
 from ringfence_zones.errors import InputError, KeyMismatchError, KeyNotFoundError, KeyVersionNotFoundError
 from ringfence_zones.keys import split_version_name
@@ -26,6 +27,8 @@ from ringfence_zones.kms_wire import EEK, EncryptedKeyVersionBody
 _WRONG_EEK_OP = "IllegalArgumentException Wrong eek_op value, it must be generate or decrypt"
 # A batch of the NameNode's size (1000) is done in slices, so that other requests are answered in between.
 _SLICE = 200
+# What Java's Integer.parseInt takes, in ASCII; int() would take blanks and underscores too.
+_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,10}")
 
 
 def generate(kms: Kms, call: Call) -> Response:
@@ -41,10 +44,9 @@ def generate(kms: Kms, call: Call) -> Response:
 
 
 def _count(text: str | None) -> int:
-    try:
-        count = int(text) if text is not None else 1
-    except ValueError:
-        raise InputError("num_keys must be a whole number") from None
+    if text is not None and not _WHOLE_NUMBER.fullmatch(text):
+        raise InputError("num_keys must be a whole number")
+    count = int(text) if text is not None else 1
     if count > MAX_GENERATE:
         raise InputError(f"num_keys={count} is more than the {MAX_GENERATE} EDEKs that one call makes: ask again")
     return count
@@ -69,7 +71,7 @@ def open_eek(kms: Kms, call: Call) -> Response:
     version_name = require_text(call.name, "versionName")
     eek_op = require(call.query.eek_op, "eekOp")
     body = kms_wire.decode_open_eek(call.request.body)
-    call.key = body.name
+    call.key = check_name(body.name)
     iv_text = require(body.iv, "iv")
     material = require(body.material, "material")
     if eek_op == "decrypt":

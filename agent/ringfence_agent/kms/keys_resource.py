@@ -17,7 +17,7 @@ from ringfence_agent.kms.acls import KeyOperation, Operation
 from ringfence_agent.kms.answers import json_created, json_ok
 from ringfence_agent.kms.call import Call, Kms
 from ringfence_agent.kms.key_cache import KEY_ACL_NAME
-from ringfence_agent.kms.parameters import require_text
+from ringfence_agent.kms.parameters import check_name, require_text
 from ringfence_zones import kms_wire
 from ringfence_zones.errors import InputError, MalformedJsonError
 from ringfence_zones.keys import CipherSuite
@@ -25,7 +25,8 @@ from ringfence_zones.kms_wire import CreateKeyBody
 from ringfence_zones.secret import Secret
 
 _LENGTHS_BITS = {suite.hadoop_name: suite.lengths_bits for suite in CipherSuite}
-_MAX_NAME_CHARS = 1024
+# Metadata stays in every worker's memory, and one request may ask for that of 500 keys.
+_MAX_METADATA_CHARS = 32 * 1024
 # What a client's Host header may look like to be quoted in Location, which no known client reads.
 _HOST = re.compile(rb"[A-Za-z0-9.\-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
 
@@ -34,7 +35,8 @@ def create(kms: Kms, call: Call) -> Awaitable[Response]:
     """`POST keys`."""
     call.op = "CREATE_KEY"
     body = kms_wire.decode_create_key(call.request.body)
-    name = call.key = require_text(body.name, "name")
+    name = call.key = require_text(check_name(body.name), "name")
+    _check_size(body)
     kms.access.require_operation(call.user, call.op, name, Operation.CREATE)
     if body.material is not None:
         kms.access.require_operation(call.user, call.op, name, Operation.SET_KEY_MATERIAL)
@@ -54,8 +56,6 @@ async def _create(kms: Kms, call: Call, new: NewKey, may_see: bool) -> Response:
 
 
 def _new_key(kms: Kms, name: str, body: CreateKeyBody) -> NewKey:
-    if len(name) > _MAX_NAME_CHARS:
-        raise InputError(f"a key name has at most {_MAX_NAME_CHARS} characters")
     cipher = body.cipher or kms.defaults.cipher
     length_bits = body.length or kms.defaults.length_bits
     if cipher not in _LENGTHS_BITS:
@@ -71,6 +71,14 @@ def _new_key(kms: Kms, name: str, body: CreateKeyBody) -> NewKey:
     if body.material is not None:
         material = check_material(body.material, length_bits)
     return NewKey(name, cipher, length_bits, Secret(material), body.description, attributes)
+
+
+def _check_size(body: CreateKeyBody) -> None:
+    texts = [body.cipher or "", body.description or ""]
+    for item in (body.attributes or {}).items():
+        texts += item
+    if sum(map(len, texts)) > _MAX_METADATA_CHARS:
+        raise InputError(f"description and attributes of a key have at most {_MAX_METADATA_CHARS} characters together")
 
 
 def check_material(text: str, length_bits: int) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 from ringfence_agent.kms.key_cache import CachedKey, KeyCache
+from ringfence_agent.kms.routes import MAX_NAME_CHARS
 from ringfence_zones.errors import InputError
 from ringfence_zones.keys import split_version_name
 
@@ -25,6 +26,13 @@ def require_text(value: str | None, name: str) -> str:
     if not text:
         raise InputError(f"Parameter '{name}' cannot be empty")
     return text
+
+
+def check_name(name: str | None) -> str | None:
+    """The key name in a body, when it is short enough to be logged and looked up. Raises InputError."""
+    if name is not None and len(name) > MAX_NAME_CHARS:
+        raise InputError(f"a key name has at most {MAX_NAME_CHARS} characters")
+    return name
 
 
 def find_version(keys: KeyCache, version_name: str) -> tuple[CachedKey, int] | None:

@@ -19,7 +19,9 @@ API = b"/kms/v1"
 ADMIN = b"/ringfence/v1"
 
 _LIMIT = 8192
-_MAX_NAME_CHARS = 1024
+# Longer ones are read each time: what strangers send must not fill the memory.
+_REMEMBERED_BYTES = 1024
+MAX_NAME_CHARS = 1024
 _MAX_PARAMETERS = 500
 
 
@@ -97,7 +99,7 @@ class Router:
         if known is not None:
             return known
         route = _parse_path(raw_path)
-        if route is not None:
+        if route is not None and len(raw_path) <= _REMEMBERED_BYTES:
             if len(self._routes) >= _LIMIT:
                 self._routes.clear()
             self._routes[raw_path] = route
@@ -109,9 +111,10 @@ class Router:
         if known is not None:
             return known
         query = _parse_query(raw_query)
-        if len(self._queries) >= _LIMIT:
-            self._queries.clear()
-        self._queries[raw_query] = query
+        if len(raw_query) <= _REMEMBERED_BYTES:
+            if len(self._queries) >= _LIMIT:
+                self._queries.clear()
+            self._queries[raw_query] = query
         return query
 
 
@@ -141,8 +144,8 @@ def _decode(name: bytes) -> str:
         decoded = unquote_to_bytes(name).decode("utf-8")
     except UnicodeDecodeError:
         raise InputError("the name in the path is not UTF-8") from None
-    if len(decoded) > _MAX_NAME_CHARS:
-        raise InputError(f"the name in the path is longer than {_MAX_NAME_CHARS} characters")
+    if len(decoded) > MAX_NAME_CHARS:
+        raise InputError(f"the name in the path is longer than {MAX_NAME_CHARS} characters")
     return decoded
 
 

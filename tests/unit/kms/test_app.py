@@ -7,6 +7,7 @@ import json
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -208,3 +209,39 @@ def test_any_request_gets_an_answer_of_the_dialect(
         assert error["javaClassName"].endswith(error["exception"])
     elif answer.body:
         json.loads(answer.body)
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "body"),
+    [
+        (b"/kms/v1/keyversion/k@0/_eek", b"eek_op=decrypt", {"name": "n" * 100_000, "iv": "", "material": ""}),
+        (b"/kms/v1/keys", b"", {"name": "n" * 100_000}),
+        (b"/kms/v1/keys", b"", {"name": "n", "cipher": "c" * 100_000}),
+        (b"/kms/v1/keys", b"", {"name": "n", "description": "d" * 100_000}),
+        (b"/kms/v1/keys", b"", {"name": "n", "attributes": {"a" * 50_000: "b" * 50_000}}),
+        (b"/kms/v1/keys", b"", {"name": "n", "length": 10**4000}),
+        (
+            b"/kms/v1/key/k/_reencryptbatch",
+            b"",
+            [{"versionName": "n" * 100_000, "encryptedKeyVersion": {"versionName": "EEK"}}],
+        ),
+    ],
+)
+def test_what_a_client_sends_at_length_is_refused_and_not_logged_at_length(
+    bench: Bench, path: bytes, query: bytes, body: object
+) -> None:
+    async def ask() -> None:
+        assert (await bench.ask(path, query, b"POST", json.dumps(body).encode())).head.status in (400, 500)
+
+    asyncio.run(ask())
+    assert bench.audit_file.stat().st_size < 4096
+    assert [key.name for key in bench.store.list_metadata()] == ["k"]
+
+
+@pytest.mark.parametrize("count", ["1e3", " 5", "5 ", "1_0", "\N{ARABIC-INDIC DIGIT ONE}", "0x1", "", "9" * 5000])
+def test_a_count_is_written_in_ascii_digits_alone(bench: Bench, count: str) -> None:
+    async def ask() -> None:
+        query = b"eek_op=generate&num_keys=" + quote(count).encode()
+        assert (await bench.ask(b"/kms/v1/key/k/_eek", query)).head.status == 400
+
+    asyncio.run(ask())

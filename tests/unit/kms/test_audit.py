@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
@@ -105,3 +106,17 @@ def test_lines_are_synced_to_disk(tmp_path: Path, executor: Executor, monkeypatc
         log.close()
 
     asyncio.run(record_and_wait())
+
+
+def test_long_names_do_not_stay_in_memory(tmp_path: Path, executor: Executor) -> None:
+    log = AuditLog(tmp_path / "audit", 0, executor, 60.0)
+    record(log)
+    tracemalloc.start()
+    try:
+        for number in range(20):
+            record(log, key=str(number) + "n" * 1_000_000)
+        held_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held_bytes < 2_000_000
+    log.close()

@@ -96,3 +96,11 @@ def test_memories_are_bounded(authenticator: SimpleAuthenticator) -> None:
     for number in range(5000):
         authenticator.authenticate(None, f"user{number}")
     assert len(authenticator._by_user) <= 4096
+
+
+def test_only_a_short_cookie_header_stays_in_memory(authenticator: SimpleAuthenticator) -> None:
+    header = cookie_of(authenticator, "alice")
+    assert authenticator.authenticate(header, None) is authenticator.authenticate(header, None)
+    padded = header + b"; other=" + b"x" * 100_000
+    assert authenticator.authenticate(padded, None).user == "alice"
+    assert authenticator.authenticate(padded, None) is not authenticator.authenticate(padded, None)

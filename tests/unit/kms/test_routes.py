@@ -86,3 +86,13 @@ def test_memory_is_bounded() -> None:
         router.query(b"user.name=%d" % number)
     assert len(router._routes) <= 8192
     assert len(router._queries) <= 8192
+
+
+def test_only_short_paths_and_queries_stay_in_memory() -> None:
+    # Both are read before anybody is authenticated.
+    router = Router()
+    assert router.query(b"user.name=u") is router.query(b"user.name=u")
+    assert router.find_route(b"/kms/v1/key/k") is router.find_route(b"/kms/v1/key/k")
+    long_query, long_path = b"x=" + b"a" * 100_000, b"/kms/v1/key/" + b"%61" * 1000
+    assert router.query(long_query) is not router.query(long_query)
+    assert router.find_route(long_path) is not router.find_route(long_path)
