@@ -9,6 +9,7 @@ somebody who asked for a table. Failures arrive as exceptions and are translated
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import threading
 from functools import cached_property
@@ -109,6 +110,8 @@ def start_jvm(home: HadoopHome) -> Jvm:
                 ) from error
             _started_with = home
             _silence(jpype)
+            # JPype's own Java thread would enter Python while that ends, which aborts the process (status 134).
+            atexit.register(jpype.JClass("org.jpype.ref.JPypeReferenceQueue").getInstance().stop)
         elif _started_with is not None and _started_with.class_path != home.class_path:
             raise HadoopNotFoundError(
                 "this process already runs Java with another class path",
