@@ -2,7 +2,8 @@
 
 Rules:
 
-1. No line, no answer: when the log cannot be written the request is refused (503), whatever was decided.
+1. No line, no answer: when the log cannot be written the request is refused (503), whatever was decided. A change is
+   not even begun on a log that failed at its last line or whose disk is full (`require_room`).
 2. All workers append to one file; a single `write` of an O_APPEND file is never torn apart by another's.
 3. Lines name users, keys, addresses and outcomes. They never hold key material, cookies, tokens or queries.
 4. The file is synced to disk at most `sync_s` after a line was written.
@@ -28,6 +29,8 @@ from ringfence_zones.errors import ConfigError, StoreUnavailableError
 _json = msgspec.json.encode
 _JSON_LIMIT = 8192
 _REMEMBERED_CHARS = 1024
+# Far more than the longest line.
+_ROOM_BYTES = 64 * 1024
 
 
 class AuditLog:
@@ -48,6 +51,9 @@ class AuditLog:
         self._sync_s = sync_s
         self._now_s = now_s
         self._sync_due = False
+        # Why the last line could not be written, and whether a part of it is in the file.
+        self._problem: str | None = None
+        self._torn = False
         self._second = -1
         self._second_text = ""
         # JSON text of users, keys and addresses seen, so that a line is put together from bytes.
@@ -85,15 +91,32 @@ class AuditLog:
                 b"," + _json(detail)[1:-1] if detail else b"",
             )
         )
-        try:
-            written = os.write(self._descriptor, line)
-        except OSError as error:
-            raise self._unwritable(error.strerror or "error") from error
-        if written != len(line):
-            raise self._unwritable("only a part of a line was taken")
+        self._write(line)
         if not self._sync_due:
             self._sync_due = True
             asyncio.get_running_loop().call_later(self._sync_s, self._sync)
+
+    def require_room(self) -> None:
+        """Before a change: raises StoreUnavailableError when its line would probably not be written."""
+        if self._problem is not None:
+            raise self._unwritable(self._problem)
+        disk = os.fstatvfs(self._descriptor)
+        if disk.f_bavail * disk.f_frsize < _ROOM_BYTES:
+            raise self._unwritable("the disk is full")
+
+    def _write(self, line: bytes) -> None:
+        if self._torn:
+            line = b"\n" + line
+        try:
+            written = os.write(self._descriptor, line)
+        except OSError as error:
+            self._problem = error.strerror or "error"
+            raise self._unwritable(self._problem) from error
+        if written != len(line):
+            self._torn = True
+            self._problem = "only a part of a line was taken"
+            raise self._unwritable(self._problem)
+        self._problem, self._torn = None, False
 
     def close(self) -> None:
         """Syncs and closes; idempotent."""

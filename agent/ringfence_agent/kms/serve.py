@@ -96,7 +96,7 @@ async def open_application(
         audit = AuditLog(settings.audit_file, context.slot, audit_thread, settings.audit_sync_s)
         stack.callback(audit.close)
         opened = open_keystore(settings.keystore, settings.root_key, settings.init)
-        store = StoreAccess(opened, context.generation)
+        store = StoreAccess(opened, context.generation, audit.require_room)
         stack.callback(store.close)
         acl_file = AclFile(settings.acl_directory)
         # Half of the bound for the system's own caches below, and a second for the timer.

@@ -27,10 +27,17 @@ class Generation(Protocol):
 
 
 class StoreAccess:
-    """Runs store methods in this worker's one store thread."""
+    """Runs store methods in this worker's one store thread.
 
-    def __init__(self, store: KeyStore, generation: Generation) -> None:
+    `before_change` is called before each change and raises when that must not be begun, a change that could not be
+    recorded for one.
+    """
+
+    def __init__(
+        self, store: KeyStore, generation: Generation, before_change: Callable[[], None] = lambda: None
+    ) -> None:
         self._store = store
+        self._before_change = before_change
         self._generation = generation
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="keystore")
         self._seen = generation.current()
@@ -61,6 +68,7 @@ class StoreAccess:
 
     async def change(self, method: Callable[[KeyStore], T]) -> T:
         """What `method` returns after its commit, when every worker knows that something changed."""
+        self._before_change()
         return await self._run(lambda: self._change(method))
 
     def _change(self, method: Callable[[KeyStore], T]) -> T:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import quote
 
 import pytest
@@ -57,14 +59,14 @@ class Bench:
         table = GenerationTable(2)
         self.other = table.view(1)
         self.store = BusyStore()
-        self.access = StoreAccess(self.store, table.view(0))
+        self.audit_file = directory / "audit"
+        self.audit = AuditLog(self.audit_file, 0, executor, 60.0)
+        self.access = StoreAccess(self.store, table.view(0), self.audit.require_room)
         groups = Groups({}, executor, lambda: 0.0, 30.0, look_up=lambda _: frozenset({"staff"}))
         rules = AccessRules(read_acls(HadoopConf(acls)), groups.of)
         keys = KeyCache(self.access, lambda: 0.0, 600.0)
         kms = Kms(self.access, keys, rules, KeyDefaults("AES/CTR/NoPadding", 128), "1")
         signer = CookieSigner(RollingSecrets(Secret(b"r" * 32), 100), "simple-dt", 100, lambda: 0)
-        self.audit_file = directory / "audit"
-        self.audit = AuditLog(self.audit_file, 0, executor, 60.0)
         self.app = KmsApplication(kms, SimpleAuthenticator(signer, lambda: 0), AdminAccess(None), self.audit)
         self.store.create_key(NewKey("k", "AES/CTR/NoPadding", 128, Secret(bytes(16)), None, {}))
 
@@ -245,3 +247,50 @@ def test_a_count_is_written_in_ascii_digits_alone(bench: Bench, count: str) -> N
         assert (await bench.ask(b"/kms/v1/key/k/_eek", query)).head.status == 400
 
     asyncio.run(ask())
+
+
+CHANGES = [
+    (b"POST", b"/kms/v1/keys", b'{"name": "new"}'),
+    (b"POST", b"/kms/v1/key/k", b"{}"),
+    (b"DELETE", b"/kms/v1/key/k", b""),
+]
+
+
+def assert_nothing_changes(bench: Bench) -> None:
+    async def ask() -> None:
+        for method, path, body in CHANGES:
+            assert (await bench.ask(path, b"", method, body)).head.status == 503
+
+    asyncio.run(ask())
+    assert [(key.name, key.versions) for key in bench.store.list_metadata()] == [("k", 1)]
+
+
+def test_nothing_changes_when_the_disk_has_no_room_to_record_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fstatvfs", lambda _: SimpleNamespace(f_bavail=1, f_frsize=4096))
+    assert_nothing_changes(bench)
+    monkeypatch.undo()
+    lines = [json.loads(line) for line in bench.audit_file.read_text().splitlines()]
+    assert [(line["op"], line["status"]) for line in lines] == [
+        ("CREATE_KEY", 503),
+        ("ROLL_NEW_VERSION", 503),
+        ("DELETE_KEY", 503),
+    ]
+
+
+def test_nothing_changes_after_a_line_that_could_not_be_written(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_descriptor: int, _data: bytes) -> int:
+        raise OSError(122, "Disk quota exceeded")
+
+    async def ask() -> int:
+        return (await bench.ask(*GENERATE)).head.status
+
+    monkeypatch.setattr(os, "write", fail)
+    assert asyncio.run(ask()) == 503
+    assert_nothing_changes(bench)
+    monkeypatch.undo()
+    assert asyncio.run(ask()) == 200
+
+    async def roll() -> int:
+        return (await bench.ask(b"/kms/v1/key/k", b"", b"POST", b"{}")).head.status
+
+    assert asyncio.run(roll()) == 200

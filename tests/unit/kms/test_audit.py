@@ -120,3 +120,19 @@ def test_long_names_do_not_stay_in_memory(tmp_path: Path, executor: Executor) ->
         tracemalloc.stop()
     assert held_bytes < 2_000_000
     log.close()
+
+
+def test_a_line_after_a_torn_one_stands_alone(
+    tmp_path: Path, executor: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, write = AuditLog(tmp_path / "audit", 0, executor, 60.0), os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:30]))
+    with pytest.raises(StoreUnavailableError, match="only a part"):
+        record(log)
+    monkeypatch.undo()
+    record(log, key="whole")
+    record(log, key="next")
+    torn, *whole = (tmp_path / "audit").read_bytes().splitlines()
+    assert len(torn) == 30
+    assert [json.loads(line)["key"] for line in whole] == ["whole", "next"]
+    log.close()
