@@ -101,6 +101,7 @@ def start_jvm(home: HadoopHome) -> Jvm:
         if not jpype.isJVMStarted():
             # Leaving without tearing the JVM down saves time, and Hadoop's shutdown hooks have nothing to do here.
             jpype.config.destroy_jvm = False
+            atexit.register(_stop_reference_queue, jpype)  # first, for Ctrl-C may come while the JVM starts
             try:
                 jpype.startJVM(str(home.libjvm), *_OPTIONS, classpath=list(home.class_path), convertStrings=False)
             except (OSError, RuntimeError, TypeError, ValueError) as error:
@@ -110,8 +111,6 @@ def start_jvm(home: HadoopHome) -> Jvm:
                 ) from error
             _started_with = home
             _silence(jpype)
-            # JPype's own Java thread would enter Python while that ends, which aborts the process (status 134).
-            atexit.register(jpype.JClass("org.jpype.ref.JPypeReferenceQueue").getInstance().stop)
         elif _started_with is not None and _started_with.class_path != home.class_path:
             raise HadoopNotFoundError(
                 "this process already runs Java with another class path",
@@ -137,6 +136,12 @@ def read_failure(error: BaseException) -> JavaFailure:
         cause = cause.getCause()
     message = throwable.getMessage()
     return JavaFailure(java_class, "" if message is None else str(message), remote, tuple(causes))
+
+
+def _stop_reference_queue(jpype: ModuleType) -> None:
+    """JPype's own Java thread would enter Python while that ends, which aborts the process (status 134)."""
+    if jpype.isJVMStarted():
+        jpype.JClass("org.jpype.ref.JPypeReferenceQueue").getInstance().stop()
 
 
 def _silence(jpype: ModuleType) -> None:
