@@ -177,8 +177,9 @@ class _Composer:
             return _Node(line, scalar=event.value)
         if _LEADING_ZERO.fullmatch(event.value):
             message = f"{event.value} is not quoted: some readers take it for octal, others for decimal"
-            _add(self._document, line, message, f'write "{event.value}"', Rule.BAD_VALUE)
-            return _Node(line, scalar=event.value)
+            octal = event.value.replace("0o", "0", 1)  # YAML 1.2's mark, which a mode is written without
+            _add(self._document, line, message, f'write "{octal}"', Rule.BAD_VALUE)
+            return _Node(line, scalar=octal)
         return _Node(line, scalar=_resolve(event.value))
 
     def _alias(self, anchor: str, line: int) -> None:
