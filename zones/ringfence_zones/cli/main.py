@@ -17,7 +17,7 @@ import click
 
 from ringfence_zones.cli import exits
 from ringfence_zones.cli.context import CommandContext, global_options
-from ringfence_zones.errors import MissingExtraError, RingfenceError
+from ringfence_zones.errors import InputError, MissingExtraError, RingfenceError
 
 _ENTRY_POINT_GROUP = "ringfence.commands"
 
@@ -123,6 +123,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         # A server's command imports the server only when it runs: --help must not load one.
         _fail(_missing(next((word for word in arguments if word in SUMMARIES), "ringfence"), error), arguments)
     except click.ClickException as error:
+        if "--json" in arguments:
+            _fail(_usage(error), arguments)
         error.show()
         sys.exit(exits.USAGE)
     except (click.Abort, KeyboardInterrupt):
@@ -133,6 +135,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(exits.FAILED)
     # `ctx.exit(n)` inside a command comes back as its return value in non-standalone mode.
     sys.exit(outcome if isinstance(outcome, int) else exits.DONE)
+
+
+def _usage(error: click.ClickException) -> InputError:
+    """What click would print, as an error of ours: `--json` gives JSON whatever went wrong."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return InputError(error.format_message(), command=f"{context.command_path} --help" if context else None)
 
 
 def _fail(error: RingfenceError, arguments: Sequence[str]) -> NoReturn:
