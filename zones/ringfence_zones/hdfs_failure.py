@@ -126,8 +126,8 @@ def translate(failure: JavaFailure, where: Where) -> RingfenceError:
     if classes & _DENIED:
         return HdfsPermissionError(
             f"HDFS refused user {where.user}: {failure.sentence}",
-            hint="zones are created and listed by the HDFS superuser; on a cluster with simple authentication"
-            " give --as hdfs",
+            hint="act as a user whom the path's rights name, or as the HDFS superuser, who alone lists and makes zones;"
+            " on a cluster with simple authentication give --as USER (the superuser is often hdfs)",
         )
     if classes & _NOT_FOUND:
         return HdfsNotFoundError(failure.sentence)

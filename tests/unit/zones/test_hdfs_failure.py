@@ -145,3 +145,10 @@ def test_a_kms_failure_inside_the_namenode_names_the_kms(failure: JavaFailure, e
     error = translate_create_zone(failure, WHERE, "kms://http@kms:9600/kms")
     assert type(error) is error_class
     assert words in error.message
+
+
+def test_a_refusal_names_both_ways_out_for_it_may_be_for_rights_or_for_want_of_a_superuser() -> None:
+    denied = 'Permission denied: user=etl, access=EXECUTE, inode="/data/pii":etl:pii:drwxrwx---'
+    hint = translate(JavaFailure(ACCESS_CONTROL, denied, remote=True), WHERE).hint
+    assert hint is not None
+    assert hint.startswith("act as a user whom the path's rights name, or as the HDFS superuser")
