@@ -99,7 +99,7 @@ def _kms(state: ClusterState) -> Iterator[Finding]:
             severity=Severity.ERROR,
             rule=Rule.KMS_UNREACHABLE,
             path=_CLUSTER,
-            message=f"the KMS does not answer: {state.kms_error or 'no reason given'}",
+            message=state.kms_error or "the KMS does not answer",
             hint="files of encryption zones cannot be opened until it does",
         )
         return

@@ -59,8 +59,8 @@ def shared_key(key: str, paths: list[str], *, severity: Severity) -> Finding:
 def _cluster_problems(policy: Policy, state: ClusterState) -> Iterator[Finding]:
     kms = state.kms
     if kms is None:
-        message = f"the KMS does not answer: {state.kms_error or 'no reason given'}"
-        yield _whole(Rule.KMS_UNREACHABLE, message, "start the KMS, then plan again")
+        message = state.kms_error or "the KMS does not answer"
+        yield _whole(Rule.KMS_UNREACHABLE, message, "start the KMS or let it serve this user, then plan again")
         return
     if kms.is_ringfence and policy.kms is None:
         hint = "add  kms: {namenode_users: [hdfs], admins: [hdfs]}  with the user your NameNode runs as"

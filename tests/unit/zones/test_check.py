@@ -138,3 +138,9 @@ def test_the_most_severe_come_first() -> None:
 def test_a_zone_at_the_root_needs_no_pin() -> None:
     state = _state(zones=(EncryptionZone("/", "c-a"),), protected_directories=(), directories={})
     assert find_violations(None, state) == []
+
+
+def test_a_kms_that_answers_with_a_refusal_is_not_said_to_be_silent() -> None:
+    refused = "the KMS at kms://http@kms:9600/kms refused: User:hdfs not allowed to do 'GET_KEYS_METADATA'"
+    (found,) = find_violations(POLICY, _state(kms=None, kms_error=refused))
+    assert found.message == refused

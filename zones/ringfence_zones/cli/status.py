@@ -122,7 +122,7 @@ def _to_json(conf: HadoopConf, zones: list[_Zone], kms: _Kms, health: dict[str, 
 def _print(conf: HadoopConf, zones: list[_Zone], kms: _Kms, health: dict[str, Any] | None) -> None:
     click.echo(f"HDFS   {default_filesystem(conf)}, {counted(len(zones), 'encryption zone')}")
     if kms.error is not None:
-        click.echo(f"KMS    {kms.uri or '-'}: {shown(kms.error)}")
+        click.echo(f"KMS    {shown(kms.error)}")
     elif kms.ringfence is None:
         click.echo(f"KMS    {kms.uri}, not Ringfence's: no published policy, no custody")
     else:
