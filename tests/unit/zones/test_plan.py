@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ringfence_zones.cli.plan import print_plan
 from ringfence_zones.findings import Rule, Severity
 from ringfence_zones.keys import KeyMetadata
 from ringfence_zones.model import ClusterState, DirectoryState, EncryptionZone, KmsState
@@ -313,3 +315,14 @@ def test_a_custody_that_is_not_built_is_refused_and_not_ignored() -> None:
 
 def test_the_json_is_json() -> None:
     assert json.loads(json.dumps(make_plan(_policy(*ZONES), _state()).to_json()))["schema"] == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "named"),
+    [("zones.yaml", "ringfence apply\n"), ("my policy.yaml", "ringfence apply -f 'my policy.yaml'\n")],
+)
+def test_a_plan_in_words_ends_with_the_command_that_applies_the_same_file(
+    file: str, named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_plan(make_plan(_policy(), _state()), Path(file))
+    assert capsys.readouterr().out.endswith(named)

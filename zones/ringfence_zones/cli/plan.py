@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import click
 from ringfence_zones.cli import exits
 from ringfence_zones.cli.cluster import open_cluster
 from ringfence_zones.cli.context import CommandContext, global_options
-from ringfence_zones.cli.policy_file import policy_option
+from ringfence_zones.cli.policy_file import DEFAULT_POLICY, policy_option
 from ringfence_zones.cli.render import counted, print_findings, print_json, shown
 from ringfence_zones.observe import observe_cluster
 from ringfence_zones.plan import Action, ActionKind, Plan, make_plan
@@ -31,11 +32,11 @@ def plan(click_context: click.Context, context: CommandContext, policy_file: Pat
     if context.json:
         print_json(made.to_json())
     else:
-        print_plan(made)
+        print_plan(made, policy_file)
     click_context.exit(exits.FINDINGS if exit_code and not made.is_empty else exits.DONE)
 
 
-def print_plan(made: Plan) -> None:
+def print_plan(made: Plan, policy_file: Path) -> None:
     """The plan in words: the changes in their order, then the problems."""
     for action in made.actions:
         sign = click.style("~" if action.kind is ActionKind.SET_RIGHTS else "+", fg="green")
@@ -47,7 +48,12 @@ def print_plan(made: Plan) -> None:
     if made.refusals:
         click.echo("apply refuses this plan: solve the errors first")
     elif made.actions:
-        click.echo(f"{counted(len(made.actions), 'change')}; nothing was changed yet: ringfence apply")
+        apply = (
+            "ringfence apply"
+            if policy_file == DEFAULT_POLICY
+            else f"ringfence apply -f {shlex.quote(str(policy_file))}"
+        )
+        click.echo(f"{counted(len(made.actions), 'change')}; nothing was changed yet: {apply}")
     else:
         click.echo("nothing to do: the cluster is as the policy says")
 
