@@ -140,7 +140,7 @@ class AgentClient:
             content = response.read(_MAX_ANSWER_BYTES + 1)
         except (OSError, http.client.HTTPException) as error:
             raise AgentUnavailableError(
-                f"the agent at {self.socket_path} does not answer: {str(error) or type(error).__name__}",
+                f"the agent at {self.socket_path} does not answer: {_why(error)}",
                 hint="see whether it runs, and whether this user may open the socket",
             ) from error
         finally:
@@ -161,6 +161,10 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
+
+
+def _why(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _zone(answer: Dict[str, Any]) -> Zone:
