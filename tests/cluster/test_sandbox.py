@@ -91,6 +91,12 @@ def test_status_shows_every_daemon_with_pid_and_ports(sandbox: dict[str, Any]) -
     assert f"kms://http@localhost:{described['ports']['kms']}/kms" == described["environment"]["RINGFENCE_KMS_URI"]
 
 
+def test_status_in_words_shows_each_log_whole_however_narrow_the_terminal(sandbox: dict[str, Any]) -> None:
+    shown = run(sandbox, "status").stdout
+    for daemon, log in status(sandbox)["logs"].items():
+        assert any(line.startswith(daemon) and line.endswith(log) for line in shown.splitlines()), shown
+
+
 def test_hadoop_commands_pass_arguments_output_and_exit_code_through(sandbox: dict[str, Any]) -> None:
     assert run(sandbox, "hdfs", "dfs", "-test", "-d", "/tmp").returncode == 0
     missing = run(sandbox, "hdfs", "dfs", "-ls", "/no such place")

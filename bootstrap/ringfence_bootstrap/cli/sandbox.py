@@ -18,7 +18,6 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from ringfence_bootstrap.sandbox.artifacts import OnProgress, ensure_jars
 from ringfence_bootstrap.sandbox.configuration import environment
@@ -26,6 +25,7 @@ from ringfence_bootstrap.sandbox.lifecycle import DaemonStatus, Sandbox
 from ringfence_bootstrap.sandbox.state import KmsKind, State, default_directory
 from ringfence_zones.cli import exits
 from ringfence_zones.cli.context import CommandContext, global_options
+from ringfence_zones.cli.render import print_table
 
 _FETCHING = "fetching Hadoop's jars"
 
@@ -95,7 +95,10 @@ def status(click_context: click.Context, context: CommandContext, directory: Pat
     if context.json:
         click.echo(json.dumps(_state_json(chosen, chosen.get_state(), rows), indent=2))
     else:
-        Console(highlight=False).print(_table(rows))
+        print_table(
+            ("DAEMON", "PID", "PORTS", "LOG"),
+            [(row.name, str(row.pid or "does not run"), " ".join(map(str, row.ports)), str(row.log)) for row in rows],
+        )
     click_context.exit(exits.DONE if all(row.pid for row in rows) else exits.FAILED)
 
 
@@ -174,15 +177,3 @@ def _state_json(chosen: Sandbox, state: State, rows: Sequence[DaemonStatus]) -> 
         "logs": {row.name: str(row.log) for row in rows},
         "environment": environment(chosen.layout, state),
     }
-
-
-def _table(rows: Sequence[DaemonStatus]) -> Table:
-    table = Table("daemon", "pid", "ports", "log")
-    for row in rows:
-        table.add_row(
-            row.name,
-            str(row.pid) if row.pid else "does not run",
-            " ".join(str(port) for port in row.ports),
-            str(row.log),
-        )
-    return table
