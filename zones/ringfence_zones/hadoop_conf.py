@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 
 from ringfence_zones.errors import ConfigError
 
+_FIELDS = ("name", "value", "final")
 MAX_FILE_BYTES = 8 * 1024 * 1024
 _VARIABLE = re.compile(r"\$\{([^{}$\s]+)\}")
 _MAX_EXPANSIONS = 20  # Configuration.MAX_SUBST
@@ -83,7 +84,8 @@ def read_hadoop_conf(directory: Path, *file_names: str) -> HadoopConf:
         if not path.exists():
             continue
         for name, value, final in _read_file(path):
-            if name not in finals:
+            # Hadoop passes over an empty value: it does not take an earlier one's place.
+            if name not in finals and (value or name not in properties):
                 properties[name] = value
             if final:
                 finals.add(name)
@@ -114,12 +116,30 @@ def _read_file(path: Path) -> Iterator[tuple[str, str, bool]]:
         raise ConfigError(f"{path} is not well-formed XML: {error}") from error
     if root.tag != "configuration":
         raise ConfigError(f"{path}: the top element must be <configuration>, not <{root.tag}>")
+    _check_places(path, root)
     for element in root:
-        if element.tag.endswith("include"):
-            raise ConfigError(f"{path} uses XInclude, which is not supported: put the properties in the file")
-        name = (element.findtext("name") or element.get("name") or "").strip()
+        name = (_text(element, "name") or element.get("name") or "").strip()
         if element.tag != "property" or not name:
             continue
-        value = element.findtext("value")
-        final = (element.findtext("final") or element.get("final") or "").strip().lower() == "true"
-        yield name, value if value is not None else element.get("value") or "", final
+        # Exactly so: Hadoop takes neither `TRUE` nor blanks around it.
+        final = (_text(element, "final") or element.get("final")) == "true"
+        yield name, _text(element, "value") or element.get("value") or "", final
+
+
+def _text(element: ElementTree.Element, field: str) -> str:
+    # The last that says something, as in Hadoop.
+    return next((child.text for child in reversed(element.findall(field)) if child.text), "")
+
+
+def _check_places(path: Path, root: ElementTree.Element) -> None:
+    """Hadoop looks at names of elements, not at where they stand: nothing that counts may stand elsewhere."""
+    properties = {id(element) for element in root}
+    fields = {id(child) for element in root if element.tag == "property" for child in element}
+    for element in root.iter():
+        tag = element.tag
+        if tag.endswith("include"):
+            raise ConfigError(f"{path} uses XInclude, which is not supported: put the properties in the file")
+        is_field = tag in _FIELDS
+        misplaced = (tag == "property" and id(element) not in properties) or (is_field and id(element) not in fields)
+        if misplaced or (is_field and len(element)):
+            raise ConfigError(f"{path}: <{tag}> is nested in a way that Hadoop reads differently from how it looks")

@@ -28,6 +28,7 @@ from xml.parsers import expat
 from ringfence_zones.errors import ConfigError
 from ringfence_zones.hadoop_conf import MAX_FILE_BYTES
 
+_FIELDS = ("name", "value", "final")
 _ENCODINGS = ("utf-8", "us-ascii", "iso-8859-1")
 # XML 1.0, production 2: what a document may hold at all.
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -186,12 +187,18 @@ def _effective(scan: _Scan, name: str) -> _Property | None:
     chosen: _Property | None = None
     for candidate in scan.properties:
         if candidate.name == name:
-            chosen = candidate
+            # Hadoop passes over an empty value: it does not take an earlier one's place.
+            if chosen is None or _says_something(candidate):
+                chosen = candidate
             if candidate.final:
                 break
     if chosen is not None and "value" in chosen.element.attributes:
         _refuse(f"it writes {name} as an attribute: write it as a <value> element")
     return chosen
+
+
+def _says_something(candidate: _Property) -> bool:
+    return bool(candidate.value.text) if candidate.value else "value" in candidate.element.attributes
 
 
 def _scan(document: bytes) -> _Scan:
@@ -246,12 +253,22 @@ class _Scanner:
             if tag != "configuration":
                 _refuse(f"its top element is <{tag}>, not <configuration>")
             self._root = element
-        elif depth == 1 and tag.rpartition(":")[2] == "include":
-            _refuse("it uses XInclude, so what Hadoop reads is not in this file alone")
-        elif depth == 1 and tag == "property":
-            final = attributes.get("final", "").strip().lower() == "true"
+        else:
+            self._check_place(tag)
+        if depth == 1 and tag == "property":
+            # Exactly so: Hadoop takes neither `TRUE` nor blanks around it.
+            final = attributes.get("final") == "true"
             self._properties.append(_Property(element, attributes.get("name", "").strip(), final=final))
         self._stack.append((tag, element))
+
+    def _check_place(self, tag: str) -> None:
+        # Hadoop looks at names of elements, not at where they stand.
+        depth, outer = len(self._stack), self._stack[-1][0]
+        if tag.rpartition(":")[2] == "include":
+            _refuse("it uses XInclude, so what Hadoop reads is not in this file alone")
+        misplaced = (tag == "property" and depth != 1) or (tag in _FIELDS and depth != 2)
+        if misplaced or outer in _FIELDS:
+            _refuse(f"<{tag}> stands inside <{outer}>, where Hadoop reads it in a way of its own")
 
     def _text(self, text: str) -> None:
         if len(self._stack) == 3:  # configuration, property, name|value|final
@@ -276,7 +293,7 @@ class _Scanner:
                 _refuse(f"property {owner.name} has two values")
             owner.value = element
         elif tag == "final":
-            owner.final = element.text.strip().lower() == "true"
+            owner.final = element.text == "true"
 
 
 def _end_of_tag(document: bytes, offset: int) -> int:

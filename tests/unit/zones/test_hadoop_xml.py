@@ -168,3 +168,51 @@ def test_a_file_changed_in_between_is_left_alone(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nothing\.xml"):
         replace_document(tmp_path / "nothing.xml", b"new", expected=b"old")
+
+
+def _property(value: str, more: str = "") -> str:
+    return f"<property><name>{NAME}</name><value>{value}</value>{more}</property>"
+
+
+# What Configuration.getRaw of Hadoop 3.4.2 says for each of these.
+@pytest.mark.parametrize(
+    ("properties", "seen_by_hadoop"),
+    [
+        (_property("/a", "<final>true</final>") + _property("/b"), "/a"),
+        (_property("/a", "<final>TRUE</final>") + _property("/b"), "/b"),
+        (_property("/a", "<final> true </final>") + _property("/b"), "/b"),
+        (f'<property name="{NAME}" final="True"><value>/a</value></property>' + _property("/b"), "/b"),
+        (_property("/a") + _property(""), "/a"),
+        (_property("/a") + f"<property><name>{NAME}</name></property>", "/a"),
+        (f"<property><name>x</name><name>{NAME}</name><value>/a</value></property>", "/a"),
+    ],
+)
+def test_reader_and_editor_take_the_value_that_hadoop_takes(
+    tmp_path: Path, properties: str, seen_by_hadoop: str
+) -> None:
+    document = f"<configuration>{properties}</configuration>".encode()
+    (tmp_path / "core-site.xml").write_bytes(document)
+    assert read_hadoop_conf(tmp_path, "core-site.xml")[NAME] == seen_by_hadoop
+    found = read_property(document, NAME)
+    assert found is not None and found.value == seen_by_hadoop
+    (tmp_path / "core-site.xml").write_bytes(set_property(document, NAME, "/z"))
+    assert read_hadoop_conf(tmp_path, "core-site.xml")[NAME] == "/z"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"<extra>{_property('/n')}</extra>",
+        _property("/a<b>/c</b>,/d"),
+        _property("/a", "<description><value>/q</value></description>"),
+        _property("/a", "<description><final>true</final></description>"),
+        '<property><i:include xmlns:i="http://www.w3.org/2001/XInclude" href="more.xml"/></property>',
+    ],
+)
+def test_what_hadoop_reads_where_nobody_looks_is_refused(tmp_path: Path, content: str) -> None:
+    document = f"<configuration>{content}</configuration>".encode()
+    (tmp_path / "core-site.xml").write_bytes(document)
+    with pytest.raises(ConfigError):
+        read_hadoop_conf(tmp_path, "core-site.xml")
+    with pytest.raises(ConfigError):
+        read_property(document, NAME)
