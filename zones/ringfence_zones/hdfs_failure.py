@@ -127,7 +127,7 @@ def translate(failure: JavaFailure, where: Where) -> RingfenceError:
         return HdfsPermissionError(
             f"HDFS refused user {where.user}: {failure.sentence}",
             hint="act as a user whom the path's rights name, or as the HDFS superuser, who alone lists and makes zones;"
-            " on a cluster with simple authentication give --as USER (the superuser is often hdfs)",
+            " on a cluster with simple authentication that is --as hdfs",
         )
     if classes & _NOT_FOUND:
         return HdfsNotFoundError(failure.sentence)
