@@ -99,7 +99,8 @@ class SimpleAuthenticator:
     def _claim(self, user: str) -> Caller:
         now_ms = self._now_ms()
         known = self._by_user.get(user)
-        if known is not None and known.expires_ms >= now_ms:
+        # Not from the future either: the clock was set back, and the secret that signed it may not verify now.
+        if known is not None and known.expires_ms - _REUSE_MS <= now_ms <= known.expires_ms:
             return known
         value, expires_ms = self._signer.sign(user, user)
         header = cookie.set_cookie(value, path=self._path, domain=self._domain, secure=self._secure)

@@ -104,3 +104,11 @@ def test_only_a_short_cookie_header_stays_in_memory(authenticator: SimpleAuthent
     padded = header + b"; other=" + b"x" * 100_000
     assert authenticator.authenticate(padded, None).user == "alice"
     assert authenticator.authenticate(padded, None) is not authenticator.authenticate(padded, None)
+
+
+def test_after_the_clock_was_set_back_a_new_session_can_be_used(
+    authenticator: SimpleAuthenticator, clock: Clock
+) -> None:
+    cookie_of(authenticator, "alice")
+    clock.now_ms -= 2 * VALIDITY_S * 1000
+    assert authenticator.authenticate(cookie_of(authenticator, "alice"), None).user == "alice"
