@@ -35,7 +35,7 @@ from ringfence_zones.policy_document import (
 )
 from ringfence_zones.policy_problems import findings_of, replace_nulls
 from ringfence_zones.policy_rules import DraftZone, check_rules
-from ringfence_zones.policy_yaml import MAX_DOCUMENT_BYTES, LocatedDocument, read_yaml
+from ringfence_zones.policy_yaml import MAX_DEPTH, MAX_DOCUMENT_BYTES, LocatedDocument, read_yaml
 
 
 class _Value(BaseModel):
@@ -151,7 +151,31 @@ def parse_policy(text: str, name: str) -> Policy:
 
 def policy_from_json(document: Any, name: str = "policy") -> Policy:
     """The policy in a decoded JSON document, the form `canonical_json` writes. Raises PolicyError."""
+    if _is_deep(document):
+        message = f"nested deeper than {MAX_DEPTH} levels"
+        finding = Finding(
+            severity=Severity.ERROR,
+            rule=Rule.YAML_SYNTAX,
+            path=f"{name}:1",
+            message=message,
+            hint="a policy needs four",
+        )
+        raise _error(name, [finding])
     return _build(LocatedDocument(name, document))
+
+
+def _is_deep(document: Any) -> bool:
+    # Level by level: what reads the document afterwards descends by recursion.
+    level = [document]
+    for _ in range(MAX_DEPTH + 1):
+        level = [
+            inner
+            for value in level
+            for inner in (value.values() if isinstance(value, dict) else value if isinstance(value, list) else ())
+        ]
+        if not level:
+            return False
+    return True
 
 
 def canonical_json(policy: Policy) -> bytes:

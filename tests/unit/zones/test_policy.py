@@ -211,3 +211,13 @@ def test_any_text_is_a_policy_or_a_policy_error(text: str) -> None:
         parse_policy(text, "z")
     except PolicyError as error:
         assert error.findings
+
+
+@pytest.mark.parametrize("levels", [17, 900, 50_000])
+def test_a_deep_published_document_is_a_problem_and_no_overflow(levels: int) -> None:
+    deep: Any = []
+    for _ in range(levels):
+        deep = [deep]
+    with pytest.raises(PolicyError) as caught:
+        policy_from_json({"version": 1, "cluster": "c", "zones": deep})
+    assert [finding.message for finding in caught.value.findings] == ["nested deeper than 16 levels"]
