@@ -14,7 +14,7 @@ from ringfence_zones.findings import Finding, Rule, Severity
 from ringfence_zones.model import ClusterState, EncryptionZone, KmsState
 from ringfence_zones.moves import ZoneMap
 from ringfence_zones.paths import HdfsPath
-from ringfence_zones.policy import Policy, ZonePolicy
+from ringfence_zones.policy import Policy, ZonePolicy, policy_digest
 
 
 def find_problems(policy: Policy, state: ClusterState) -> Iterator[Finding]:
@@ -27,6 +27,7 @@ def find_problems(policy: Policy, state: ClusterState) -> Iterator[Finding]:
     for wanted in policy.zones:
         yield from _zone_problems(wanted, state, zone_map, users.get(wanted.key, []))
     yield from shared_keys(state, policy)
+    yield from _left_out(policy, state)
 
 
 def shared_keys(state: ClusterState, policy: Policy | None) -> Iterator[Finding]:
@@ -71,6 +72,23 @@ def _cluster_problems(policy: Policy, state: ClusterState) -> Iterator[Finding]:
     if policy.flow_control.mode == "enforce":
         hint = "write  flow_control: {mode: shadow}"
         yield _whole(Rule.NOT_BUILT, "this release does not enforce flow rules in the KMS", hint)
+
+
+def _left_out(policy: Policy, state: ClusterState) -> Iterator[Finding]:
+    """Zones whose readers lose their key when this policy replaces a published one. Said once, before it happens."""
+    kms = state.kms
+    if kms is None or kms.revision_digest in (None, policy_digest(policy)):
+        return
+    for zone in state.zones:
+        if policy.find_zone(zone.path) is None:
+            yield Finding(
+                severity=Severity.WARN,
+                rule=Rule.ZONE_OUTSIDE_POLICY,
+                path=zone.path,
+                key=zone.key_name,
+                message=f"not in this policy: once published, kms-acls.xml alone says who may use {zone.key_name}",
+                hint=f"keep the zone in the policy with  key: {zone.key_name}  if its files are to stay readable",
+            )
 
 
 def _whole(rule: Rule, message: str, hint: str) -> Finding:

@@ -326,3 +326,14 @@ def test_a_plan_in_words_ends_with_the_command_that_applies_the_same_file(
 ) -> None:
     print_plan(make_plan(_policy(), _state()), Path(file))
     assert capsys.readouterr().out.endswith(named)
+
+
+@pytest.mark.parametrize(("digest", "warned"), [("of another policy", ["/left"]), (None, [])])
+def test_a_zone_that_a_published_policy_would_leave_out_is_told_and_hinders_nothing(
+    digest: str | None, warned: list[str]
+) -> None:
+    state = _state(zones=(EncryptionZone("/left", "k"),), kms={"revision": 1, "revision_digest": digest})
+    made = make_plan(_policy({"path": "/a"}), state)
+    assert [problem.path for problem in made.problems if problem.rule is Rule.ZONE_OUTSIDE_POLICY] == warned
+    assert not made.refusals
+    assert made.actions
