@@ -126,6 +126,10 @@ class KmsApplication:
             response = await outcome
         except RingfenceError as error:
             return self._refuse(call, caller, error)
+        except Exception as error:
+            # A bug, perhaps after a commit: what was changed is on record before the core's bland 500 leaves.
+            self._refuse(call, caller, RingfenceError(f"unhandled {type(error).__name__}"))
+            raise
         return self._finish(call, caller, response)
 
     # -- who and what

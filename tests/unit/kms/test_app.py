@@ -33,6 +33,7 @@ from ringfence_agent.kms.key_cache import KeyCache
 from ringfence_agent.kms.store_access import StoreAccess
 from ringfence_zones.errors import StoreTamperedError, StoreUnavailableError
 from ringfence_zones.hadoop_conf import HadoopConf
+from ringfence_zones.keys import KeyVersion
 from ringfence_zones.secret import Secret
 
 OPEN = {f"default.key.acl.{operation}": "*" for operation in ("MANAGEMENT", "READ", "GENERATE_EEK", "DECRYPT_EEK")}
@@ -294,3 +295,22 @@ def test_nothing_changes_after_a_line_that_could_not_be_written(bench: Bench, mo
         return (await bench.ask(b"/kms/v1/key/k", b"", b"POST", b"{}")).head.status
 
     assert asyncio.run(roll()) == 200
+
+
+def test_a_change_is_on_record_although_a_bug_follows_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    roll_key = bench.store.roll_key
+
+    def roll_and_fail(name: str, material: Secret | None) -> KeyVersion:
+        roll_key(name, material)
+        raise ZeroDivisionError("canary")
+
+    monkeypatch.setattr(bench.store, "roll_key", roll_and_fail)
+
+    async def roll() -> None:
+        with pytest.raises(ZeroDivisionError):
+            await bench.ask(b"/kms/v1/key/k", b"", b"POST", b"{}")
+
+    asyncio.run(roll())
+    (line,) = [json.loads(line) for line in bench.audit_file.read_text().splitlines()]
+    assert (line["op"], line["key"], line["status"]) == ("ROLL_NEW_VERSION", "k", 500)
+    assert line["error"] == "unhandled ZeroDivisionError"
