@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 
 from ringfence_zones.findings import Finding, Rule, Severity
+from ringfence_zones.kms_uri import parse_kms_uri
 from ringfence_zones.model import ClusterState, KmsState
 from ringfence_zones.plan import TRASH_MODE
 from ringfence_zones.plan_problems import shared_keys
@@ -70,8 +71,8 @@ def _pins(state: ClusterState) -> Iterator[Finding]:
                 rule=Rule.ROOT_NOT_PINNED,
                 path=root,
                 message="this zone root can be renamed or deleted, for it is not in fs.protected.directories",
-                hint=f"add {root} to fs.protected.directories in every NameNode's core-site.xml, then reload each with"
-                " hdfs dfsadmin -reconfig namenode HOST:PORT start",
+                hint="let the agent pin it (agent: {mode: enforce, pin: apply}), or add it to fs.protected.directories"
+                " in every NameNode's core-site.xml and reload each: hdfs dfsadmin -reconfig namenode HOST:PORT start",
             )
         elif directory is not None and directory.is_empty:
             yield Finding(
@@ -104,13 +105,7 @@ def _kms(state: ClusterState) -> Iterator[Finding]:
         )
         return
     if kms.plain_http:
-        yield Finding(
-            severity=Severity.ERROR,
-            rule=Rule.KMS_PLAIN_HTTP,
-            path=_CLUSTER,
-            message=f"data keys cross the network in clear: the cluster reaches its KMS as {kms.uri}",
-            hint="serve the KMS with TLS and name it kms://https@HOST:PORT/kms in hadoop.security.key.provider.path",
-        )
+        yield _plain_http(kms)
     handed_out = sorted(name for name, is_open in kms.get_open.items() if is_open)
     if handed_out:
         shown = ", ".join(handed_out[:5]) + (f" and {len(handed_out) - 5} more" if len(handed_out) > 5 else "")
@@ -123,6 +118,19 @@ def _kms(state: ClusterState) -> Iterator[Finding]:
             hint="in kms-acls.xml set hadoop.kms.acl.GET to a blank and add callers to hadoop.kms.blacklist.GET;"
             " readers and writers need no GET",
         )
+
+
+def _plain_http(kms: KmsState) -> Finding:
+    if parse_kms_uri(kms.uri).is_loopback:
+        severity, message = Severity.WARN, f"data keys leave the KMS in clear, though only on this machine: {kms.uri}"
+    else:
+        severity = Severity.ERROR
+        message = f"data keys cross the network in clear: the cluster reaches its KMS as {kms.uri}"
+    if kms.is_ringfence:
+        hint = "keep the KMS on loopback or in a closed network: this release of Ringfence serves no TLS yet"
+    else:
+        hint = "serve the KMS with TLS and name it kms://https@HOST:PORT/kms in hadoop.security.key.provider.path"
+    return Finding(severity=severity, rule=Rule.KMS_PLAIN_HTTP, path=_CLUSTER, message=message, hint=hint)
 
 
 def _zones(policy: Policy, state: ClusterState) -> Iterator[Finding]:

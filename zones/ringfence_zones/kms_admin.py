@@ -8,7 +8,6 @@ this client sends none.
 from __future__ import annotations
 
 import http.client
-import ipaddress
 import json
 import os
 import socket
@@ -124,7 +123,7 @@ def open_admin_client(config: ClientConfig, uri: KmsUri, *, timeout_s: float = _
         path = config.kms_admin_socket
         return AdminClient(str(path), _Connector(timeout_s, unix_socket=path), {"Host": "localhost"})
     if config.kms_token_file is not None:
-        if uri.is_plain_http and not _is_loopback(uri.hosts[0]):
+        if uri.is_plain_http and not uri.is_loopback:
             raise ConfigError(
                 f"{uri.text} is plain HTTP: the admin token would cross the network in clear",
                 hint="serve the KMS with TLS, or publish on its own machine through its admin socket",
@@ -189,13 +188,6 @@ def _read_token(path: Path) -> str:
     if not token or len(data) > _MAX_TOKEN_BYTES or not token.isascii() or b"\n" in token:
         raise ConfigError(f"the token file {path} does not hold one token on one line")
     return token.decode("ascii")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _why(error: OSError | http.client.HTTPException) -> str:

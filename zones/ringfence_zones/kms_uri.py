@@ -6,6 +6,7 @@ separated by `;` and share the one port after the last, and the path is kept.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
 
@@ -31,6 +32,11 @@ class KmsUri:
         return self.scheme == "http"
 
     @property
+    def is_loopback(self) -> bool:
+        """Whether no instance is reached over a network."""
+        return all(host == "localhost" or _is_loopback_address(host) for host in self.hosts)
+
+    @property
     def origins(self) -> tuple[str, ...]:
         """`http(s)://host:port` of every instance."""
         return tuple(f"{self.scheme}://{host}:{self.port}" for host in self.hosts)
@@ -47,3 +53,10 @@ def parse_kms_uri(text: str) -> KmsUri:
             hint="hadoop.security.key.provider.path in core-site.xml has the form kms://http@HOST:9600/kms (or https@)",
         )
     return KmsUri(match[0], match["scheme"], hosts, port, (match["path"] or "").rstrip("/"))
+
+
+def _is_loopback_address(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

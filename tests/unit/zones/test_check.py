@@ -130,9 +130,16 @@ def test_a_stock_kms_has_no_revision_to_be_stale() -> None:
 
 
 def test_the_most_severe_come_first() -> None:
-    state = _state(directories={"/a": _directory("/a", trash_mode=None)}, kms=_kms(plain_http=True))
+    state = _state(directories={"/a": _directory("/a", trash_mode=None)}, protected_directories=())
     severities = [each.severity for each in find_violations(POLICY, state)]
     assert severities == [Severity.ERROR, Severity.WARN]
+
+
+def test_plain_http_weighs_less_where_no_network_is_crossed() -> None:
+    addresses = ["kms://http@localhost:9600/kms", "kms://http@127.0.0.1:9600/kms", "kms://http@localhost;kms2:9600/kms"]
+    states = [_state(kms=_kms(plain_http=True, uri=uri)) for uri in addresses]
+    severities = [find_violations(None, state)[0].severity for state in states]
+    assert severities == [Severity.WARN, Severity.WARN, Severity.ERROR]
 
 
 def test_a_zone_at_the_root_needs_no_pin() -> None:
