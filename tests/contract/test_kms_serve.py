@@ -215,9 +215,12 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.02)
 
 
-def test_a_killed_server_has_every_acknowledged_version_after_its_restart(place: KmsPlace, workers: int) -> None:
+@pytest.mark.parametrize("storms", [3, pytest.param(20, marks=pytest.mark.long)])
+def test_a_killed_server_has_every_acknowledged_version_after_its_restart(
+    place: KmsPlace, workers: int, storms: int
+) -> None:
     acknowledged: dict[str, int] = {}
-    for storm in range(3):
+    for storm in range(storms):
         with place.serving(workers) as kms:
             threads = [
                 threading.Thread(target=create_and_roll, args=(kms, f"s{storm}t{number}", acknowledged))

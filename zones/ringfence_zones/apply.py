@@ -162,6 +162,7 @@ class _Hands:
         self._kms = kms
         self._admin = admin
         self.revision: int | None = None
+        self._made_by_others: set[str] = set()
 
     def carry_out(self, action: Action) -> None:
         kind, path, key = action.kind, action.path, action.key
@@ -174,6 +175,8 @@ class _Hands:
         elif kind is ActionKind.MAKE_DIRECTORY:
             self._hdfs.make_directory(path)
         elif kind is ActionKind.CREATE_ZONE:
+            if action.detail["roll_key"] or key in self._made_by_others:
+                self._kms.roll_key(key)
             self._hdfs.create_zone(path, key)
         elif kind is ActionKind.PROVISION_TRASH:
             self._hdfs.provision_trash(path)
@@ -189,6 +192,7 @@ class _Hands:
         except KeyExistsError:
             found = self._kms.find_key(key)
             if found is None or (found.length_bits, found.cipher) == (detail["length_bits"], detail["cipher"]):
+                self._made_by_others.add(key)
                 return
             raise KmsError(
                 f"the key {key} was made meanwhile as {found.cipher} with {found.length_bits} bits,"

@@ -10,7 +10,9 @@ Rules:
 3. One key per zone: a key that any other zone of the cluster uses is a problem, never an action.
 4. A zone with a problem gets no action; a problem of severity error stops `apply` before its first step. Each names
    a way out that works today.
-5. Action ids depend on what is done to what, so the same change has the same id in every plan.
+5. A key that is there before its zone is not trusted: key names can be guessed, and whoever made it may know its
+   material. It is rolled after the publication, which closes GET, and before the zone's first EDEK.
+6. Action ids depend on what is done to what, so the same change has the same id in every plan.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ class Action:
     - create_key: `length_bits`, `cipher`, `attributes`
     - publish_policy: `expected_revision`, `digest`
     - make_directory: `mode`
-    - create_zone: empty
+    - create_zone: `roll_key`: the key was there before, so it gets a new version that nobody has seen
     - provision_trash: `mode`
     - set_rights: `owner` and `group` (null: left as they are), `mode` (octal text), `acl` (a list in the form of
       `DirectoryState.acl`; the mask is HDFS's own union), `differences` (sentences; empty for a new directory)
@@ -158,7 +160,7 @@ def _zone_actions(zone: ZonePolicy, state: ClusterState) -> Iterator[Action]:
     if directory is None:
         yield _action(ActionKind.MAKE_DIRECTORY, zone, {"mode": "0700"})
     if state.zone_at(zone.path) is None:
-        yield _action(ActionKind.CREATE_ZONE, zone, {})
+        yield _action(ActionKind.CREATE_ZONE, zone, {"roll_key": state.kms is not None and zone.key in state.kms.keys})
     if zone.trash == "provision" and (directory is None or directory.trash_mode != TRASH_MODE):
         yield _action(ActionKind.PROVISION_TRASH, zone, {"mode": f"{TRASH_MODE:04o}"})
     wanted = zone_rights(zone)

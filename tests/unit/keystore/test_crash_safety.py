@@ -190,7 +190,7 @@ def storm(place: LocalStore, writer: int, report: int) -> None:
             os.write(report, f"{name} 3 deleted\n".encode())
 
 
-def check_acknowledged(place: LocalStore, lines: list[str]) -> None:
+def check_acknowledged(place: LocalStore, lines: list[str], rounds: int) -> None:
     """Everything acknowledged is there, and whatever more there is is whole and at most one step ahead."""
     store = place.open()  # verifies every row and the ledger
     live = {metadata.name: metadata.versions for metadata in store.list_metadata()}
@@ -208,19 +208,20 @@ def check_acknowledged(place: LocalStore, lines: list[str]) -> None:
         found = store.find_key(name)
         for version in found.versions if found else ():
             assert version.material == material_of(name, version.version)
-    assert len(set(live) - set(last)) <= WRITERS * ROUNDS
+    assert len(set(live) - set(last)) <= WRITERS * rounds
     store.close()
 
 
-WRITERS, ROUNDS = 4, 8
+WRITERS = 4
 
 
-def test_nothing_acknowledged_is_lost_when_writers_are_killed_in_a_storm(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rounds", [8, pytest.param(100, marks=pytest.mark.long)])
+def test_nothing_acknowledged_is_lost_when_writers_are_killed_in_a_storm(tmp_path: Path, rounds: int) -> None:
     place = LocalStore(tmp_path)
     place.open().close()
     lines: list[str] = []
     chance = random.Random(3)
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         children = [in_child(lambda report, w=writer: storm(place, w, report)) for writer in range(WRITERS)]  # type: ignore[misc]
         ready, _, _ = select.select([read_end for _, read_end in children], [], [], ANSWER_WAIT_S)
         assert ready
@@ -230,8 +231,8 @@ def test_nothing_acknowledged_is_lost_when_writers_are_killed_in_a_storm(tmp_pat
             kill(pid)
         for _, read_end in children:
             lines += read_all(read_end)
-        check_acknowledged(place, lines)
-    assert len(lines) > 5 * ROUNDS
+        check_acknowledged(place, lines, rounds)
+    assert len(lines) > 5 * rounds
 
 
 def test_of_twenty_processes_that_create_one_key_exactly_one_succeeds(tmp_path: Path) -> None:

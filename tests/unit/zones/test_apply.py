@@ -48,6 +48,10 @@ class Notes:
     def create_key(self, name: str, length_bits: int, *, cipher: str, attributes: dict[str, str]) -> None:
         self._note("create_key", name, length_bits, cipher, attributes)
 
+    def roll_key(self, name: str) -> str:
+        self._note("roll_key", name)
+        return f"{name}@1"
+
     def find_key(self, name: str) -> KeyMetadata | None:
         return self.keys.get(name)
 
@@ -71,9 +75,12 @@ class Notes:
         self._note("set_rights", path, owner, group, mode, list(acl))
 
 
-def zone_steps(path: str) -> list[Action]:
+def zone_steps(path: str, *, roll_key: bool = False) -> list[Action]:
     key = f"k{path.replace('/', '-')}"
-    details: dict[ActionKind, dict[str, Any]] = {ActionKind.SET_RIGHTS: RIGHTS_DETAIL}
+    details: dict[ActionKind, dict[str, Any]] = {
+        ActionKind.CREATE_ZONE: {"roll_key": roll_key},
+        ActionKind.SET_RIGHTS: RIGHTS_DETAIL,
+    }
     kinds = (ActionKind.MAKE_DIRECTORY, ActionKind.CREATE_ZONE, ActionKind.PROVISION_TRASH, ActionKind.SET_RIGHTS)
     return [Action(kind=kind, path=path, key=key, detail=details.get(kind, {})) for kind in kinds]
 
@@ -192,6 +199,27 @@ def test_a_key_made_meanwhile_is_fine_only_when_it_is_the_key_asked_for(length_b
     assert result.is_complete == complete
     if not complete:
         assert "128" in result.failed[0].error.message
+
+
+def test_a_key_that_somebody_else_made_is_rolled_after_the_publication_and_before_its_zone() -> None:
+    # Planned, and in a race: key names can be guessed, so whoever made one may know its material.
+    raced = Notes(errors={("create_key", "k-a"): KeyExistsError("k-a", "kms")})
+    raced.keys["k-a"] = KeyMetadata("k-a", "AES/CTR/NoPadding", 256, 1, 1)
+    assert run(plan_of("/a"), raced).is_complete
+    planned = Notes()
+    actions = (PUBLISH, *zone_steps("/a", roll_key=True))
+    assert run(Plan(revision=4, actions=actions, problems=(), policy_json=b"{}"), planned).is_complete
+    for notes in (raced, planned):
+        kinds = [call[0] for call in notes.calls]
+        assert kinds.index("publish") < kinds.index("roll_key") < kinds.index("create_zone")
+
+
+def test_a_zone_whose_key_cannot_be_rolled_is_not_made() -> None:
+    notes = Notes(errors={("roll_key", "k-a"): KmsUnavailableError("down")})
+    actions = (PUBLISH, *zone_steps("/a", roll_key=True))
+    result = run(Plan(revision=4, actions=actions, problems=(), policy_json=b"{}"), notes)
+    assert [failure.action.id for failure in result.failed] == ["create_zone:/a"]
+    assert "create_zone" not in [call[0] for call in notes.calls]
 
 
 @pytest.mark.parametrize(("digest", "complete"), [("right", True), ("another", False)])

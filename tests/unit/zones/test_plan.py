@@ -146,6 +146,15 @@ def test_after_an_interruption_the_next_plan_is_the_rest_and_nothing_else(done: 
     assert [action.id for action in rest.actions] == [action.id for action in plan.actions[done:]]
 
 
+def test_a_key_that_is_there_before_its_zone_is_planned_to_be_rolled() -> None:
+    policy = _policy(*ZONES)
+    plan = make_plan(policy, _state(kms={"keys": {"c-data-b": _key("c-data-b")}}))
+    rolled = {
+        action.path: action.detail["roll_key"] for action in plan.actions if action.kind is ActionKind.CREATE_ZONE
+    }
+    assert rolled == {"/data/b": True, "/data/pii": False, "/data/pii/inner": False}
+
+
 def test_the_published_document_is_the_policys_canonical_json() -> None:
     policy = _policy(*ZONES)
     plan = make_plan(policy, _state(kms={"revision": 4, "revision_digest": "old"}))

@@ -69,7 +69,8 @@ def describe_action(action: Action) -> str:
         case ActionKind.MAKE_DIRECTORY:
             return f"make directory {action.path}"
         case ActionKind.CREATE_ZONE:
-            return f"make {action.path} an encryption zone with key {action.key}"
+            rolled = ", rolled first because it was there before" if detail["roll_key"] else ""
+            return f"make {action.path} an encryption zone with key {action.key}{rolled}"
         case ActionKind.PROVISION_TRASH:
             return f"provision trash in {action.path}"
         case ActionKind.SET_RIGHTS:
