@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 from ringfence_zones.errors import AgentUnavailableError, InputError
+from ringfence_zones.unix_http import UnixHTTPConnection
 
 _MAX_ANSWER_BYTES = 16 * 1024 * 1024
 _TIMEOUT_S = 5.0
@@ -53,7 +53,7 @@ class AgentClient:
         return self._ask("POST", "/v1/moves/check", question)
 
     def _ask(self, method: str, target: str, question: Any = None, accept: tuple[int, ...] = (200,)) -> dict[str, Any]:
-        connection = _UnixConnection(self._path)
+        connection = UnixHTTPConnection(self._path, _TIMEOUT_S)
         try:
             body = None if question is None else json.dumps(question)
             connection.request(method, target, body, {"Content-Type": "application/json"} if body else {})
@@ -85,17 +85,6 @@ class AgentClient:
 
     def _unusable(self) -> AgentUnavailableError:
         return AgentUnavailableError(f"what answers at {self._path} is not Ringfence's agent")
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=_TIMEOUT_S)
-        self._path = str(path)
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
 
 
 def find_agent(socket_path: Path) -> AgentClient | None:

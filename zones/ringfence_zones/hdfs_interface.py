@@ -13,8 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from ringfence_zones.errors import HdfsNotFoundError
 from ringfence_zones.model import DirectoryState, EncryptionZone
 from ringfence_zones.namenodes import NameNodeAddress
+from ringfence_zones.paths import HdfsPath
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,3 +92,14 @@ class Hdfs(Protocol):
 
     def close(self) -> None:
         """Lets go of the connection."""
+
+
+def find_zone_around(hdfs: Hdfs, path: HdfsPath) -> EncryptionZone | None:
+    """The zone of a path, or where nothing is there yet, of its nearest ancestor: the zone it would be made in."""
+    current: HdfsPath | None = path
+    while current is not None:
+        try:
+            return hdfs.find_zone_of(str(current))
+        except HdfsNotFoundError:
+            current = current.parent
+    return None

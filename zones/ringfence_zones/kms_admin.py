@@ -10,7 +10,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import socket
 import ssl
 import stat
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from ringfence_zones.errors import (
     RevisionConflictError,
 )
 from ringfence_zones.kms_uri import KmsUri
+from ringfence_zones.unix_http import UnixHTTPConnection
 
 _PATH = "/ringfence/v1/policy"
 _TIMEOUT_S = 60.0
@@ -137,17 +137,6 @@ def open_admin_client(config: ClientConfig, uri: KmsUri, *, timeout_s: float = _
     )
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path, timeout_s: float) -> None:
-        super().__init__("localhost", timeout=timeout_s)
-        self._socket_path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._socket_path))
-
-
 class _Connector:
     def __init__(self, timeout_s: float, *, unix_socket: Path | None = None, uri: KmsUri | None = None) -> None:
         self._timeout_s = timeout_s
@@ -156,7 +145,7 @@ class _Connector:
 
     def __call__(self) -> http.client.HTTPConnection:
         if self._unix_socket is not None:
-            return _UnixConnection(self._unix_socket, self._timeout_s)
+            return UnixHTTPConnection(self._unix_socket, self._timeout_s)
         assert self._uri is not None
         host, port = self._uri.hosts[0], self._uri.port
         if self._uri.is_plain_http:

@@ -18,13 +18,12 @@ from ringfence_zones.cli.policy_file import load_optional_policy, policy_option
 from ringfence_zones.cli.render import print_json, shown
 from ringfence_zones.errors import (
     AgentUnavailableError,
-    HdfsNotFoundError,
     HdfsPermissionError,
     RefusedError,
 )
 from ringfence_zones.findings import Rule
 from ringfence_zones.hadoop_conf import find_default_fs
-from ringfence_zones.hdfs_interface import Hdfs
+from ringfence_zones.hdfs_interface import Hdfs, find_zone_around
 from ringfence_zones.model import EncryptionZone
 from ringfence_zones.moves import MoveDecision, ZoneMap, decide_move, final_destination
 from ringfence_zones.paths import HdfsPath
@@ -118,18 +117,7 @@ def _zones_for(hdfs: Hdfs, policy: Policy | None, src: HdfsPath, dst: HdfsPath) 
     try:
         return hdfs.list_zones()
     except HdfsPermissionError:
-        found = {zone for path in (src.live, dst.live) for zone in (_zone_around(hdfs, path),) if zone is not None}
+        found = {zone for path in (src.live, dst.live) for zone in (find_zone_around(hdfs, path),) if zone is not None}
         known = {EncryptionZone(zone.path, zone.key) for zone in policy.zones} if policy is not None else set()
         paths = {zone.path for zone in found}
         return sorted(found | {zone for zone in known if zone.path not in paths})
-
-
-def _zone_around(hdfs: Hdfs, path: HdfsPath) -> EncryptionZone | None:
-    """The zone of a path, or of its nearest ancestor that exists."""
-    current: HdfsPath | None = path
-    while current is not None:
-        try:
-            return hdfs.find_zone_of(str(current))
-        except HdfsNotFoundError:
-            current = current.parent
-    return None

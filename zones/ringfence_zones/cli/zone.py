@@ -10,8 +10,9 @@ from ringfence_zones.agent_client import find_agent
 from ringfence_zones.cli.cluster import open_cluster, open_hdfs
 from ringfence_zones.cli.context import CommandContext, global_options
 from ringfence_zones.cli.render import print_json, print_table, shown
-from ringfence_zones.errors import AgentUnavailableError, HdfsNotFoundError, PathError
+from ringfence_zones.errors import AgentUnavailableError, PathError
 from ringfence_zones.hadoop_conf import find_default_fs
+from ringfence_zones.hdfs_interface import find_zone_around
 from ringfence_zones.model import EncryptionZone
 from ringfence_zones.paths import HdfsPath
 
@@ -119,11 +120,4 @@ def _zone_of(context: CommandContext, path: HdfsPath) -> EncryptionZone | None:
         except (AgentUnavailableError, KeyError):
             pass
     with open_hdfs(context) as hdfs:
-        current: HdfsPath | None = path
-        while current is not None:
-            # A path that is not there yet would be made in the zone of its nearest ancestor.
-            try:
-                return hdfs.find_zone_of(str(current))
-            except HdfsNotFoundError:
-                current = current.parent
-    return None
+        return find_zone_around(hdfs, path)
