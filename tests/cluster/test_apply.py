@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -142,6 +144,24 @@ def test_in_safe_mode_the_failure_says_so_and_a_re_run_afterwards_finishes(appli
         applied.cluster.run("hdfs", "dfsadmin", "-safemode", "leave")
     assert [failure["id"] for failure in answer["failed"]] == ["make_directory:/applied-safe"]
     assert "safe mode" in answer["failed"][0]["message"]
+    assert applied.run(policy).returncode == 0
+
+
+def test_with_the_kms_down_nothing_is_begun_and_a_re_run_afterwards_finishes(
+    applied: Applied, ringfence_sandbox: dict[str, Any]
+) -> None:
+    policy = "version: 1\ncluster: silent\nzones:\n  - path: /applied-silent\n" + KMS
+    sandbox = ["--dir", ringfence_sandbox["directory"], "--json"]
+    status = run_ringfence(["sandbox", "status", *sandbox], os.environ)
+    os.kill(json.loads(status.stdout)["pids"]["kms"], signal.SIGTERM)
+    try:
+        answer = applied.run_json(policy, expect=1)
+    finally:
+        again = run_ringfence(["sandbox", "up", *sandbox], os.environ)
+    assert rules_of(answer) == ["kms_unreachable"]
+    assert applied.cluster.kms_url in answer["problems"][0]["message"].replace("kms://http@", "http://")
+    assert answer["done"] == []
+    assert again.returncode == 0, again.stderr
     assert applied.run(policy).returncode == 0
 
 
