@@ -41,7 +41,7 @@ class HadoopConf(Mapping[str, str]):
 
     def get_list(self, name: str) -> list[str]:
         """A comma-separated property as `getTrimmedStrings`: blanks stripped, empty items dropped."""
-        return [item.strip() for item in self.get(name, "").split(",") if item.strip()]
+        return split_list(self.get(name, ""))
 
     def get_bool(self, name: str, default: bool) -> bool:
         """`true` or `false` in any case; anything else is the default, as in Hadoop."""
@@ -65,6 +65,11 @@ class HadoopConf(Mapping[str, str]):
                 return value
             value = value[: match.start()] + self._raw[match[1]] + value[match.end() :]
         return value
+
+
+def split_list(value: str) -> list[str]:
+    """The items of a comma-separated value: blanks stripped, empty items dropped."""
+    return [item.strip() for item in value.split(",") if item.strip()]
 
 
 def read_hadoop_conf(directory: Path, *file_names: str) -> HadoopConf:

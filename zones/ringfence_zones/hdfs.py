@@ -30,7 +30,7 @@ from ringfence_zones.errors import (
     NoKeyProviderError,
     RingfenceError,
 )
-from ringfence_zones.hadoop_conf import HadoopConf, read_hadoop_conf
+from ringfence_zones.hadoop_conf import HadoopConf, read_hadoop_conf, split_list
 from ringfence_zones.hadoop_home import find_hadoop_home
 from ringfence_zones.hdfs_failure import JavaFailure, Where, translate, translate_create_zone
 from ringfence_zones.hdfs_interface import PropertyChange, ReconfigurationStatus
@@ -229,7 +229,7 @@ class HdfsGateway:
             live = find_live_value(address, PROTECTED_DIRECTORIES)
             if live is None:
                 return None
-            paths = {item.strip() for item in live.value.split(",") if item.strip()}
+            paths = set(split_list(live.value))
             protected = paths if protected is None else protected & paths
         return None if protected is None else tuple(sorted(protected))
 

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import requests
 
 from ringfence_zones.errors import ConfigError
+from ringfence_zones.hadoop_conf import split_list
 from ringfence_zones.http_session import direct_session
 
 DEFAULT_RPC_PORT = 8020
@@ -54,9 +55,9 @@ def default_filesystem(conf: Mapping[str, str]) -> str:
 def namenode_addresses(conf: Mapping[str, str]) -> tuple[NameNodeAddress, ...]:
     """Every NameNode of the default file system: one, or all of a high-availability pair. Raises ConfigError."""
     authority = urlsplit(default_filesystem(conf)).netloc
-    if authority not in _names(conf, "dfs.nameservices"):
+    if authority not in split_list(conf.get("dfs.nameservices", "")):
         return (_address(conf, "", conf.get("dfs.namenode.rpc-address") or authority),)
-    members = _names(conf, f"dfs.ha.namenodes.{authority}")
+    members = split_list(conf.get(f"dfs.ha.namenodes.{authority}", ""))
     suffixes = [f".{authority}.{member}" for member in members] or [f".{authority}"]
     addresses = []
     for suffix in suffixes:
@@ -112,7 +113,3 @@ def _address(conf: Mapping[str, str], suffix: str, rpc: str) -> NameNodeAddress:
     if web_host in ("0.0.0.0", "::", "[::]", ""):  # noqa: S104 - compared, not bound
         web_host = host
     return NameNodeAddress(f"{host}:{port}", f"{scheme}://{web_host}:{web_port}")
-
-
-def _names(conf: Mapping[str, str], name: str) -> list[str]:
-    return [item.strip() for item in conf.get(name, "").split(",") if item.strip()]
