@@ -47,6 +47,7 @@ SUMMARIES = {
     "agent": _Summary("The resident agent: watches zones, pins their roots, answers step jobs.", "agent", "fastapi"),
     "apply": _Summary("Make the cluster as the policy says: keys, zones, trash, rights.", *_HDFS),
     "check": _Summary("Compare the cluster with the policy; exit 3 when anything is found.", *_HDFS),
+    "key": _Summary("Keys and who may use them.", "kms", "uvloop"),
     "kms": _Summary("The Hadoop-compatible key server.", "kms", "uvloop"),
     "mv": _Summary("Rename SRC to DST, or into DST when that is a directory.", *_HDFS),
     "plan": _Summary("Show what `ringfence apply` would change, and what stands in its way.", *_HDFS),
