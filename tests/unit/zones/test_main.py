@@ -57,7 +57,8 @@ def test_help_notes_which_extra_a_command_needs(
     assert not done.value.code
     lines = " ".join(capsys.readouterr().out.split())
     assert "The Hadoop-compatible key server. (needs ringfence[kms])" in lines
-    assert lines.count("(needs ") == 1
+    assert "Keys and who may use them. (needs ringfence[kms])" in lines
+    assert lines.count("(needs ") == 2
 
 
 def test_a_command_whose_extra_is_missing_says_which_to_install(
