@@ -19,7 +19,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ringfence_bootstrap.sandbox.artifacts import OnProgress, ensure_jars
+from ringfence_bootstrap.sandbox.artifacts import OnProgress, ensure_jars, sandbox_jars
 from ringfence_bootstrap.sandbox.configuration import environment
 from ringfence_bootstrap.sandbox.lifecycle import DaemonStatus, Sandbox
 from ringfence_bootstrap.sandbox.state import KmsKind, State, default_directory
@@ -72,7 +72,7 @@ def fetch(_context: CommandContext) -> None:
     """Fetch Hadoop's jars into the cache, so that `up` needs no network; print where they are."""
     console = Console(stderr=True, highlight=False)
     with _fetching(console) as on_progress:
-        click.echo(ensure_jars(os.environ, _say(console), on_progress))
+        click.echo(ensure_jars(sandbox_jars(), os.environ, _say(console), on_progress))
 
 
 @sandbox.command()

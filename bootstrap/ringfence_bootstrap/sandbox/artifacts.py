@@ -1,9 +1,9 @@
-"""Hadoop's jars for the sandbox: a pinned list, resolved by Maven, kept in the user's cache.
+"""Hadoop's jars: pinned lists, resolved by Maven, kept in the user's cache.
 
-Rules: every jar of the class path is listed with its version and SHA-256 (`artifacts.txt`); Maven is asked for
-exactly those, follows no dependency of its own choosing, and takes servers, mirrors and proxies from the user's own
-configuration. Jars come down into a directory beside the cache and are renamed into place once every one is there
-and has its checksum, so a broken download never looks like a whole one. Two fetches at once wait for each other.
+Rules: every jar of a class path is listed with its version and SHA-256 (`artifacts.txt` is the sandbox's); Maven is
+asked for exactly those, follows no dependency of its own choosing, and takes servers, mirrors and proxies from the
+user's own configuration. Jars come down into a directory beside the cache and are renamed into place once every one is
+there and has its checksum, so a broken download never looks like a whole one. Two fetches at once wait for each other.
 It refuses jars that are not the listed bytes. It is never used on EMR, where the cluster's own jars are found.
 """
 
@@ -53,10 +53,41 @@ class Artifact:
         return f"{self.name}-{self.version}{suffix}.jar"
 
 
-def load_artifacts() -> tuple[Artifact, ...]:
-    """The pinned list that ships with this package, in class-path order."""
+@dataclass(frozen=True, slots=True)
+class JarList:
+    """A pinned class path, in its order. `name` names its place in the cache, `hadoop-3.4.2` for example."""
+
+    name: str
+    artifacts: tuple[Artifact, ...]
+
+    def directory(self, environ: Mapping[str, str]) -> Path:
+        """Where the jars belong; a changed list gets a directory of its own."""
+        listed = "\n".join(f"{artifact.file_name} {artifact.sha256}" for artifact in self.artifacts)
+        digest = hashlib.sha256(listed.encode()).hexdigest()[:12]
+        return cache_directory(environ) / self.name / digest
+
+    def missing_in(self, directory: Path) -> list[str]:
+        """Names of the jars that are absent from `directory` or not of the size they had when verified."""
+        try:
+            sizes = json.loads((directory / _SIZES).read_text())
+        except (OSError, ValueError):
+            sizes = {}
+        return [
+            artifact.file_name
+            for artifact in self.artifacts
+            if _size(directory / artifact.file_name) != sizes.get(artifact.file_name, -1)
+        ]
+
+
+def sandbox_jars() -> JarList:
+    """The list that ships with this package."""
     text = importlib.resources.files(__package__).joinpath("artifacts.txt").read_text()
-    return tuple(_parse(line) for line in text.splitlines() if line and not line.startswith("#"))
+    return parse_jar_list(f"hadoop-{HADOOP_VERSION}", text)
+
+
+def parse_jar_list(name: str, text: str) -> JarList:
+    """A list in the format of `artifacts.txt`: `group:artifact:version[:classifier] SHA-256` a line, `#` comments."""
+    return JarList(name, tuple(_parse(line) for line in text.splitlines() if line and not line.startswith("#")))
 
 
 def _parse(line: str) -> Artifact:
@@ -71,26 +102,6 @@ def cache_directory(environ: Mapping[str, str]) -> Path:
     return (base if base.is_absolute() else Path.home() / ".cache") / "ringfence"
 
 
-def jar_directory(environ: Mapping[str, str]) -> Path:
-    """Where the jars of the pinned list belong; a changed list gets a directory of its own."""
-    listed = "\n".join(f"{artifact.file_name} {artifact.sha256}" for artifact in load_artifacts())
-    digest = hashlib.sha256(listed.encode()).hexdigest()[:12]
-    return cache_directory(environ) / f"hadoop-{HADOOP_VERSION}" / digest
-
-
-def missing_jars(directory: Path) -> list[str]:
-    """Names of the listed jars that are absent from `directory` or not of the size they had when verified."""
-    try:
-        sizes = json.loads((directory / _SIZES).read_text())
-    except (OSError, ValueError):
-        sizes = {}
-    return [
-        artifact.file_name
-        for artifact in load_artifacts()
-        if _size(directory / artifact.file_name) != sizes.get(artifact.file_name, -1)
-    ]
-
-
 def _size(path: Path) -> int | None:
     try:
         return path.stat().st_size
@@ -98,21 +109,21 @@ def _size(path: Path) -> int | None:
         return None
 
 
-def ensure_jars(environ: Mapping[str, str], say: Callable[[str], None], on_progress: OnProgress) -> Path:
+def ensure_jars(jars: JarList, environ: Mapping[str, str], say: Callable[[str], None], on_progress: OnProgress) -> Path:
     """The directory that holds every jar of the list, fetched through Maven when it is not there yet.
 
     Raises SandboxError when Maven is missing, fails, or delivers other bytes than the list names.
     """
-    directory = jar_directory(environ)
-    if not missing_jars(directory):
+    directory = jars.directory(environ)
+    if not jars.missing_in(directory):
         return directory
     directory.parent.mkdir(parents=True, exist_ok=True)
     with _exclusive(directory.with_suffix(".lock")):
-        missing = missing_jars(directory)
+        missing = jars.missing_in(directory)
         if missing:
             if directory.exists():
                 say(f"the cache {directory} is incomplete ({len(missing)} jars missing or damaged): fetching it again")
-            _fetch(directory, environ, on_progress)
+            _fetch(jars, directory, environ, on_progress)
     return directory
 
 
@@ -123,28 +134,29 @@ def _exclusive(path: Path) -> Iterator[None]:
         yield
 
 
-def _fetch(directory: Path, environ: Mapping[str, str], on_progress: OnProgress) -> None:
+def _fetch(jars: JarList, directory: Path, environ: Mapping[str, str], on_progress: OnProgress) -> None:
     with tempfile.TemporaryDirectory(prefix="fetch-", dir=directory.parent) as temporary:
-        jars = Path(temporary) / "jars"
-        jars.mkdir()
+        draft = Path(temporary) / "jars"
+        draft.mkdir()
         pom = Path(temporary) / "pom.xml"
-        pom.write_text(_pom())
-        _run_maven(pom, jars, environ, on_progress)
-        _verify(jars)
+        pom.write_text(_pom(jars))
+        names = {artifact.file_name for artifact in jars.artifacts}
+        _run_maven(pom, draft, names, environ, on_progress)
+        _verify(jars, draft)
         if directory.exists():
             shutil.rmtree(directory)
-        jars.rename(directory)
+        draft.rename(directory)
 
 
-def _pom() -> str:
+def _pom(jars: JarList) -> str:
     """A project whose dependencies are the list, each with its own dependencies cut off."""
     lines = [
         '<project xmlns="http://maven.apache.org/POM/4.0.0">',
         "<modelVersion>4.0.0</modelVersion>",
-        "<groupId>ringfence</groupId><artifactId>sandbox</artifactId><version>1</version><packaging>pom</packaging>",
+        "<groupId>ringfence</groupId><artifactId>jars</artifactId><version>1</version><packaging>pom</packaging>",
         "<dependencies>",
     ]
-    for artifact in load_artifacts():
+    for artifact in jars.artifacts:
         classifier = f"<classifier>{escape(artifact.classifier)}</classifier>" if artifact.classifier else ""
         lines.append(
             f"<dependency><groupId>{escape(artifact.group)}</groupId><artifactId>{escape(artifact.name)}</artifactId>"
@@ -156,16 +168,15 @@ def _pom() -> str:
     return "\n".join(lines)
 
 
-def _run_maven(pom: Path, jars: Path, environ: Mapping[str, str], on_progress: OnProgress) -> None:
+def _run_maven(pom: Path, output: Path, names: set[str], environ: Mapping[str, str], on_progress: OnProgress) -> None:
     command = [
         str(find_maven(environ)),
         "--batch-mode",
         "--strict-checksums",
         f"--file={pom}",
         f"{_PLUGIN}:copy-dependencies",
-        f"-DoutputDirectory={jars}",
+        f"-DoutputDirectory={output}",
     ]
-    names = {artifact.file_name for artifact in load_artifacts()}
     arrived: set[str] = set()
     tail: deque[str] = deque(maxlen=40)
     on_progress(0, len(names))
@@ -192,10 +203,10 @@ def _first_error(tail: deque[str]) -> str:
     return next((line for line in errors if line), tail[-1] if tail else "it printed nothing")
 
 
-def _verify(jars: Path) -> None:
+def _verify(jars: JarList, directory: Path) -> None:
     sizes = {}
-    for artifact in load_artifacts():
-        path = jars / artifact.file_name
+    for artifact in jars.artifacts:
+        path = directory / artifact.file_name
         if not path.exists():
             raise SandboxError(
                 f"Maven did not deliver {artifact.file_name}", hint="look at the repositories in Maven's settings.xml"
@@ -209,4 +220,4 @@ def _verify(jars: Path) -> None:
                 "(usually ~/.m2/repository) and run the same command again; if it stays so, do not use that mirror",
             )
         sizes[artifact.file_name] = path.stat().st_size
-    (jars / _SIZES).write_text(json.dumps(sizes, indent=0))
+    (directory / _SIZES).write_text(json.dumps(sizes, indent=0))

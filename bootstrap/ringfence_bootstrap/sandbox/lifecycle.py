@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ringfence_bootstrap.sandbox import daemons, processes, readiness
-from ringfence_bootstrap.sandbox.artifacts import HADOOP_VERSION, OnProgress, ensure_jars
+from ringfence_bootstrap.sandbox.artifacts import HADOOP_VERSION, OnProgress, ensure_jars, sandbox_jars
 from ringfence_bootstrap.sandbox.configuration import install_launchers, write_configuration
 from ringfence_bootstrap.sandbox.processes import Process
 from ringfence_bootstrap.sandbox.requirements import find_java_home
@@ -68,7 +68,7 @@ class Sandbox:
             if state is not None:
                 self._check_same(state, kms or state.kms)
             java_home = find_java_home(self._environ)
-            jars = ensure_jars(self._environ, say, on_progress)
+            jars = ensure_jars(sandbox_jars(), self._environ, say, on_progress)
             if state is None:
                 state = State(HADOOP_VERSION, kms or "ringfence", choose_ports(), str(java_home), agent)
                 write_configuration(self.layout, state)

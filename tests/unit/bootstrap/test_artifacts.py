@@ -12,14 +12,16 @@ from xml.etree import ElementTree
 
 import pytest
 
-from ringfence_bootstrap.sandbox import artifacts
-from ringfence_bootstrap.sandbox.artifacts import Artifact, ensure_jars, jar_directory, load_artifacts, missing_jars
+from ringfence_bootstrap.sandbox.artifacts import Artifact, JarList, ensure_jars, sandbox_jars
 from ringfence_zones.errors import SandboxError
 
 CONTENT = {"one-1.0.jar": "first jar", "two-2.0-tests.jar": "second jar"}
-LISTED = (
-    Artifact("org.example", "one", "1.0", None, hashlib.sha256(b"first jar").hexdigest()),
-    Artifact("org.example", "two", "2.0", "tests", hashlib.sha256(b"second jar").hexdigest()),
+LISTED = JarList(
+    "example-1",
+    (
+        Artifact("org.example", "one", "1.0", None, hashlib.sha256(b"first jar").hexdigest()),
+        Artifact("org.example", "two", "2.0", "tests", hashlib.sha256(b"second jar").hexdigest()),
+    ),
 )
 DELIVERS = """#!/bin/sh
 for word; do case $word in -DoutputDirectory=*) out=${word#*=};; --file=*) pom=${word#*=};; esac; done
@@ -33,9 +35,8 @@ printf 'second jar' >"$out/two-2.0-tests.jar"
 
 
 @pytest.fixture
-def environ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mapping[str, str]:
-    """A short list, an empty cache, and a PATH on which `mvn` is a stand-in that delivers the list."""
-    monkeypatch.setattr(artifacts, "load_artifacts", lambda: LISTED)
+def environ(tmp_path: Path) -> Mapping[str, str]:
+    """An empty cache, and a PATH on which `mvn` is a stand-in that delivers the list."""
     (tmp_path / "bin").mkdir()
     install_maven(tmp_path, DELIVERS)
     return {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"}
@@ -55,12 +56,12 @@ def calls(directory: Path) -> int:
 def fetch(environ: Mapping[str, str]) -> tuple[Path, list[str], list[tuple[int, int]]]:
     said: list[str] = []
     progress: list[tuple[int, int]] = []
-    directory = ensure_jars(environ, said.append, lambda done, total: progress.append((done, total)))
+    directory = ensure_jars(LISTED, environ, said.append, lambda done, total: progress.append((done, total)))
     return directory, said, progress
 
 
 def test_every_listed_jar_is_pinned_once() -> None:
-    listed = load_artifacts()
+    listed = sandbox_jars().artifacts
     names = [artifact.file_name for artifact in listed]
     assert len(set(names)) == len(names) > 100
     assert all(re.fullmatch(r"[0-9a-f]{64}", artifact.sha256) for artifact in listed)
@@ -70,7 +71,7 @@ def test_every_listed_jar_is_pinned_once() -> None:
 def test_jars_are_fetched_once_with_progress(environ: Mapping[str, str], tmp_path: Path) -> None:
     directory, said, progress = fetch(environ)
     assert {path.name: path.read_text() for path in directory.glob("*.jar")} == CONTENT
-    assert directory == jar_directory(environ)
+    assert directory == LISTED.directory(environ)
     assert (said, progress) == ([], [(0, 2), (1, 2), (2, 2)])
     assert fetch(environ) == (directory, [], [])
     assert calls(tmp_path) == 1
@@ -92,18 +93,18 @@ def test_maven_is_asked_for_the_listed_jars_and_nothing_they_drag_along(
 def test_a_cache_with_a_missing_or_cut_jar_is_fetched_again(environ: Mapping[str, str], damage: object) -> None:
     directory, _, _ = fetch(environ)
     damage(directory / "one-1.0.jar")  # type: ignore[operator]
-    assert missing_jars(directory) == ["one-1.0.jar"]
+    assert LISTED.missing_in(directory) == ["one-1.0.jar"]
     _, said, _ = fetch(environ)
     assert said == [f"the cache {directory} is incomplete (1 jars missing or damaged): fetching it again"]
-    assert missing_jars(directory) == []
+    assert LISTED.missing_in(directory) == []
 
 
 def test_a_directory_without_its_record_counts_as_incomplete(environ: Mapping[str, str]) -> None:
-    directory = jar_directory(environ)
+    directory = LISTED.directory(environ)
     directory.mkdir(parents=True)
     for name, text in CONTENT.items():
         (directory / name).write_text(text)
-    assert missing_jars(directory) == list(CONTENT)
+    assert LISTED.missing_in(directory) == list(CONTENT)
 
 
 def test_other_bytes_than_listed_are_refused_and_leave_no_cache(environ: Mapping[str, str], tmp_path: Path) -> None:
@@ -141,5 +142,5 @@ def test_a_full_cache_needs_no_maven(environ: Mapping[str, str], tmp_path: Path)
 
 
 def assert_nothing_left(environ: Mapping[str, str]) -> None:
-    directory = jar_directory(environ)
+    directory = LISTED.directory(environ)
     assert [path.name for path in directory.parent.iterdir()] == [directory.with_suffix(".lock").name]
