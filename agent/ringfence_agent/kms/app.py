@@ -2,7 +2,8 @@
 
 One request, in order: has anything been committed; who calls; what is asked for; is the published policy at hand; the
 handler; one audit line; the answer. The whole of it runs synchronously when everything is in memory. What is not is
-loaded off the event loop, and the request starts again from the top (`Unready`).
+loaded off the event loop, and the request starts again from the top (`Unready`) with the same `Call`: who sent it is
+proven once.
 
 OPTIONS is authentication and nothing else: 200 on every path once the caller is known, as Hadoop's client needs.
 """
@@ -26,8 +27,8 @@ from ringfence_agent.kms import (
 )
 from ringfence_agent.kms.admin_access import AdminAccess
 from ringfence_agent.kms.audit import AuditLog
-from ringfence_agent.kms.auth_simple import Caller, SimpleAuthenticator
-from ringfence_agent.kms.call import Call, Handler, Kms
+from ringfence_agent.kms.call import Authenticator, Call, Handler, Kms
+from ringfence_agent.kms.caller import Caller, Identity
 from ringfence_agent.kms.published import PublishedPolicy, read_published
 from ringfence_agent.kms.routes import ADMIN, Query, Resource, Route, Router
 from ringfence_agent.kms.unready import Unready
@@ -55,9 +56,9 @@ _HANDLERS: dict[Resource, dict[bytes, Handler]] = {
     Resource.POLICY: {b"GET": policy_resource.get, b"PUT": policy_resource.put},
 }
 _TOKEN_OPERATIONS = frozenset({"GETDELEGATIONTOKEN", "RENEWDELEGATIONTOKEN", "CANCELDELEGATIONTOKEN"})
-# What one request may need loaded: the policy, the caller's groups, its keys. More means that something is wrong.
+# What one request may need loaded: its proof, the policy, groups, its keys. More means that something is wrong.
 _MAX_LOADS = 8
-_COOKIE_HEADS_LIMIT = 1024
+_SESSION_HEADS_LIMIT = 1024
 _OPTIONS_OK = ResponseHead(200, headers=[("Allow", "OPTIONS,GET,HEAD,POST,PUT,DELETE")])
 _NO_QUERY = Query()
 # An error may quote what a client sent, which may be megabytes.
@@ -68,7 +69,7 @@ _OUTCOMES = {401: "unauthenticated", 403: "denied"}
 class KmsApplication:
     """Call it with a request (`ringfence_agent.http.response.Application`)."""
 
-    def __init__(self, kms: Kms, authenticator: SimpleAuthenticator, admins: AdminAccess, audit: AuditLog) -> None:
+    def __init__(self, kms: Kms, authenticator: Authenticator, admins: AdminAccess, audit: AuditLog) -> None:
         self._kms = kms
         self._authenticator = authenticator
         self._admins = admins
@@ -76,76 +77,80 @@ class KmsApplication:
         self._router = Router()
         self._policy_is_current = False
         # Heads with a session's Set-Cookie: hdfs-native starts a session with every request.
-        self._cookie_heads: dict[tuple[bytes, str], ResponseHead] = {}
+        self._session_heads: dict[tuple[bytes, tuple[tuple[str, str], ...]], ResponseHead] = {}
 
     def __call__(self, request: Request) -> Response | Awaitable[Response]:
         if self._kms.store.has_changed():
             self._kms.keys.forget()
             self._kms.access.forget()
             self._policy_is_current = False
+        call = Call(request, _NO_QUERY)
         try:
-            return self._answer(request, self._policy_is_current)
+            return self._answer(call)
         except Unready as missing:
-            return self._answer_later(request, missing)
+            return self._answer_later(call, missing)
 
-    async def _answer_later(self, request: Request, missing: Unready) -> Response:
-        policy_is_current = self._policy_is_current
+    async def _answer_later(self, call: Call, missing: Unready) -> Response:
+        # Once read for this request, the policy is new enough for it, whatever is committed while the rest loads.
+        call.policy_is_current = self._policy_is_current
         for _ in range(_MAX_LOADS):
             try:
                 await missing.load()
             except RingfenceError as error:
-                return self._refuse_load(request, error)
-            # Once read for this request, the policy is new enough for it, whatever is committed while the rest loads.
-            policy_is_current = policy_is_current or missing.load == self._load_policy
+                return self._refuse(call, error)
+            call.policy_is_current = call.policy_is_current or missing.load == self._load_policy
             try:
-                outcome = self._answer(request, policy_is_current)
+                outcome = self._answer(call)
             except Unready as again:
                 missing = again
                 continue
             return outcome if isinstance(outcome, Response) else await outcome
-        return self._refuse_load(request, StoreUnavailableError("keys change faster than they can be read: try again"))
+        return self._refuse(call, StoreUnavailableError("keys change faster than they can be read: try again"))
 
-    def _answer(self, request: Request, policy_is_current: bool) -> Response | Awaitable[Response]:
-        call = Call(request, "", _NO_QUERY)
-        caller = None
+    def _answer(self, call: Call) -> Response | Awaitable[Response]:
         try:
-            call.query = self._router.query(request.raw_query)
-            caller = self._authenticate(request, call.query)
-            call.user = caller.user
-            if request.method == b"OPTIONS":
-                return self._with_session(Response(_OPTIONS_OK), caller)
-            outcome = self._dispatch(call, policy_is_current)
+            if call.caller is None:
+                self._identify(call)
+            if call.request.method == b"OPTIONS":
+                return self._with_session(call, Response(_OPTIONS_OK))
+            outcome = self._dispatch(call)
         except RingfenceError as error:
-            return self._refuse(call, caller, error)
+            return self._refuse(call, error)
         if isinstance(outcome, Response):
-            return self._finish(call, caller, outcome)
-        return self._finish_later(call, caller, outcome)
+            return self._finish(call, outcome)
+        return self._finish_later(call, outcome)
 
-    async def _finish_later(self, call: Call, caller: Caller, outcome: Awaitable[Response]) -> Response:
+    async def _finish_later(self, call: Call, outcome: Awaitable[Response]) -> Response:
         try:
             response = await outcome
         except RingfenceError as error:
-            return self._refuse(call, caller, error)
+            return self._refuse(call, error)
         except Exception as error:
             # A bug, perhaps after a commit: what was changed is on record before the core's bland 500 leaves.
-            self._refuse(call, caller, RingfenceError(f"unhandled {type(error).__name__}"))
+            self._refuse(call, RingfenceError(f"unhandled {type(error).__name__}"))
             raise
-        return self._finish(call, caller, response)
+        return self._finish(call, response)
 
     # -- who and what
 
-    def _authenticate(self, request: Request, query: Query) -> Caller:
-        if request.raw_path.startswith(ADMIN):
-            admin = self._admins.find_admin(request)
-            if admin is not None:
-                return Caller(admin, 0, is_proven=True)
-        caller = self._authenticator.authenticate(request.headers.get(b"cookie"), query.user_name)
-        if query.do_as is not None and query.do_as != caller.user:
+    def _identify(self, call: Call) -> None:
+        """Sets `session`, `caller` and `user`."""
+        request = call.request
+        query = call.query = self._router.query(request.raw_query)
+        session = call.session
+        if session is None:
+            session = call.session = self._find_admin(request) or self._authenticator.authenticate(call)
+        call.user = session.user
+        if query.do_as is not None and query.do_as != session.user:
             # Proxy users are not served: the caller must not silently be taken for the one asked for, nor the reverse.
-            raise _ImpersonationRefusedError(caller, query.do_as)
-        return caller
+            raise AccessDeniedError(f"User: {session.user} is not allowed to impersonate {query.do_as}")
+        call.caller = session
 
-    def _dispatch(self, call: Call, policy_is_current: bool) -> Response | Awaitable[Response]:
+    def _find_admin(self, request: Request) -> Caller | None:
+        admin = self._admins.find_admin(request) if request.raw_path.startswith(ADMIN) else None
+        return Caller(admin, Identity.ADMIN) if admin is not None else None
+
+    def _dispatch(self, call: Call) -> Response | Awaitable[Response]:
         request = call.request
         operation = call.query.operation
         if operation is not None and operation.upper() in _TOKEN_OPERATIONS:
@@ -161,13 +166,13 @@ class KmsApplication:
         if handler is None:
             return _method_not_allowed(methods)
         self._require_admin(call, route)
-        if not policy_is_current:
+        if not (self._policy_is_current or call.policy_is_current):
             raise Unready(self._load_policy)
         call.name = route.name
         return handler(self._kms, call)
 
     def _require_admin(self, call: Call, route: Route) -> None:
-        if route.resource is Resource.POLICY and self._admins.find_admin(call.request) is None:
+        if route.resource is Resource.POLICY and (call.caller is None or call.caller.identity is not Identity.ADMIN):
             call.op = "GET_POLICY" if call.request.method == b"GET" else "PUBLISH_POLICY"
             raise AccessDeniedError(
                 "a user name proves nothing: the policy is for root and the service's user on the KMS's Unix socket,"
@@ -183,10 +188,7 @@ class KmsApplication:
 
     # -- the answer
 
-    def _refuse(self, call: Call, caller: Caller | None, error: RingfenceError) -> Response:
-        if isinstance(error, _ImpersonationRefusedError):
-            caller = error.caller
-            call.user = caller.user
+    def _refuse(self, call: Call, error: RingfenceError) -> Response:
         if isinstance(error, AuthenticationError):
             response = remote_exception.unauthenticated(error.message, self._authenticator.challenge, cookie.CLEARED)
         else:
@@ -194,26 +196,18 @@ class KmsApplication:
         call.detail = {**(call.detail or {}), "error": error.message[:_MAX_LOGGED_CHARS]}
         if call.request.method == b"OPTIONS" and response.head.status == 401:
             return response  # the first step of every handshake: nothing was decided
-        return self._finish(call, caller, response)
+        return self._finish(call, response)
 
-    def _refuse_load(self, request: Request, error: RingfenceError) -> Response:
-        # Routing and authentication passed before the load; a session may have ended since.
-        call, caller = Call(request, "", self._router.query(request.raw_query)), None
-        try:
-            caller = self._authenticate(request, call.query)
-            call.user = caller.user
-        except RingfenceError as refusal:
-            error = refusal
-        return self._refuse(call, caller, error)
-
-    def _finish(self, call: Call, caller: Caller | None, response: Response) -> Response:
+    def _finish(self, call: Call, response: Response) -> Response:
         status = response.head.status
+        # A refused doAs leaves no caller: it is the session's own doing.
+        caller = call.caller or call.session
         try:
             self._audit.record(
                 op=call.op or "UNKNOWN",
                 key=call.key,
                 user=call.user or None,
-                identity="none" if caller is None else "proven" if caller.is_proven else "claimed",
+                identity=(Identity.NONE if caller is None else caller.identity).value,
                 address=call.request.peer.address,
                 status=status,
                 outcome="ok" if status < 300 else _OUTCOMES.get(status, "failed"),
@@ -222,17 +216,21 @@ class KmsApplication:
             )
         except StoreUnavailableError as error:
             return remote_exception.render(error)
-        return response if caller is None else self._with_session(response, caller)
+        return self._with_session(call, response)
 
-    def _with_session(self, response: Response, caller: Caller) -> Response:
-        if caller.set_cookie is None:
+    def _with_session(self, call: Call, response: Response) -> Response:
+        """The answer with the caller's new session, and whatever else goes out with it."""
+        session = call.session
+        if session is None or not session.headers:
             return response
-        known = (response.head.rendered, caller.set_cookie)
-        head = self._cookie_heads.get(known)
+        if session.identity is not Identity.CLAIMED:
+            return Response(response.head.with_headers(*session.headers), response.body, close=response.close)
+        known = (response.head.rendered, session.headers)
+        head = self._session_heads.get(known)
         if head is None:
-            if len(self._cookie_heads) >= _COOKIE_HEADS_LIMIT:
-                self._cookie_heads.clear()
-            head = self._cookie_heads[known] = response.head.with_headers(("Set-Cookie", caller.set_cookie))
+            if len(self._session_heads) >= _SESSION_HEADS_LIMIT:
+                self._session_heads.clear()
+            head = self._session_heads[known] = response.head.with_headers(*session.headers)
         return Response(head, response.body)
 
 
@@ -251,11 +249,3 @@ def _method_not_allowed(methods: Mapping[bytes, Handler]) -> Response:
         405, remote_exception.UNSUPPORTED, f"this path takes {allowed} and nothing else"
     )
     return Response(response.head.with_headers(("Allow", allowed)), response.body)
-
-
-class _ImpersonationRefusedError(AccessDeniedError):
-    """`doAs` for somebody the caller may not act for. The caller's own session goes out with the refusal."""
-
-    def __init__(self, caller: Caller, user: str) -> None:
-        super().__init__(f"User: {caller.user} is not allowed to impersonate {user}")
-        self.caller = caller

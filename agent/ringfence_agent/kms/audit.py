@@ -9,7 +9,7 @@ Rules:
 4. The file is synced to disk at most `sync_s` after a line was written.
 
 A line: `{"time", "slot", "op", "key", "user", "identity", "from", "status", "outcome", "revision", ...}`; `identity`
-is `claimed` under simple authentication, for that is all it is, `proven` for administrators, `none` for nobody.
+is a word of `ringfence_agent.kms.caller.Identity`: `claimed` under simple authentication, `none` for nobody.
 """
 
 from __future__ import annotations

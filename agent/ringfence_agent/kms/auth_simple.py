@@ -13,10 +13,11 @@ The user is a claim and nothing more. This module refuses to treat it as proof: 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
 
 from ringfence_agent.kms import cookie
+from ringfence_agent.kms.call import Call
+from ringfence_agent.kms.caller import Caller, Identity
 from ringfence_agent.kms.cookie import CookieSigner
 from ringfence_zones.errors import AuthenticationError
 
@@ -31,19 +32,6 @@ _REMEMBERED_BYTES = 1024
 # A fresh cookie is handed out again to the same user for so long, instead of being signed for each request.
 _REUSE_MS = 60_000
 _Key = TypeVar("_Key", bytes, str)
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who calls. `set_cookie` is the Set-Cookie header of a new session, None when the request came with one.
-
-    `is_proven` is False for every user of simple authentication.
-    """
-
-    user: str
-    expires_ms: int
-    set_cookie: str | None = None
-    is_proven: bool = False
 
 
 class SimpleAuthenticator:
@@ -71,8 +59,9 @@ class SimpleAuthenticator:
         self._by_cookie: dict[bytes, Caller] = {}
         self._by_user: dict[str, Caller] = {}
 
-    def authenticate(self, cookie_header: bytes | None, user_name: str | None) -> Caller:
-        """The caller. Raises AuthenticationError whose message is the reason phrase of the 401."""
+    def authenticate(self, call: Call) -> Caller:
+        """See `ringfence_agent.kms.call.Authenticator`. Decides from memory alone."""
+        cookie_header = call.request.headers.get(b"cookie")
         if cookie_header is not None:
             known = self._by_cookie.get(cookie_header)
             if known is not None and known.expires_ms >= self._now_ms():
@@ -80,6 +69,7 @@ class SimpleAuthenticator:
             verified = self._verify(cookie_header)
             if verified is not None:
                 return verified
+        user_name = call.query.user_name
         if user_name is not None and cookie.is_cookie_safe(user_name):
             return self._claim(user_name)
         offered = cookie_header is not None and bool(cookie.find_cookie_value(cookie_header))
@@ -91,7 +81,7 @@ class SimpleAuthenticator:
         if session is None:
             self._by_cookie.pop(header, None)
             return None
-        caller = Caller(session.user, session.expires_ms)
+        caller = Caller(session.user, Identity.CLAIMED, session.expires_ms)
         if len(header) <= _REMEMBERED_BYTES:
             _remember(self._by_cookie, header, caller)
         return caller
@@ -104,7 +94,8 @@ class SimpleAuthenticator:
             return known
         value, expires_ms = self._signer.sign(user, user)
         header = cookie.set_cookie(value, path=self._path, domain=self._domain, secure=self._secure)
-        caller = Caller(user, min(expires_ms, now_ms + _REUSE_MS), header)
+        until_ms = min(expires_ms, now_ms + _REUSE_MS)
+        caller = Caller(user, Identity.CLAIMED, until_ms, headers=(("Set-Cookie", header),))
         _remember(self._by_user, user, caller)
         return caller
 
