@@ -6,7 +6,9 @@ Rules every store keeps:
 2. A deleted key is a tombstone: invisible to every read, its versions kept. A key created under the same name
    again continues the version numbers, so an old EDEK fails instead of decrypting to garbage.
 3. Material crosses this interface only as `Secret`, and rests only wrapped by a protector.
-4. Only errors of the `KeyStoreError` family leave a store, and InputError for what no store can keep.
+4. A change that arrived in a request can be kept with its *origin*, in the same transaction, until its maker says that
+   the answer left. So a request that is sent again because its answer was lost can be told from a second request.
+5. Only errors of the `KeyStoreError` family leave a store, and InputError for what no store can keep.
 
 Methods block; the server calls them off its event loop. A store is opened after the fork, one per process.
 """
@@ -17,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from ringfence_agent.keystore.token_store import TokenStore
 from ringfence_zones.keys import KeyMetadata, KeyVersion
 from ringfence_zones.secret import Secret
 
@@ -56,6 +59,36 @@ class PolicyRevision:
     published_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class ChangeOrigin:
+    """The request that a create or roll comes from: who sent it, and a SHA-256 of all that it asked for."""
+
+    user: str
+    request_digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class UnconfirmedChange:
+    """A version that was committed, but whose answer is not known to have left.
+
+    `owner_id` is the store handle that made it (`KeyStore.owner_id`), `made_ms` when, in epoch milliseconds.
+    """
+
+    key_name: str
+    version: int
+    origin: ChangeOrigin
+    owner_id: int
+    made_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What was committed after some change number, up to `number`. `keys` is None when the store cannot tell any more."""
+
+    number: int
+    keys: frozenset[str] | None
+
+
 class KeyStore(Protocol):
     """See the module's rules."""
 
@@ -63,12 +96,16 @@ class KeyStore(Protocol):
     def label(self) -> str:
         """How messages name this store: a URI without a secret."""
 
-    def create_key(self, new: NewKey) -> KeyVersion:
+    @property
+    def owner_id(self) -> int:
+        """This handle's number, unlike any other handle's on this store; see `is_alive`."""
+
+    def create_key(self, new: NewKey, origin: ChangeOrigin | None = None) -> KeyVersion:
         """Raises KeyExistsError, StoreUnavailableError, StoreTamperedError, and InputError for a name that is empty,
         longer than 1,000 bytes or not Unicode, and for material that is not `length_bits` long.
         """
 
-    def roll_key(self, name: str, material: Secret | None) -> KeyVersion:
+    def roll_key(self, name: str, material: Secret | None, origin: ChangeOrigin | None = None) -> KeyVersion:
         """Adds a version; random material of the key's own length when None.
 
         Raises KeyNotFoundError, StoreUnavailableError, StoreTamperedError, and InputError for material of
@@ -90,5 +127,41 @@ class KeyStore(Protocol):
     def find_policy(self) -> PolicyRevision | None:
         """The newest published policy, None before the first."""
 
+    def derive_secret(self, purpose: str) -> Secret:
+        """32 bytes, the same on every handle of this store under this root key and another for each purpose."""
+
+    def change_number(self) -> int:
+        """Grows with each committed change of keys or policy by anyone: equal means that nothing changed.
+
+        One read of one row, checked against its seal. Take it *before* reading what is to be remembered under it.
+        """
+
+    def changes_since(self, number: int) -> Changes:
+        """Which keys were created, rolled or deleted after `number`, an earlier `change_number`. One small read.
+
+        A policy counts as a change of no key. `keys` is None when `number` lies too far back (a few hundred changes)
+        or is ahead of the store: then everything may have changed.
+        """
+
+    def find_unconfirmed(self, name: str) -> Sequence[UnconfirmedChange]:
+        """Changes of a key that nobody has confirmed, oldest first. Changes made without an origin are never here."""
+
+    def confirm(self, changes: Sequence[UnconfirmedChange]) -> None:
+        """Forgets changes whose answer left, or that were answered again. One transaction; unknown ones are no error."""
+
+    def remove_unconfirmed(self, before_ms: int) -> int:
+        """Forgets changes made before `before_ms` by handles that are gone: nobody sends those requests again."""
+
+    def is_alive(self, owner_id: int) -> bool:
+        """Whether a handle is still open, as the kernel or the database server knows it: no heartbeat, no clock.
+
+        A handle whose process was killed is gone at once; one whose whole machine died, when the server's keep-alive
+        has noticed.
+        """
+
     def close(self) -> None:
         """Releases handles; idempotent."""
+
+
+class OpenStore(KeyStore, TokenStore, Protocol):
+    """What `open_keystore` gives: keys, policy and tokens of one store."""
