@@ -14,6 +14,8 @@ import pytest
 
 CHECKOUT = Path(__file__).parents[3]
 TOOLS = ("bash", "cat", "cut", "dirname", "grep", "readlink", "sha256sum", "tr")
+DEBIAN_SERVERS = "krb5-kdc krb5-admin-server krb5-user"
+AMAZON_SERVERS = "krb5-server krb5-workstation"
 RECORDS = '#!/bin/sh\necho "$(basename "$0") $*" >>"$(dirname "$0")/calls"\n'
 
 
@@ -62,7 +64,9 @@ def test_amazon_linux_gets_its_own_package_names_through_dnf(machine: Path) -> N
     add(machine, "dnf")
     add_user(machine, 0)
     finished = run_setup(machine)
-    assert (machine / "calls").read_text() == "dnf install --assumeyes --quiet python3.11 python3.11-pip maven\n"
+    assert (
+        machine / "calls"
+    ).read_text() == f"dnf install --assumeyes --quiet python3.11 python3.11-pip maven {AMAZON_SERVERS}\n"
     assert "setup: a Python of at least 3.11" in finished.stderr, "dnf is a stand-in, so Python is still missing"
     assert finished.returncode == 1
 
@@ -74,15 +78,27 @@ def test_debian_gets_its_packages_through_apt_after_one_update(machine: Path) ->
     run_setup(machine)
     assert (machine / "calls").read_text().splitlines() == [
         "apt-get update -qq",
-        "apt-get install --yes --no-install-recommends -qq python3-venv maven",
+        f"apt-get install --yes --no-install-recommends -qq python3-venv maven {DEBIAN_SERVERS}",
     ]
+
+
+def test_debian_starts_no_packaged_server_and_may_again_afterwards(machine: Path) -> None:
+    add(machine, "apt-get", '#!/bin/sh\n"$(dirname "$0")/policy-rc.d"\necho "$1 $?" >>"$(dirname "$0")/calls"\n')
+    add(machine, "apt-cache", "#!/bin/sh\nexit 0\n")
+    for tool in ("chmod", "rm"):
+        (machine / tool).symlink_to(shutil.which(tool) or f"/bin/{tool}")
+    add(machine, "invoke-rc.d")
+    add_user(machine, 0)
+    run_setup(machine)
+    assert (machine / "calls").read_text().splitlines() == ["update 127", "install 101"]
+    assert not (machine / "policy-rc.d").exists()
 
 
 @pytest.mark.parametrize(
     ("manager", "line"),
     [
-        ("apt-get", "run: sudo apt-get install --yes --no-install-recommends python3-venv maven"),
-        ("dnf", "run: sudo dnf install --assumeyes python3.11 python3.11-pip maven"),
+        ("apt-get", f"run: sudo apt-get install --yes --no-install-recommends python3-venv maven {DEBIAN_SERVERS}"),
+        ("dnf", f"run: sudo dnf install --assumeyes python3.11 python3.11-pip maven {AMAZON_SERVERS}"),
     ],
 )
 def test_without_root_the_exact_line_is_printed_and_nothing_is_run(machine: Path, manager: str, line: str) -> None:
