@@ -13,6 +13,7 @@ import uvloop
 
 from ringfence_agent.http.limits import Limits
 from ringfence_agent.http.listening import Listener, listen_tcp
+from ringfence_agent.http.outbox import Recorded
 from ringfence_agent.http.response import Application, ErrorRenderer, plain_error
 from ringfence_agent.http.server import HttpServer
 from ringfence_agent.http.service import HttpService
@@ -105,7 +106,7 @@ class RawClient:
 
 @contextmanager
 def serving(
-    application: Application,
+    application: Application | Recorded,
     *,
     limits: Limits | None = None,
     render_error: ErrorRenderer = plain_error,

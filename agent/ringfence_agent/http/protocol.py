@@ -5,8 +5,10 @@ Rules:
 1. A plain `Response` is written inside the parser's callback, head and body in one `transport.write`: no task and no
    await per request. An awaitable makes later requests of the same connection wait.
 2. Nothing grows without a bound. While answers wait, or the client does not read them, the socket is not read.
-3. Every phase has a deadline, enforced by the server's one-second sweep (`expire`).
-4. An answer of the server's own (400, 408, 413, ...) ends the connection, without a reset that would destroy it.
+3. Where the application's answers wait for a commit (`outbox`), nothing is written around it, and what one connection
+   may have waiting there is bounded like everything else.
+4. Every phase has a deadline, enforced by the server's one-second sweep (`expire`).
+5. An answer of the server's own (400, 408, 413, ...) ends the connection, without a reset that would destroy it.
 
 It refuses to speak HTTP/2 and to switch protocols. What a request may look like is decided in `reader`.
 """
@@ -40,6 +42,8 @@ class HttpProtocol(asyncio.Protocol):
     __slots__ = (
         "_blocked",
         "_eof",
+        "_held_answers",
+        "_held_bytes",
         "_held_input",
         "_input_closed",
         "_lingering",
@@ -59,10 +63,13 @@ class HttpProtocol(asyncio.Protocol):
         # What was read and cannot be answered yet: requests and refusals in order, then input not even parsed.
         self._queue: deque[Request | Response] = deque()
         self._held_input = b""
-        # Answers wait (`_blocked`) for an awaitable (`_pending`) or for the client to read (`_write_paused`).
+        # Answers wait (`_blocked`) for an awaitable (`_pending`), for the client to read (`_write_paused`), or because
+        # the outbox holds many bytes for this connection.
         self._blocked = False
         self._pending = False
         self._write_paused = False
+        self._held_answers = 0
+        self._held_bytes = 0
         self._reading_paused = False
         # No further request will be taken: the client said so, or was refused, or is being let go.
         self._input_closed = False
@@ -110,7 +117,9 @@ class HttpProtocol(asyncio.Protocol):
     def eof_received(self) -> bool:
         """A half-closed client still gets the answers it asked for."""
         self._eof = True
-        return self._blocked and not self._lingering
+        if self._held_answers and self._service.outbox is not None:
+            self._service.outbox.flush()
+        return self._pending or self._held_answers > 0 or bool(self._queue) or bool(self._held_input)
 
     def pause_writing(self) -> None:
         self._write_paused = self._blocked = True
@@ -118,8 +127,11 @@ class HttpProtocol(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._write_paused = False
-        self._blocked = self._pending
+        self._set_blocked()
         self._proceed()
+
+    def _set_blocked(self) -> None:
+        self._blocked = self._pending or self._write_paused or self._held_bytes > _WRITE_BUFFER_BYTES
 
     # -- reading
 
@@ -169,12 +181,13 @@ class HttpProtocol(asyncio.Protocol):
     # -- answering
 
     def _answer(self, request: Request) -> None:
+        replaceable = True
         try:
             answer = self._service.application(request)
         except Exception as error:  # noqa: BLE001 - the edge: an exception of the application becomes a bland 500
-            answer = self._service.failure_response(error)
+            answer, replaceable = self._service.failure_response(error), False
         if isinstance(answer, Response):
-            self._send(answer, request.keep_alive, request.method == b"HEAD")
+            self._send(answer, request.keep_alive, request.method == b"HEAD", replaceable)
             return
         self._pending = self._blocked = True
         task = asyncio.get_running_loop().create_task(self._answer_later(request, answer))
@@ -193,41 +206,61 @@ class HttpProtocol(asyncio.Protocol):
             self.abort()
 
     async def _answer_later(self, request: Request, answer: Awaitable[Response]) -> None:
+        replaceable = True
         try:
             response = await answer
         except Exception as error:  # noqa: BLE001 - as in _answer
-            response = self._service.failure_response(error)
+            response, replaceable = self._service.failure_response(error), False
         self._pending = False
-        self._blocked = self._write_paused
+        self._set_blocked()
         self._since = self._service.now
-        self._send(response, request.keep_alive, request.method == b"HEAD")
+        self._send(response, request.keep_alive, request.method == b"HEAD", replaceable)
         self._proceed()
 
-    def _send(self, response: Response, keep_alive: bool, to_head: bool) -> None:
+    def _send(self, response: Response, keep_alive: bool, to_head: bool, replaceable: bool) -> None:
+        """Writes an answer, or has it held; decides whether another request is taken after it."""
+        service = self._service
+        keep_alive = keep_alive and not response.close and not service.draining
+        if not keep_alive:
+            self._end_requests()
+        outbox = service.outbox
+        if outbox is None:
+            self._write(response, keep_alive, to_head)
+            return
+        # Even when the client is gone: what was done for it has to come on record.
+        self._held_answers += 1
+        self._held_bytes += len(response.body)
+        if self._held_bytes > _WRITE_BUFFER_BYTES:
+            self._blocked = True
+        outbox.hold(self, response, keep_alive, to_head, replaceable)
+
+    def write_held(self, response: Response, keep_alive: bool, to_head: bool) -> None:
+        """Called by the outbox: what the answer says is on record."""
+        self._held_answers -= 1
+        self._write(response, keep_alive, to_head)
+        if self._held_answers == 0:
+            self._held_bytes = 0
+            self._set_blocked()
+            self._proceed()
+
+    def _write(self, response: Response, keep_alive: bool, to_head: bool) -> None:
         transport = self._transport
         if transport is None:
             return
-        service = self._service
         head = response.head
         body = response.body
-        keep_alive = keep_alive and not response.close and not service.draining
-        tail = service.keep_alive_tail if keep_alive else service.close_tail
-        if to_head:
-            body_sent = b""
-        elif head.has_content:
-            body_sent = body
+        tail = self._service.keep_alive_tail if keep_alive else self._service.close_tail
+        if head.has_content:
+            transport.write(b"%b%b%d\r\n\r\n%b" % (head.rendered, tail, len(body), b"" if to_head else body))
         else:
             transport.write(b"%b%b\r\n" % (head.rendered, tail.removesuffix(_CONTENT_LENGTH)))
-            if not keep_alive:
-                self._close_after_answer()
-            return
-        transport.write(b"%b%b%d\r\n\r\n%b" % (head.rendered, tail, len(body), body_sent))
         if not keep_alive:
             self._close_after_answer()
 
     def _send_continue(self) -> None:
         """Invites the body, once every earlier answer of the connection is on its way."""
-        if not self._blocked and not self._queue and not self._input_closed and self._transport is not None:
+        waiting = self._blocked or self._held_answers or self._queue or self._input_closed
+        if not waiting and self._transport is not None:
             self._reader.continue_due = False
             self._transport.write(_CONTINUE)
 
@@ -237,7 +270,7 @@ class HttpProtocol(asyncio.Protocol):
             if self._queue:
                 waiting = self._queue.popleft()
                 if isinstance(waiting, Response):
-                    self._send(waiting, keep_alive=False, to_head=False)
+                    self._send(waiting, keep_alive=False, to_head=False, replaceable=False)
                 else:
                     self._answer(waiting)
             elif self._held_input and not self._input_closed:
@@ -250,7 +283,8 @@ class HttpProtocol(asyncio.Protocol):
         if self._reader.continue_due:
             self._send_continue()
         if self._eof:
-            self._transport.close()
+            if not self._held_answers:
+                self._transport.close()
         elif self._reading_paused:
             self._resume_reading()
 
@@ -269,22 +303,24 @@ class HttpProtocol(asyncio.Protocol):
         if self._blocked:
             self._queue.append(response)
         else:
-            self._send(response, keep_alive=False, to_head=False)
+            self._send(response, keep_alive=False, to_head=False, replaceable=False)
 
-    def _close_after_answer(self) -> None:
-        """Closes once what was written is sent. Lingers where the client may be sending still."""
-        lingers = self._lingering or not self._input_closed
+    def _end_requests(self) -> None:
+        """The answer under way is the last. Lingers after it where the client may be sending still."""
+        self._lingering = self._lingering or not self._input_closed
+        self._input_closed = True
         self._queue.clear()
         self._held_input = b""
-        self._input_closed = True
+
+    def _close_after_answer(self) -> None:
+        """Closes once what was written is sent."""
         self._since = self._service.now
         transport = self._transport
         if transport is None:
             return
-        if self._eof or not lingers or not transport.can_write_eof():
+        if self._eof or not self._lingering or not transport.can_write_eof():
             transport.close()
             return
-        self._lingering = True
         transport.write_eof()
         self._resume_reading()
 
@@ -301,7 +337,7 @@ class HttpProtocol(asyncio.Protocol):
         limits = self._service.limits
         reader = self._reader
         age_s = now - self._since
-        if self._pending and not self._write_paused:
+        if (self._pending or self._held_answers) and not self._write_paused:
             return  # the application's own deadlines bound it
         if self._write_paused or self._input_closed:
             unsent = self._transport.get_write_buffer_size() > 0
@@ -315,7 +351,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def retire(self, now: float, quiet_s: float) -> None:
         """While draining: closes a connection on which nothing has happened for `quiet_s`."""
-        idle = self._reader.phase == IDLE and not self._blocked and not self._input_closed
+        idle = self._reader.phase == IDLE and not (self._blocked or self._held_answers or self._input_closed)
         if idle and now - self._since > quiet_s:
             self._close_quietly()
 

@@ -74,6 +74,8 @@ class HttpServer:
         finished = not service.connections and not service.tasks
         if not finished:
             _log.warning("%d connections were cut off after %g s of draining", len(service.connections), timeout_s)
+        if service.outbox is not None:
+            service.outbox.flush()
         for connection in tuple(service.connections):
             connection.abort()
         if self._timer is not None:

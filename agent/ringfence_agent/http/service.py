@@ -13,6 +13,7 @@ from email.utils import formatdate
 from typing import Protocol
 
 from ringfence_agent.http.limits import Limits
+from ringfence_agent.http.outbox import Outbox, Recorded
 from ringfence_agent.http.response import Application, ErrorRenderer, Response, plain_error
 
 _log = logging.getLogger(__name__)
@@ -43,16 +44,25 @@ class HttpService:
         "keep_alive_tail",
         "limits",
         "now",
+        "outbox",
         "render_error",
         "tasks",
     )
 
     def __init__(
-        self, application: Application, limits: Limits | None = None, render_error: ErrorRenderer = plain_error
+        self,
+        application: Application | Recorded,
+        limits: Limits | None = None,
+        render_error: ErrorRenderer = plain_error,
     ) -> None:
-        self.application = application
         self.limits = limits or Limits()
         self.render_error = render_error
+        # None: answers are written as soon as they are there.
+        self.outbox: Outbox | None = None
+        if isinstance(application, Recorded):
+            self.outbox = Outbox(application.commit, self.failure_response)
+            application = application.application
+        self.application: Application = application
         self.connections: set[Connection] = set()
         # Strong references: the event loop keeps only weak ones to its tasks.
         self.tasks: set[asyncio.Task[None]] = set()

@@ -20,6 +20,7 @@ import uvloop
 
 from ringfence_agent.http.generation import Generation
 from ringfence_agent.http.limits import Limits
+from ringfence_agent.http.outbox import Recorded
 from ringfence_agent.http.response import Application, ErrorRenderer
 from ringfence_agent.http.server import HttpServer
 from ringfence_agent.http.service import HttpService
@@ -42,8 +43,8 @@ class WorkerContext:
 
 # Called in each worker, on its event loop, after the fork: here stores are opened and background tasks started. What
 # it raises ends the start; leaving it closes everything, after the last answer. A reload calls it afresh, so whatever
-# it reads from files is read again.
-ApplicationFactory = Callable[[WorkerContext], AbstractAsyncContextManager[Application]]
+# it reads from files is read again. What it gives is an application, or one with the `commit` its answers wait for.
+ApplicationFactory = Callable[[WorkerContext], AbstractAsyncContextManager["Application | Recorded"]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import pytest
 from http_serving import DEADLINE_S, RawClient, Running, serving
 
 from ringfence_agent.http.limits import Limits
+from ringfence_agent.http.outbox import Recorded
 from ringfence_agent.http.request import Request
 from ringfence_agent.http.response import Response, ResponseHead, plain_error
 
@@ -71,9 +72,10 @@ async def _raise() -> Response:
     raise RuntimeError("the secret is hunter2")
 
 
-@pytest.fixture
-def running() -> Iterator[Running]:
-    with serving(application) as server:
+@pytest.fixture(params=[application, Recorded(application, lambda: None)], ids=["at-once", "recorded"])
+def running(request: pytest.FixtureRequest) -> Iterator[Running]:
+    """A connection does the same for its client whether or not its answers wait for a commit."""
+    with serving(request.param) as server:
         yield server
 
 
@@ -310,6 +312,14 @@ def test_refusal_comes_after_the_answers_before_it(client: RawClient) -> None:
     client.send(GET % b"/slow" + GET % b"/2" + b"garbage\r\n\r\n")
     assert json.loads(client.read_answer().body)["path"] == "/slow"
     assert json.loads(client.read_answer().body)["path"] == "/2"
+    assert client.read_answer().status == 400
+    assert client.is_closed()
+
+
+def test_half_closed_client_gets_its_slow_answer_and_the_refusal_behind_it(client: RawClient) -> None:
+    client.send(GET % b"/slow" + b"garbage\r\n\r\n")
+    client.socket.shutdown(socket.SHUT_WR)
+    assert json.loads(client.read_answer().body)["path"] == "/slow"
     assert client.read_answer().status == 400
     assert client.is_closed()
 
