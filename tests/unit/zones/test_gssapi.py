@@ -122,7 +122,7 @@ def test_a_rotated_keytab_is_used_without_a_restart_and_a_stale_one_refused(kdc:
     assert acceptor.accept(token_of(kdc)).principal == f"gss-alice@{kdc.realm.name}"
 
 
-def test_an_expired_ticket_is_refused_by_the_acceptor(
+def test_a_token_past_its_ticket_is_refused(
     kdc: Kdc, acceptor: Acceptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     strict = tmp_path / "krb5.conf"
@@ -133,7 +133,7 @@ def test_an_expired_ticket_is_refused_by_the_acceptor(
     expired_s = time.monotonic() + 2.5
     while time.monotonic() < expired_s:
         time.sleep(0.05)
-    with pytest.raises(AuthenticationError, match="expired"):
+    with pytest.raises(AuthenticationError, match=r"skew|expired"):
         acceptor.accept(token)
 
 
