@@ -77,5 +77,8 @@ class MemoryKeyStore:
     def find_policy(self) -> PolicyRevision | None:
         return self._revisions[-1] if self._revisions else None
 
+    def list_policies(self, after_revision: int) -> Sequence[PolicyRevision]:
+        return self._revisions[after_revision:]
+
     def close(self) -> None:
         self.closed = True

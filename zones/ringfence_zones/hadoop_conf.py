@@ -8,7 +8,7 @@ This module only reads; `hadoop_xml.py` edits. XInclude is refused by name rathe
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -18,16 +18,21 @@ _FIELDS = ("name", "value", "final")
 MAX_FILE_BYTES = 8 * 1024 * 1024
 _VARIABLE = re.compile(r"\$\{([^{}$\s]+)\}")
 _MAX_EXPANSIONS = 20  # Configuration.MAX_SUBST
+_JAVA_BLANKS = "".join(map(chr, range(0x21)))
 
 
 class HadoopConf(Mapping[str, str]):
-    """Properties by name, values expanded and stripped, as `Configuration.getTrimmed` returns them."""
+    """Properties by name, values expanded and stripped, as `Configuration.getTrimmed` returns them.
 
-    def __init__(self, properties: Mapping[str, str]) -> None:
+    `empty` are the names that the files write with `<value></value>` only: to Hadoop such a property is not set.
+    """
+
+    def __init__(self, properties: Mapping[str, str], empty: Iterable[str] = ()) -> None:
         self._raw = dict(properties)
+        self.empty = frozenset(empty) - self._raw.keys()
 
     def __getitem__(self, name: str) -> str:
-        return self._expand(self._raw[name]).strip()
+        return trim(self._expand(self._raw[name]))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._raw)
@@ -67,6 +72,11 @@ class HadoopConf(Mapping[str, str]):
         return value
 
 
+def trim(text: str) -> str:
+    """`String.trim`: ASCII controls and blanks only, where Python's `strip` knows more kinds of blank."""
+    return text.strip(_JAVA_BLANKS)
+
+
 def split_list(value: str) -> list[str]:
     """The items of a comma-separated value: blanks stripped, empty items dropped."""
     return [item.strip() for item in value.split(",") if item.strip()]
@@ -84,17 +94,20 @@ def read_hadoop_conf(directory: Path, *file_names: str) -> HadoopConf:
         )
     properties: dict[str, str] = {}
     finals: set[str] = set()
+    empty: set[str] = set()
     for file_name in file_names:
         path = directory / file_name
         if not path.exists():
             continue
         for name, value, final in _read_file(path):
-            # Hadoop passes over an empty value: it does not take an earlier one's place.
-            if name not in finals and (value or name not in properties):
+            # Hadoop passes over an empty value: the property is not set, and an earlier one keeps its place.
+            if value is None:
+                empty.add(name)
+            elif name not in finals:
                 properties[name] = value
             if final:
                 finals.add(name)
-    return HadoopConf(properties)
+    return HadoopConf(properties, empty)
 
 
 def find_default_fs(directory: Path) -> str | None:
@@ -105,7 +118,7 @@ def find_default_fs(directory: Path) -> str | None:
         return None
 
 
-def _read_file(path: Path) -> Iterator[tuple[str, str, bool]]:
+def _read_file(path: Path) -> Iterator[tuple[str, str | None, bool]]:
     try:
         with path.open("rb") as stream:
             text = stream.read(MAX_FILE_BYTES + 1)
@@ -123,12 +136,13 @@ def _read_file(path: Path) -> Iterator[tuple[str, str, bool]]:
         raise ConfigError(f"{path}: the top element must be <configuration>, not <{root.tag}>")
     _check_places(path, root)
     for element in root:
-        name = (_text(element, "name") or element.get("name") or "").strip()
+        name = trim(_text(element, "name") or element.get("name") or "")
         if element.tag != "property" or not name:
             continue
         # Exactly so: Hadoop takes neither `TRUE` nor blanks around it.
         final = (_text(element, "final") or element.get("final")) == "true"
-        yield name, _text(element, "value") or element.get("value") or "", final
+        # Only an attribute can say an empty value.
+        yield name, _text(element, "value") or element.get("value"), final
 
 
 def _text(element: ElementTree.Element, field: str) -> str:

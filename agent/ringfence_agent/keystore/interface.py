@@ -127,6 +127,9 @@ class KeyStore(Protocol):
     def find_policy(self) -> PolicyRevision | None:
         """The newest published policy, None before the first."""
 
+    def list_policies(self, after_revision: int) -> Sequence[PolicyRevision]:
+        """Every revision after that one, oldest first. Raises StoreTamperedError when one is missing or changed."""
+
     def derive_secret(self, purpose: str) -> Secret:
         """32 bytes, the same on every handle of this store under this root key and another for each purpose."""
 

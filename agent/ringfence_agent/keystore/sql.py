@@ -85,6 +85,11 @@ _SELECT_POLICY = (
     .order_by(POLICY_REVISION.c.revision.desc())
     .limit(1)
 )
+_SELECT_POLICIES = (
+    select(*_POLICY_COLUMNS, POLICY_REVISION.c.tag)
+    .where(POLICY_REVISION.c.revision > bindparam("after"))
+    .order_by(POLICY_REVISION.c.revision)
+)
 _UPDATE_KEY = update(ZONE_KEY).where(ZONE_KEY.c.name == bindparam("key"))
 _UPDATE_LEDGER = update(STORE_HEADER)
 
@@ -207,6 +212,17 @@ class SqlKeyStore:
         row = PolicyRow(*fields)
         self._records.check_tag(row, tag)
         return self._records.policy(row)
+
+    def list_policies(self, after_revision: int) -> Sequence[PolicyRevision]:
+        """See KeyStore."""
+        policies = []
+        for *fields, tag in self._read(_SELECT_POLICIES, after=after_revision):
+            row = PolicyRow(*fields)
+            self._records.check_tag(row, tag)
+            policies.append(self._records.policy(row))
+        if [each.revision for each in policies] != list(range(after_revision + 1, after_revision + 1 + len(policies))):
+            raise self._records.tampered("a published policy is missing")
+        return policies
 
     def close(self) -> None:
         """See KeyStore. In a forked child it only lets go of its references: the handles are the parent's."""

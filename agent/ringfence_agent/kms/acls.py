@@ -7,7 +7,9 @@ Source: `org.apache.hadoop.crypto.key.kms.server.{KMSACLs,KeyAuthorizationKeyPro
 2. One `key.acl.K.<op>` line switches every default off for key K; the whitelist stays.
 3. `ALL` works for a named key only; as a default or whitelist it is ignored.
 4. A list is `users groups`, split at the first blank: a leading blank means groups only. `*` alone as either part
-   admits everybody.
+   admits everybody. Names are separated by commas or line ends, never by further blanks.
+5. `<value></value>` sets nothing: an operation ACL written so admits everybody. One blank is how to say nobody.
+6. `~alice` among the users admits whomever alice acts for (doAs, or the real user of a delegation token).
 
 This module reads no file and resolves no group: it gets properties and is told a user's groups.
 """
@@ -15,16 +17,21 @@ This module reads no file and resolves no group: it gets properties and is told 
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from ringfence_zones.hadoop_conf import HadoopConf
+from ringfence_zones.hadoop_conf import HadoopConf, trim
 
+FILE_NAME = "kms-acls.xml"
 _OPERATION_ACL = "hadoop.kms.acl."
 _BLACKLIST = "hadoop.kms.blacklist."
 _KEY_ACL = "key.acl."
 _DEFAULT_KEY_ACL = "default.key.acl."
 _WHITELIST_KEY_ACL = "whitelist.key.acl."
+# `StringUtils.getTrimmedStrings`: what Java calls white space, not what Python does.
+_BETWEEN_NAMES = re.compile("[ \t\n\v\f\r]*[,\n][ \t\n\v\f\r]*")
+_REAL_USER = "~"  # AccessControlList.USE_REAL_ACLS
 
 
 class Operation(enum.Enum):
@@ -69,9 +76,11 @@ class AccessList:
     groups: frozenset[str] = frozenset()
     everybody: bool = False
 
-    def admits(self, user: str, groups_of: GroupsOf) -> bool:
-        """Whether the user, or one of the user's groups, is on the list."""
+    def admits(self, user: str, groups_of: GroupsOf, real_user: str | None = None) -> bool:
+        """Whether the user, one of the user's groups, or `~` and who acts for the user, is on the list."""
         if self.everybody or user in self.users:
+            return True
+        if real_user is not None and _REAL_USER + real_user in self.users:
             return True
         return bool(self.groups) and not self.groups.isdisjoint(groups_of(user))
 
@@ -79,12 +88,24 @@ class AccessList:
 EVERYBODY = AccessList(everybody=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Whether something is allowed, and what says so: the name of the property that decided.
+
+    `default:hadoop.kms.acl.X` is Hadoop's own default for an operation without ACL; `key.acl.K` without an operation
+    says that lines for K exist, none for this operation; `none` that nothing speaks of the key at all.
+    """
+
+    allowed: bool
+    rule: str
+
+
 def parse_access_list(text: str) -> AccessList:
     """`AccessControlList.buildACL`. An empty or blank text admits nobody."""
     parts = text.split(" ", 1)
-    if any(part.strip() == "*" for part in parts):
+    if any(trim(part) == "*" for part in parts):
         return EVERYBODY
-    names = [frozenset(filter(None, (name.strip() for name in part.split(",")))) for part in parts]
+    names = [frozenset(_BETWEEN_NAMES.split(trim(part))) - {""} for part in parts]
     return AccessList(names[0], names[1] if len(names) > 1 else frozenset())
 
 
@@ -98,29 +119,40 @@ class KmsAcls:
     defaults: Mapping[KeyOperation, AccessList]
     whitelist: Mapping[KeyOperation, AccessList]
 
-    def allows_operation(self, operation: Operation, user: str, groups_of: GroupsOf) -> bool:
-        """On the operation's list and not on its blacklist."""
-        if not self.operations.get(operation, EVERYBODY).admits(user, groups_of):
-            return False
+    def decide_operation(
+        self, operation: Operation, user: str, groups_of: GroupsOf, real_user: str | None = None
+    ) -> Decision:
+        """On the operation's list and not on its blacklist (`KMSACLs.hasAccess`)."""
+        acl = self.operations.get(operation)
+        if acl is not None and not acl.admits(user, groups_of, real_user):
+            return Decision(False, _OPERATION_ACL + operation.value)
         blacklist = self.blacklists.get(operation)
-        return blacklist is None or not blacklist.admits(user, groups_of)
+        if blacklist is not None and blacklist.admits(user, groups_of, real_user):
+            return Decision(False, _BLACKLIST + operation.value)
+        return Decision(True, ("default:" if acl is None else "") + _OPERATION_ACL + operation.value)
 
-    def mentions(self, acl_name: str, operation: KeyOperation) -> bool:
-        """`isACLPresent`: anything about the key at all, or a default or whitelist for the operation."""
-        return acl_name in self.keys or operation in self.defaults or operation in self.whitelist
+    def decide_key(
+        self, acl_name: str, operation: KeyOperation, user: str, groups_of: GroupsOf, real_user: str | None = None
+    ) -> Decision:
+        """Whether the key ACLs of `acl_name` admit the user for the operation, by itself or by ALL.
 
-    def allows_key(self, acl_name: str, operation: KeyOperation, user: str, groups_of: GroupsOf) -> bool:
-        """Whether the key ACLs of `acl_name` admit the user for the operation, by itself or by ALL."""
-        if not self.mentions(acl_name, operation):
-            return False
-        return any(self._admits(acl_name, candidate, user, groups_of) for candidate in (operation, KeyOperation.ALL))
-
-    def _admits(self, acl_name: str, operation: KeyOperation, user: str, groups_of: GroupsOf) -> bool:
-        own = self.keys.get(acl_name, self.defaults).get(operation)
-        if own is not None and own.admits(user, groups_of):
-            return True
-        whitelist = self.whitelist.get(operation)
-        return whitelist is not None and whitelist.admits(user, groups_of)
+        `KeyAuthorizationKeyProvider.checkAccess`: `isACLPresent`, then `hasAccessToKey` for the operation and for ALL.
+        """
+        own = self.keys.get(acl_name)
+        # Any line of the key's own switches the defaults off for it; ALL exists for named keys only.
+        candidates = [
+            (f"{_KEY_ACL}{acl_name}.{operation.value}", (own or {}).get(operation)),
+            (f"{_KEY_ACL}{acl_name}.ALL", (own or {}).get(KeyOperation.ALL)),
+            (_DEFAULT_KEY_ACL + operation.value, self.defaults.get(operation) if own is None else None),
+            (_WHITELIST_KEY_ACL + operation.value, self.whitelist.get(operation)),
+        ]
+        speaking = [(name, acl) for name, acl in candidates if acl is not None]
+        for name, acl in speaking:
+            if acl.admits(user, groups_of, real_user):
+                return Decision(True, name)
+        if own is not None:
+            return Decision(False, speaking[0][0] if operation in own else _KEY_ACL + acl_name)
+        return Decision(False, speaking[0][0] if speaking else "none")
 
 
 def read_acls(conf: HadoopConf) -> KmsAcls:

@@ -14,7 +14,6 @@ from collections.abc import Awaitable, Mapping
 
 from ringfence_agent.http.request import Request
 from ringfence_agent.http.response import Response, ResponseHead
-from ringfence_agent.keystore.interface import PolicyRevision
 from ringfence_agent.kms import (
     cookie,
     eek_resource,
@@ -29,7 +28,7 @@ from ringfence_agent.kms.admin_access import AdminAccess
 from ringfence_agent.kms.audit import AuditLog
 from ringfence_agent.kms.call import Authenticator, Call, Handler, Kms
 from ringfence_agent.kms.caller import Caller, Identity
-from ringfence_agent.kms.published import PublishedPolicy, read_published
+from ringfence_agent.kms.published import read_if_newer
 from ringfence_agent.kms.routes import ADMIN, Query, Resource, Route, Router
 from ringfence_agent.kms.unready import Unready
 from ringfence_zones.errors import (
@@ -144,7 +143,7 @@ class KmsApplication:
         if query.do_as is not None and query.do_as != session.user:
             # Proxy users are not served: the caller must not silently be taken for the one asked for, nor the reverse.
             raise AccessDeniedError(f"User: {session.user} is not allowed to impersonate {query.do_as}")
-        call.caller = session
+        call.caller, call.real_user = session, session.real_user
 
     def _find_admin(self, request: Request) -> Caller | None:
         admin = self._admins.find_admin(request) if request.raw_path.startswith(ADMIN) else None
@@ -181,7 +180,7 @@ class KmsApplication:
 
     async def _load_policy(self) -> None:
         known = self._kms.access.published
-        published = await self._kms.store.read(lambda store: _read_if_newer(known, store.find_policy()))
+        published = await self._kms.store.read(lambda store: read_if_newer(known, store))
         self._policy_is_current = True
         if published is not None:
             self._kms.access.use_published(published)
@@ -232,15 +231,6 @@ class KmsApplication:
                 self._session_heads.clear()
             head = self._session_heads[known] = response.head.with_headers(*session.headers)
         return Response(head, response.body)
-
-
-def _read_if_newer(known: PublishedPolicy, stored: PolicyRevision | None) -> PublishedPolicy | None:
-    stored_digest = stored.digest if stored is not None else None
-    return None if stored_digest == known.digest and _number(stored) == known.revision else read_published(stored)
-
-
-def _number(stored: PolicyRevision | None) -> int:
-    return stored.revision if stored is not None else 0
 
 
 def _method_not_allowed(methods: Mapping[bytes, Handler]) -> Response:

@@ -45,7 +45,10 @@ class Call:
     user      `caller.user`
     name      the key or key version in the path
 
-    Handlers note in `op`, `key` and `detail` what the audit log is to say.
+    real_user `caller.real_user`: who acts for the user, None when nobody does
+    rule      what allowed or refused it, as `ringfence_agent.kms.access` words it; None when nothing was asked
+
+    Handlers note in `op`, `key` and `detail` what the audit log is to say; the access rules note `rule`.
     """
 
     request: Request
@@ -53,9 +56,11 @@ class Call:
     session: Caller | None = None
     caller: Caller | None = None
     user: str = ""
+    real_user: str | None = None
     name: str = ""
     op: str = ""
     key: str | None = None
+    rule: str | None = None
     detail: dict[str, object] | None = None
     policy_is_current: bool = False
 

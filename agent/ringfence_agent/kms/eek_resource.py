@@ -39,7 +39,7 @@ def generate(kms: Kms, call: Call) -> Response:
         raise InputError(_WRONG_EEK_OP)
     count = _count(call.query.num_keys)
     call.detail = {"count": max(count, 0)}
-    key = _key_for(kms, call.user, call.op, name, Operation.GENERATE_EEK)
+    key = _key_for(kms, call, name, Operation.GENERATE_EEK)
     return json_ok(key.current.generate_json(count))
 
 
@@ -52,17 +52,17 @@ def _count(text: str | None) -> int:
     return count
 
 
-def _key_for(kms: Kms, user: str, op: str, name: str, operation: Operation) -> CachedKey:
+def _key_for(kms: Kms, call: Call, name: str, operation: Operation) -> CachedKey:
     """The live key `name` when the user may use it for an operation that is also a key ACL."""
-    known = kms.access.is_known(user, operation, name)
+    known = kms.access.is_known(call, operation, name)
     if not known:
-        kms.access.require_operation(user, op, name, operation)
+        kms.access.require_operation(call, call.op, name, operation)
     key = kms.keys.find(name)
     if key is None:
         raise KeyNotFoundError(name, f"No KeyVersion exists for key '{name}'")
     if not known:
-        kms.access.require_key(user, name, key.acl_name, KeyOperation[operation.value])
-        kms.access.remember(user, operation, name)
+        kms.access.require_key(call, name, key.acl_name, KeyOperation[operation.value])
+        kms.access.remember(call, operation, name)
     return key
 
 
@@ -95,10 +95,9 @@ def _version_for(
     kms: Kms, call: Call, version_name: str, key_name: str | None, operation: Operation
 ) -> tuple[CachedKey, int]:
     """The key version, when it belongs to the key named in the body and the user may use it."""
-    user = call.user
-    known = key_name is not None and kms.access.is_known(user, operation, key_name)
+    known = key_name is not None and kms.access.is_known(call, operation, key_name)
     if not known:
-        kms.access.require_operation(user, call.op, key_name, operation)
+        kms.access.require_operation(call, call.op, key_name, operation)
     found = find_version(kms.keys, version_name)
     if found is None:
         raise KeyVersionNotFoundError(version_name)
@@ -106,8 +105,8 @@ def _version_for(
     if key.metadata.name != key_name:
         raise KeyMismatchError(version_name, key_name)
     if not known:
-        kms.access.require_key(user, key_name, key.acl_name, KeyOperation[operation.value])
-        kms.access.remember(user, operation, key_name)
+        kms.access.require_key(call, key_name, key.acl_name, KeyOperation[operation.value])
+        kms.access.remember(call, operation, key_name)
     return found
 
 
@@ -117,7 +116,7 @@ def reencrypt_batch(kms: Kms, call: Call) -> Awaitable[Response]:
     call.op = "REENCRYPT_EEK_BATCH"
     bodies = kms_wire.decode_eek_list(call.request.body)
     call.detail = {"count": len(bodies)}
-    key = _key_for(kms, call.user, call.op, name, Operation.GENERATE_EEK)
+    key = _key_for(kms, call, name, Operation.GENERATE_EEK)
     return _reencrypt_all(key, bodies)
 
 

@@ -23,19 +23,19 @@ from ringfence_zones.secret import Secret
 def roll(kms: Kms, call: Call) -> Awaitable[Response]:
     """`POST key/NAME`: a new version, of random material unless it is given."""
     call.op, call.key = "ROLL_NEW_VERSION", call.name
-    kms.access.require_operation(call.user, call.op, call.name, Operation.ROLLOVER)
+    kms.access.require_operation(call, call.op, call.name, Operation.ROLLOVER)
     name = require_text(call.name, "name")
     body = kms_wire.decode_roll_key(call.request.body)
     if body.material is not None:
-        kms.access.require_operation(call.user, call.op, name, Operation.SET_KEY_MATERIAL)
+        kms.access.require_operation(call, call.op, name, Operation.SET_KEY_MATERIAL)
     key = kms.keys.find(name)
     if key is None:
         raise KeyNotFoundError(name, f"Can't find Metadata for key {name}")
-    kms.access.require_key(call.user, name, key.acl_name, KeyOperation.MANAGEMENT)
+    kms.access.require_key(call, name, key.acl_name, KeyOperation.MANAGEMENT)
     material = None
     if body.material is not None:
         material = Secret(check_material(body.material, key.metadata.length_bits))
-    may_see = kms.access.may_see_material(call.user, name)
+    may_see = kms.access.may_see_material(call, name)
     return _roll(kms, call, name, material, may_see)
 
 
@@ -49,12 +49,12 @@ async def _roll(kms: Kms, call: Call, name: str, material: Secret | None, may_se
 def delete(kms: Kms, call: Call) -> Awaitable[Response]:
     """`DELETE key/NAME`: the store keeps a tombstone."""
     call.op, call.key = "DELETE_KEY", call.name
-    kms.access.require_operation(call.user, call.op, call.name, Operation.DELETE)
+    kms.access.require_operation(call, call.op, call.name, Operation.DELETE)
     name = require_text(call.name, "name")
     key = kms.keys.find(name)
     if key is None:
         raise KeyNotFoundError(name, f"Key {name} does not exist in {kms.store.label}")
-    kms.access.require_key(call.user, name, key.acl_name, KeyOperation.MANAGEMENT)
+    kms.access.require_key(call, name, key.acl_name, KeyOperation.MANAGEMENT)
     return _delete(kms, name)
 
 
@@ -70,10 +70,10 @@ def invalidate_cache(kms: Kms, call: Call) -> Response:
     """
     name = call.key = require_text(call.name, "name")
     call.op = "INVALIDATE_CACHE"
-    kms.access.require_operation(call.user, call.op, name, Operation.ROLLOVER, Operation.DELETE)
+    kms.access.require_operation(call, call.op, name, Operation.ROLLOVER, Operation.DELETE)
     key = kms.keys.find(name)
     if key is not None:
-        kms.access.require_key(call.user, name, key.acl_name, KeyOperation.MANAGEMENT)
+        kms.access.require_key(call, name, key.acl_name, KeyOperation.MANAGEMENT)
     return empty_ok()
 
 
@@ -81,7 +81,7 @@ def get_metadata(kms: Kms, call: Call) -> Response:
     """`GET key/NAME` and `key/NAME/_metadata`."""
     name = call.key = require_text(call.name, "name")
     call.op = "GET_METADATA"
-    kms.access.require_operation(call.user, call.op, name, Operation.GET_METADATA)
+    kms.access.require_operation(call, call.op, name, Operation.GET_METADATA)
     key = _readable(kms, call, name)
     return json_ok(kms_wire.encode(kms_wire.metadata_json(key.metadata if key is not None else None)))
 
@@ -90,7 +90,7 @@ def get_current_version(kms: Kms, call: Call) -> Response:
     """`GET key/NAME/_currentversion`, with material."""
     name = call.key = require_text(call.name, "name")
     call.op = "GET_CURRENT_KEY"
-    kms.access.require_material(call.user, call.op, name)
+    kms.access.require_material(call, call.op, name)
     key = _readable(kms, call, name)
     if key is None:
         return json_ok(b"{}")
@@ -101,7 +101,7 @@ def list_versions(kms: Kms, call: Call) -> Response:
     """`GET key/NAME/_versions`, with material, oldest first."""
     name = call.key = require_text(call.name, "name")
     call.op = "GET_KEY_VERSIONS"
-    kms.access.require_material(call.user, call.op, name)
+    kms.access.require_material(call, call.op, name)
     key = _readable(kms, call, name)
     if key is None:
         return json_ok(b"[]")
@@ -111,7 +111,7 @@ def list_versions(kms: Kms, call: Call) -> Response:
 def _readable(kms: Kms, call: Call, name: str) -> CachedKey | None:
     key = kms.keys.find(name)
     if key is not None:
-        kms.access.require_key(call.user, name, key.acl_name, KeyOperation.READ)
+        kms.access.require_key(call, name, key.acl_name, KeyOperation.READ)
     return key
 
 

@@ -37,14 +37,14 @@ def create(kms: Kms, call: Call) -> Awaitable[Response]:
     body = kms_wire.decode_create_key(call.request.body)
     name = call.key = require_text(check_name(body.name), "name")
     _check_size(body)
-    kms.access.require_operation(call.user, call.op, name, Operation.CREATE)
+    kms.access.require_operation(call, call.op, name, Operation.CREATE)
     if body.material is not None:
-        kms.access.require_operation(call.user, call.op, name, Operation.SET_KEY_MATERIAL)
+        kms.access.require_operation(call, call.op, name, Operation.SET_KEY_MATERIAL)
     new = _new_key(kms, name, body)
-    kms.access.require_creation(call.user, name, (body.attributes or {}).get(KEY_ACL_NAME))
+    kms.access.require_creation(call, name, (body.attributes or {}).get(KEY_ACL_NAME))
     call.detail = {"length": new.length_bits, "material_given": body.material is not None}
     # Before the commit: it may need to look up groups, and nothing may be asked for again after the change.
-    may_see = kms.access.may_see_material(call.user, name)
+    may_see = kms.access.may_see_material(call, name)
     return _create(kms, call, new, may_see)
 
 
@@ -98,7 +98,7 @@ def _location(call: Call, name: str) -> str:
 def list_names(kms: Kms, call: Call) -> Awaitable[Response]:
     """`GET keys/names`: every key, whatever the key ACLs, as Hadoop."""
     call.op = "GET_KEYS"
-    kms.access.require_operation(call.user, call.op, None, Operation.GET_KEYS)
+    kms.access.require_operation(call, call.op, None, Operation.GET_KEYS)
     return _list_names(kms)
 
 
@@ -110,10 +110,10 @@ async def _list_names(kms: Kms) -> Response:
 def list_metadata(kms: Kms, call: Call) -> Response:
     """`GET keys/metadata?key=a&key=b`: in that order; one key that may not be read refuses all."""
     call.op = "GET_KEYS_METADATA"
-    kms.access.require_operation(call.user, call.op, None, Operation.GET_METADATA)
+    kms.access.require_operation(call, call.op, None, Operation.GET_METADATA)
     keys = kms.keys.find_all(call.query.keys)
     for key in keys:
         if key is not None:
-            kms.access.require_key(call.user, key.metadata.name, key.acl_name, KeyOperation.READ)
+            kms.access.require_key(call, key.metadata.name, key.acl_name, KeyOperation.READ)
     call.detail = {"count": len(keys)}
     return json_ok(kms_wire.encode_metadata_list([key.metadata if key is not None else None for key in keys]))

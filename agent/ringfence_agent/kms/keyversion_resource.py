@@ -14,13 +14,13 @@ def get(kms: Kms, call: Call) -> Response:
     """`GET keyversion/NAME@N`: `{}` when there is no such version."""
     version_name = require_text(call.name, "versionName")
     call.op = "GET_KEY_VERSION"
-    kms.access.require_operation(call.user, call.op, None, Operation.GET)
+    kms.access.require_operation(call, call.op, None, Operation.GET)
     found = find_version(kms.keys, version_name)
     if found is None:
         return json_ok(b"{}")
     key, number = found
     name = call.key = key.metadata.name
-    kms.access.require_material(call.user, call.op, name)
-    kms.access.require_key(call.user, name, key.acl_name, KeyOperation.READ)
+    kms.access.require_material(call, call.op, name)
+    kms.access.require_key(call, name, key.acl_name, KeyOperation.READ)
     version = key.versions[number]
     return json_ok(kms_wire.encode(kms_wire.key_version_json(name, version.name, version.material.reveal())))

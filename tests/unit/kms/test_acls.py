@@ -33,7 +33,7 @@ class HandyConf(HadoopConf):
 
 
 def allowed(acls: KmsAcls, key: str, operation: KeyOperation, user: str) -> bool:
-    return acls.allows_key(key, operation, user, groups_of)
+    return acls.decide_key(key, operation, user, groups_of).allowed
 
 
 @pytest.mark.parametrize(
@@ -50,6 +50,11 @@ def allowed(acls: KmsAcls, key: str, operation: KeyOperation, user: str) -> bool
         (" staff,pii", AccessList(frozenset(), frozenset({"staff", "pii"}))),
         ("alice staff", AccessList(frozenset({"alice"}), frozenset({"staff"}))),
         ("a,*", AccessList(frozenset({"a", "*"}))),
+        ("alice\nbob", AccessList(frozenset({"alice", "bob"}))),
+        ("alice staff,\n  pii", AccessList(frozenset({"alice"}), frozenset({"staff", "pii"}))),
+        ("alice staff pii", AccessList(frozenset({"alice"}), frozenset({"staff pii"}))),
+        ("alice\u00a0", AccessList(frozenset({"alice\u00a0"}))),
+        (",,alice,", AccessList(frozenset({"alice"}))),
     ],
 )
 def test_access_lists_read_as_hadoops(text: str, expected: AccessList) -> None:
@@ -58,32 +63,32 @@ def test_access_lists_read_as_hadoops(text: str, expected: AccessList) -> None:
 
 def test_an_operation_without_acl_is_open_to_all() -> None:
     for operation in Operation:
-        assert acls_of().allows_operation(operation, "anyone", groups_of)
+        assert acls_of().decide_operation(operation, "anyone", groups_of).allowed
 
 
 def test_an_operation_acl_admits_by_user_and_by_group_only() -> None:
     acls = acls_of(hadoop__kms__acl__CREATE="carol pii")
-    assert acls.allows_operation(Operation.CREATE, "carol", groups_of)
-    assert acls.allows_operation(Operation.CREATE, "alice", groups_of)
-    assert not acls.allows_operation(Operation.CREATE, "bob", groups_of)
-    assert acls.allows_operation(Operation.DELETE, "bob", groups_of)
+    assert acls.decide_operation(Operation.CREATE, "carol", groups_of).allowed
+    assert acls.decide_operation(Operation.CREATE, "alice", groups_of).allowed
+    assert not acls.decide_operation(Operation.CREATE, "bob", groups_of).allowed
+    assert acls.decide_operation(Operation.DELETE, "bob", groups_of).allowed
 
 
 def test_a_leading_blank_in_the_file_means_groups_only() -> None:
     acls = acls_of(hadoop__kms__acl__GET=" staff")
-    assert acls.allows_operation(Operation.GET, "bob", groups_of)
-    assert not acls.allows_operation(Operation.GET, "staff", groups_of)
+    assert acls.decide_operation(Operation.GET, "bob", groups_of).allowed
+    assert not acls.decide_operation(Operation.GET, "staff", groups_of).allowed
 
 
 def test_a_blank_value_admits_nobody() -> None:
-    assert not acls_of(hadoop__kms__acl__GET=" ").allows_operation(Operation.GET, "alice", groups_of)
+    assert not acls_of(hadoop__kms__acl__GET=" ").decide_operation(Operation.GET, "alice", groups_of).allowed
 
 
 def test_a_blacklist_overrules_the_acl() -> None:
     acls = acls_of(hadoop__kms__acl__DECRYPT_EEK="*", hadoop__kms__blacklist__DECRYPT_EEK="hdfs staff")
-    assert not acls.allows_operation(Operation.DECRYPT_EEK, "hdfs", groups_of)
-    assert not acls.allows_operation(Operation.DECRYPT_EEK, "bob", groups_of)
-    assert acls.allows_operation(Operation.DECRYPT_EEK, "carol", groups_of)
+    assert not acls.decide_operation(Operation.DECRYPT_EEK, "hdfs", groups_of).allowed
+    assert not acls.decide_operation(Operation.DECRYPT_EEK, "bob", groups_of).allowed
+    assert acls.decide_operation(Operation.DECRYPT_EEK, "carol", groups_of).allowed
 
 
 def test_without_any_key_acl_every_key_is_closed() -> None:

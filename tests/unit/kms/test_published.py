@@ -3,10 +3,11 @@ from __future__ import annotations
 import hashlib
 
 import pytest
+from memory_keystore import MemoryKeyStore
 
 from ringfence_agent.keystore.interface import PolicyRevision
 from ringfence_agent.kms.acls import EVERYBODY, AccessList, KeyOperation
-from ringfence_agent.kms.published import NOTHING_PUBLISHED, read_published
+from ringfence_agent.kms.published import NOTHING_PUBLISHED, read_if_newer, read_published
 from ringfence_zones.errors import StoreTamperedError
 from ringfence_zones.policy import canonical_json, parse_policy
 
@@ -49,3 +50,36 @@ def test_no_revision_grants_nothing_and_names_no_key() -> None:
 def test_a_stored_document_that_is_no_policy_is_never_read_as_an_empty_one(document: bytes) -> None:
     with pytest.raises(StoreTamperedError, match="revision 4"):
         read_published(revision(document))
+
+
+def test_a_key_stays_named_when_a_later_revision_leaves_its_zone_out() -> None:
+    store = MemoryKeyStore()
+    zones = POLICY.splitlines(keepends=True)
+    for count, text in enumerate((POLICY, POLICY, "".join(line for line in zones if "/a" not in line))):
+        store.publish_policy(count, canonical_json(parse_policy(text, "p")), "uid 0")
+    at_once = read_if_newer(NOTHING_PUBLISHED, store)
+    assert at_once is not None
+    assert set(at_once.grants) == {"kb"}
+    assert at_once.named == {"ka": 2, "kb": 3}
+    assert at_once.rule == "policy:3"
+    assert read_if_newer(at_once, store) is None
+
+
+def test_names_are_gathered_one_revision_after_the_other() -> None:
+    store = MemoryKeyStore()
+    published = NOTHING_PUBLISHED
+    for number in range(3):
+        text = POLICY.replace("ka", f"k{number}")
+        store.publish_policy(number, canonical_json(parse_policy(text, "p")), "uid 0")
+        newer = read_if_newer(published, store)
+        assert newer is not None
+        published = newer
+    assert published.named == {"k0": 1, "k1": 2, "k2": 3, "kb": 3}
+
+
+def test_an_earlier_revision_that_cannot_be_read_is_not_taken_for_one_that_names_nothing() -> None:
+    store = MemoryKeyStore()
+    store.publish_policy(0, b'{"zones": 1}', "uid 0")
+    store.publish_policy(1, canonical_json(parse_policy(POLICY, "p")), "uid 0")
+    with pytest.raises(StoreTamperedError, match="revision 1"):
+        read_if_newer(NOTHING_PUBLISHED, store)
