@@ -234,7 +234,7 @@ class Supervisor:
             sockets = [one for listener in self._listeners for one in listener.sockets_for(slot)]
             for listener in self._listeners:
                 listener.keep_only(slot)
-            context = WorkerContext(slot, len(self._slots), self._table.view(counter))
+            context = WorkerContext(slot, len(self._slots), self._table.view(counter), counter)
             status = run_worker(self._settings, context, sockets, report_descriptor)
         finally:
             # Never back into the master's stack: its clean-up is not the child's to do.

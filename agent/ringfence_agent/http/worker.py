@@ -33,12 +33,14 @@ _log = logging.getLogger(__name__)
 class WorkerContext:
     """What a worker's application is given: which slot it fills, of how many, and the shared generation.
 
-    While a reload replaces a worker, two processes fill one slot for a moment; each has its own generation counter.
+    While a reload replaces a worker, two processes fill one slot for a moment. `process` (0 to 2 x workers - 1) is what
+    no two living processes have in common: a file or a counter that only one may write to is chosen by it.
     """
 
     slot: int
     workers: int
     generation: Generation
+    process: int
 
 
 # Called in each worker, on its event loop, after the fork: here stores are opened and background tasks started. What
