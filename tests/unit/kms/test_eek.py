@@ -73,14 +73,12 @@ def test_generated_edeks_open_to_distinct_deks_of_the_keys_length(key_bytes: int
 @pytest.mark.parametrize("key_bytes", [16, 32])
 def test_generate_encrypts_the_random_dek_under_the_random_iv(monkeypatch: pytest.MonkeyPatch, key_bytes: int) -> None:
     ivs = [bytes(16), bytes([0xFF] * 16), bytes([1] * 15 + [0]), bytes(range(16))]
-    # 16-byte columns: the first halves of all DEKs, then the second halves.
-    halves = [bytes([number] * 16 * len(ivs)) for number in range(1, key_bytes // 16 + 1)]
-    draws = iter([b"".join(ivs), b"".join(halves)])
+    deks = [bytes(range(number, number + key_bytes)) for number in range(len(ivs))]
+    draws = iter([b"".join(ivs), b"".join(deks)])
     monkeypatch.setattr(ssl, "RAND_bytes", lambda length: _exactly(next(draws), length))
     material = bytes(range(key_bytes))
     bodies = kms_wire.decode_eek_list(cipher_of(material).generate_json(len(ivs)))
-    dek = b"".join(half[:16] for half in halves)
-    for iv, body in zip(ivs, bodies, strict=True):
+    for iv, dek, body in zip(ivs, deks, bodies, strict=True):
         inner = body.encrypted_key_version
         assert inner is not None
         assert kms_wire.decode_iv(body.iv or "") == iv
@@ -97,7 +95,7 @@ def test_generating_none_is_an_empty_list(count: int) -> None:
     assert cipher_of(bytes(16)).generate_json(count) == b"[]"
 
 
-def test_names_with_quotes_and_non_ascii_letters_stay_valid_json() -> None:
+def test_names_with_quotes_percent_signs_and_non_ascii_letters_stay_valid_json() -> None:
     name = 'key %^[\n{]}|"<>\\ é'
     cipher = cipher_of(bytes(16), name)
     (body,) = kms_wire.decode_eek_list(cipher.generate_json(1))
