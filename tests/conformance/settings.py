@@ -1,0 +1,33 @@
+"""What both servers are configured with: users, groups, access lists, proxy users."""
+
+from __future__ import annotations
+
+from key_servers import Settings
+
+_OPERATIONS = (
+    "CREATE", "DELETE", "ROLLOVER", "GET", "GET_KEYS", "GET_METADATA", "SET_KEY_MATERIAL", "GENERATE_EEK", "DECRYPT_EEK"
+)  # fmt: skip
+_KEY_OPERATIONS = ("MANAGEMENT", "GENERATE_EEK", "DECRYPT_EEK", "READ")
+
+# Users named like an operation may do just that; `nobody` may do nothing.
+ACLS = {
+    **{f"hadoop.kms.acl.{name}": f"alice,bob,boss,maker,reader,writer,wanda,{name} engineers" for name in _OPERATIONS},
+    "hadoop.kms.blacklist.CREATE": "boss",
+    "hadoop.kms.blacklist.DECRYPT_EEK": "boss",
+    "hadoop.kms.blacklist.GET": "boss suspended",
+    **{f"default.key.acl.{name}": "*" for name in _KEY_OPERATIONS},
+    "whitelist.key.acl.READ": "wanda",
+    "key.acl.guarded.MANAGEMENT": "maker",
+    "key.acl.guarded.READ": "reader",
+    "key.acl.guarded.GENERATE_EEK": "writer",
+    "key.acl.guarded.DECRYPT_EEK": "reader,writer",
+    "key.acl.guarded.two.MANAGEMENT": "maker",
+    "key.acl.guarded.two.READ": "maker",
+    "key.acl.partial.one.READ": "alice",
+}
+CORE = {"hadoop.user.group.static.mapping.overrides": "gina=engineers;greta=engineers,suspended"}
+
+
+def simple() -> Settings:
+    """`simple` authentication over plain HTTP."""
+    return Settings(acls=ACLS, site={"hadoop.kms.authentication.type": "simple"}, core=CORE, environ={}, stock_site={})
