@@ -7,7 +7,8 @@ from ringfence_agent.kms.remote_exception import JSON_HEADERS
 
 JSON_OK = ResponseHead(200, headers=JSON_HEADERS)
 _JSON_CREATED = ResponseHead(201, headers=JSON_HEADERS)
-_EMPTY_OK = ResponseHead(200)
+# The type that Hadoop's server gives an empty answer.
+_EMPTY_OK = ResponseHead(200, headers=[("Content-Type", "text/plain;charset=utf-8")])
 
 
 def json_ok(body: bytes) -> Response:

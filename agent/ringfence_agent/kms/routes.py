@@ -4,12 +4,14 @@ Source: the JAX-RS annotations of `org.apache.hadoop.crypto.key.kms.server.KMS`.
 
 1. Paths are percent-decoded and `+` stays `+`; in queries `+` is a blank.
 2. A key name is everything up to the known last segment, encoded and plain slashes included.
-3. One trailing slash means nothing. The first of a repeated parameter counts; only `doAs` ignores case.
+3. One trailing slash means nothing, unless it belongs to a name that ends the path.
+4. The first of a repeated parameter counts; only `doAs` ignores case.
 """
 
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote_to_bytes
 
@@ -48,14 +50,18 @@ class Resource(enum.Enum):
     POLICY = "policy"
 
 
-_BELOW_KEY = (
-    Resource.METADATA,
-    Resource.CURRENT_VERSION,
-    Resource.VERSIONS,
-    Resource.GENERATE,
-    Resource.REENCRYPT_BATCH,
-    Resource.INVALIDATE_CACHE,
-)
+_BELOW_KEY = {
+    resource.value.encode(): resource
+    for resource in (
+        Resource.METADATA,
+        Resource.CURRENT_VERSION,
+        Resource.VERSIONS,
+        Resource.GENERATE,
+        Resource.REENCRYPT_BATCH,
+        Resource.INVALIDATE_CACHE,
+    )
+}
+_BELOW_KEY_VERSION = {b"_eek": Resource.OPEN_EEK}
 _FIXED = {
     API: Resource.ROOT,
     API + b"/keys": Resource.KEYS,
@@ -119,24 +125,20 @@ class Router:
 
 
 def _parse_path(raw_path: bytes) -> Route | None:
-    path = raw_path[:-1] if raw_path.endswith(b"/") else raw_path
-    fixed = _FIXED.get(path)
+    fixed = _FIXED.get(raw_path.removesuffix(b"/"))
     if fixed is not None:
         return Route(fixed)
-    if path.startswith(API + b"/key/"):
-        rest = path.removeprefix(API + b"/key/")
-        for resource in _BELOW_KEY:
-            name, mark, last = rest.rpartition(b"/")
-            if mark and last == resource.value.encode():
-                return Route(resource, _decode(name))
-        return Route(Resource.KEY, _decode(rest))
-    if path.startswith(API + b"/keyversion/"):
-        rest = path.removeprefix(API + b"/keyversion/")
-        name, mark, last = rest.rpartition(b"/")
-        if mark and last == b"_eek":
-            return Route(Resource.OPEN_EEK, _decode(name))
-        return Route(Resource.KEY_VERSION, _decode(rest))
+    if raw_path.startswith(API + b"/key/"):
+        return _below(raw_path.removeprefix(API + b"/key/"), _BELOW_KEY, Resource.KEY)
+    if raw_path.startswith(API + b"/keyversion/"):
+        return _below(raw_path.removeprefix(API + b"/keyversion/"), _BELOW_KEY_VERSION, Resource.KEY_VERSION)
     return None
+
+
+def _below(rest: bytes, resources: Mapping[bytes, Resource], itself: Resource) -> Route:
+    name, mark, last = rest.removesuffix(b"/").rpartition(b"/")
+    resource = resources.get(last) if mark else None
+    return Route(itself, _decode(rest)) if resource is None else Route(resource, _decode(name))
 
 
 def _decode(name: bytes) -> str:
