@@ -19,15 +19,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringfence_agent.keystore.interface import KeyStore, NewKey
+from ringfence_agent.keystore.key_import import ImportedKey, ImportedVersion, KeyImport
 from ringfence_agent.keystore.open import open_keystore
 from ringfence_zones.errors import (
     InputError,
+    KeyConflictError,
     KeyExistsError,
     KeyNotFoundError,
     RevisionConflictError,
     StoreUnavailableError,
 )
-from ringfence_zones.keys import DEFAULT_CIPHER
+from ringfence_zones.keys import DEFAULT_CIPHER, KeyMetadata
 from ringfence_zones.secret import Secret
 
 
@@ -422,3 +424,87 @@ def check_against_model(new_place: Callable[[], Place], steps: list[tuple[str, s
 
 def test_a_store_behaves_like_the_model(new_place: Callable[[], Place]) -> None:
     check_against_model(new_place)
+
+
+# -- import
+
+
+def imported(name: str, materials: dict[int, bytes], **changes: object) -> ImportedKey:
+    length_bits = len(next(iter(materials.values()))) * 8
+    values: dict[str, object] = {"description": "d", "attributes": {"a": "b"}, "created_ms": 1_700_000_000_000}
+    metadata = KeyMetadata(
+        name=name,
+        cipher=DEFAULT_CIPHER,
+        length_bits=length_bits,
+        versions=max(materials) + 1,
+        **(values | changes),  # type: ignore[arg-type]
+    )
+    versions = [
+        ImportedVersion(number, Secret(material), 1_700_000_000_001 + number) for number, material in materials.items()
+    ]
+    return ImportedKey(metadata, tuple(versions))
+
+
+def test_imported_keys_keep_names_numbers_times_and_everything_said_about_them(place: Place) -> None:
+    done = place.open().import_keys([imported("a", {0: b"a" * 16, 1: b"b" * 16}), imported("b", {0: b"c" * 32})])
+    assert done == [KeyImport("a", True, (0, 1)), KeyImport("b", True, (0,))]
+    store = place.open()
+    assert materials(store, "a") == {0: b"a" * 16, 1: b"b" * 16}
+    found = store.find_key("b")
+    assert found is not None
+    assert found.metadata == imported("b", {0: b"c" * 32}).metadata
+    assert store.roll_key("a", None).name == "a@2"
+
+
+def test_an_import_may_be_repeated_and_brings_what_was_added(store: KeyStore) -> None:
+    store.import_keys([imported("k", {0: b"a" * 16})])
+    assert store.import_keys([imported("k", {0: b"a" * 16})]) == [KeyImport("k", False, ())]
+    assert store.import_keys([imported("k", {0: b"a" * 16, 1: b"b" * 16})]) == [KeyImport("k", False, (1,))]
+    store.roll_key("k", Secret(b"c" * 16))
+    assert store.import_keys([imported("k", {0: b"a" * 16, 1: b"b" * 16})]) == [KeyImport("k", False, ())]
+    assert materials(store, "k") == {0: b"a" * 16, 1: b"b" * 16, 2: b"c" * 16}
+
+
+def test_another_key_of_the_name_is_a_conflict_and_nothing_is_imported(store: KeyStore) -> None:
+    store.create_key(new_key("k", b"m" * 16))
+    store.create_key(new_key("wide", b"m" * 32))
+    with pytest.raises(KeyConflictError, match="key k: its version 0 here is not the one there") as caught:
+        store.import_keys(
+            [imported("first", {0: b"a" * 16}), imported("k", {0: b"x" * 16}), imported("wide", {0: b"m" * 16})]
+        )
+    assert sorted(caught.value.conflicts) == ["k", "wide"]
+    assert [metadata.name for metadata in store.list_metadata()] == ["k", "wide"]
+
+
+def test_a_key_rolled_on_both_sides_is_a_conflict(store: KeyStore) -> None:
+    store.import_keys([imported("k", {0: b"a" * 16})])
+    store.roll_key("k", None)
+    with pytest.raises(KeyConflictError, match="version 1"):
+        store.import_keys([imported("k", {0: b"a" * 16, 1: b"b" * 16})])
+
+
+def test_versions_of_a_deleted_key_are_not_given_out_again_by_an_import(store: KeyStore) -> None:
+    store.create_key(new_key("k", b"m" * 16))
+    store.delete_key("k")
+    with pytest.raises(KeyConflictError, match="deleted here"):
+        store.import_keys([imported("k", {0: b"m" * 16})])
+    store.import_keys([imported("k", {1: b"n" * 16})])
+    assert materials(store, "k") == {1: b"n" * 16}
+
+
+def test_a_dry_run_tells_and_changes_nothing(store: KeyStore) -> None:
+    store.create_key(new_key("k", b"m" * 16))
+    wanted = [imported("k", {0: b"m" * 16, 1: b"n" * 16}), imported("new", {0: b"a" * 16})]
+    assert store.import_keys(wanted, dry_run=True) == [KeyImport("k", False, (1,)), KeyImport("new", True, (0,))]
+    assert materials(store, "k") == {0: b"m" * 16}
+    assert store.find_key("new") is None
+    with pytest.raises(KeyConflictError):
+        store.import_keys([imported("k", {0: b"x" * 16})], dry_run=True)
+
+
+@pytest.mark.parametrize("versions", [{}, {0: b"a" * 16, 2: b"b" * 16}], ids=["none", "gap"])
+def test_keys_with_missing_versions_are_refused(store: KeyStore, versions: dict[int, bytes]) -> None:
+    whole = imported("k", {0: b"a" * 16, 1: b"b" * 16, 2: b"c" * 16})
+    some = ImportedKey(whole.metadata, tuple(v for v in whole.versions if v.number in versions))
+    with pytest.raises(InputError, match="key k says that it has 3 versions"):
+        store.import_keys([some])

@@ -13,6 +13,7 @@
     ├── AccessDeniedError              the caller is known and not allowed
     ├── KeyStoreError
     │   ├── KeyExistsError             .key_name
+    │   ├── KeyConflictError           .conflicts: keys to import are not those that are here
     │   ├── KeyNotFoundError           .key_name
     │   ├── KeyVersionNotFoundError    .version_name
     │   ├── KeyMismatchError           a key version does not belong to the key
@@ -41,9 +42,11 @@ RemoteException (`ringfence_agent.kms.remote_exception`), the agent API's proble
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ringfence_zones.findings import Finding, Rule
+
+_SHOWN_CONFLICTS = 5
 
 
 class RingfenceError(Exception):
@@ -133,6 +136,20 @@ class KeyExistsError(KeyStoreError):
     def __init__(self, key_name: str, where: str) -> None:
         super().__init__(f"Key {key_name} already exists in {where}")
         self.key_name = key_name
+
+
+class KeyConflictError(KeyStoreError):
+    """Keys to import that are not the keys of that name here. `conflicts` says why, by key name."""
+
+    def __init__(self, conflicts: Mapping[str, str]) -> None:
+        reasons = [f"key {name}: {why}" for name, why in sorted(conflicts.items())]
+        left_out = len(reasons) - _SHOWN_CONFLICTS
+        shown = "; ".join(reasons[:_SHOWN_CONFLICTS]) + (f"; and {left_out} keys more" if left_out > 0 else "")
+        super().__init__(
+            f"nothing was imported, for some keys are not those that are here: {shown}",
+            hint="import into an empty key store, or find out which of the two keys the files were written with",
+        )
+        self.conflicts = dict(conflicts)
 
 
 class KeyNotFoundError(KeyStoreError):

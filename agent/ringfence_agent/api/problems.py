@@ -45,6 +45,7 @@ PROBLEMS: dict[type[RingfenceError], Problem] = {
     errors.AccessDeniedError: Problem(403, "access-denied", "The caller may not do this"),
     errors.KeyStoreError: Problem(502, "key-store", "The key store failed"),
     errors.KeyExistsError: Problem(409, "key-exists", "The key exists already"),
+    errors.KeyConflictError: Problem(409, "key-conflict", "Another key of that name is there"),
     errors.KeyNotFoundError: Problem(404, "key-not-found", "No such key"),
     errors.KeyVersionNotFoundError: Problem(404, "key-version-not-found", "No such key version"),
     errors.KeyMismatchError: Problem(409, "key-mismatch", "The key version belongs to another key"),

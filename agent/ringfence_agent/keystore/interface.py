@@ -17,11 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ringfence_agent.keystore.token_store import TokenStore
 from ringfence_zones.keys import KeyMetadata, KeyVersion
 from ringfence_zones.secret import Secret
+
+if TYPE_CHECKING:
+    from ringfence_agent.keystore.key_import import ImportedKey, KeyImport
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ class UnconfirmedChange:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What was committed after some change number, up to `number`. `keys` is None when the store cannot tell any more."""
+    """What was committed after some change number, up to `number`. `keys` is None when the store cannot tell."""
 
     number: int
     keys: frozenset[str] | None
@@ -114,6 +117,13 @@ class KeyStore(Protocol):
 
     def delete_key(self, name: str) -> None:
         """Tombstones a key. Raises KeyNotFoundError, StoreUnavailableError."""
+
+    def import_keys(self, keys: Sequence[ImportedKey], *, dry_run: bool = False) -> Sequence[KeyImport]:
+        """Takes keys of another store over, all in one transaction: names, version numbers and times as they are.
+
+        `key_import` says what is added and what is a conflict. `dry_run` only tells what would be done. Raises
+        KeyConflictError naming every key that does not fit, and InputError as `create_key`; then nothing was imported.
+        """
 
     def find_key(self, name: str) -> StoredKey | None:
         """A live key with its material, None without one. Raises StoreTamperedError, StoreUnavailableError."""
@@ -150,7 +160,7 @@ class KeyStore(Protocol):
         """Changes of a key that nobody has confirmed, oldest first. Changes made without an origin are never here."""
 
     def confirm(self, changes: Sequence[UnconfirmedChange]) -> None:
-        """Forgets changes whose answer left, or that were answered again. One transaction; unknown ones are no error."""
+        """Forgets changes whose answer left, or that were answered again. One transaction; unknown ones do no harm."""
 
     def remove_unconfirmed(self, before_ms: int) -> int:
         """Forgets changes made before `before_ms` by handles that are gone: nobody sends those requests again."""

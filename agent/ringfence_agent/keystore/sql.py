@@ -28,6 +28,15 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ringfence_agent.keystore.authenticator import Ledger
 from ringfence_agent.keystore.interface import NewKey, PolicyRevision, StoredKey
+from ringfence_agent.keystore.key_import import (
+    ConflictError,
+    ImportedKey,
+    KeyImport,
+    check_imported_key,
+    judge_deleted,
+    judge_live,
+    judge_new,
+)
 from ringfence_agent.keystore.protector import Protector
 from ringfence_agent.keystore.records import RESTORE_HINT, Records, attributes_text
 from ringfence_agent.keystore.sealing import SealBrokenError
@@ -45,6 +54,7 @@ from ringfence_agent.keystore.tables import (
 from ringfence_zones.errors import (
     ConfigError,
     InputError,
+    KeyConflictError,
     KeyExistsError,
     KeyNotFoundError,
     RevisionConflictError,
@@ -76,6 +86,11 @@ _SELECT_LIVE_KEY = (
     .where(ZONE_KEY.c.name == bindparam("name"), ZONE_KEY.c.deleted_ms.is_(None))
     .order_by(KEY_VERSION.c.version)
 )
+_SELECT_VERSIONS = (
+    select(*_VERSION_COLUMNS)
+    .where(KEY_VERSION.c.key_name == bindparam("name"), KEY_VERSION.c.version >= bindparam("first"))
+    .order_by(KEY_VERSION.c.version)
+)
 _SELECT_LIVE_KEYS = (
     select(*_KEY_COLUMNS, ZONE_KEY.c.tag).where(ZONE_KEY.c.deleted_ms.is_(None)).order_by(ZONE_KEY.c.name)
 )
@@ -96,6 +111,10 @@ _UPDATE_LEDGER = update(STORE_HEADER)
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+class _DryRun(Exception):  # noqa: N818 - no error: it ends a transaction without a change
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +184,24 @@ class SqlKeyStore:
         with self._change() as change:
             old = self._get_live_key(change, name)
             self._write_key(change, old, old._replace(deleted_ms=self._clock()))
+
+    def import_keys(self, keys: Sequence[ImportedKey], *, dry_run: bool = False) -> Sequence[KeyImport]:
+        """See KeyStore."""
+        for key in keys:
+            _check_imported(key)
+        done: list[KeyImport] = []
+        with suppress(_DryRun), self._change() as change:
+            conflicts: dict[str, str] = {}
+            for key in keys:
+                try:
+                    done.append(self._import_key(change, key))
+                except ConflictError as conflict:
+                    conflicts[key.metadata.name] = str(conflict)
+            if conflicts:
+                raise KeyConflictError(conflicts)
+            if dry_run or not any(each.added for each in done):
+                raise _DryRun
+        return done
 
     def find_key(self, name: str) -> StoredKey | None:
         """See KeyStore. One statement and one seal per version: tens of microseconds."""
@@ -287,6 +324,39 @@ class SqlKeyStore:
             raise KeyNotFoundError(name)
         return key
 
+    def _import_key(self, change: _Change, key: ImportedKey) -> KeyImport:
+        name, metadata = key.metadata.name, key.metadata
+        old = self._select_key(change, name)
+        if old is None:
+            done = judge_new(key)
+        elif old.deleted_ms is not None:
+            done = judge_deleted(key, old.next_version)
+        else:
+            done = judge_live(key, self._open_live_key(change, old))
+        if not done.added:
+            return done
+        row = ZoneKeyRow(
+            name=name,
+            cipher=metadata.cipher,
+            length_bits=metadata.length_bits,
+            created_ms=metadata.created_ms,
+            first_version=done.added[0],
+            next_version=metadata.versions,
+            deleted_ms=None,
+            description=metadata.description,
+            attributes=attributes_text(metadata.attributes),
+        )
+        if old is not None and not done.is_new:
+            row = old._replace(next_version=metadata.versions)
+        self._write_key(change, old, row)
+        for version in key.versions[-len(done.added) :]:
+            self._insert_version(change, row, version.number, version.material, version.created_ms)
+        return done
+
+    def _open_live_key(self, change: _Change, key: ZoneKeyRow) -> StoredKey:
+        rows = change.connection.execute(_SELECT_VERSIONS, {"name": key.name, "first": key.first_version})
+        return self._records.open_key(key, [KeyVersionRow(*row) for row in rows])
+
     def _write_key(self, change: _Change, old: ZoneKeyRow | None, new: ZoneKeyRow) -> None:
         values = new._asdict() | {"tag": self._records.tag(new)}
         if old is None:
@@ -375,6 +445,13 @@ def _check_new_key(new: NewKey) -> None:
     if not all(_is_unicode(text) for text in texts):
         raise InputError(f"cipher, description or attributes of key {new.name} are not Unicode text")
     _check_length(new.material, new.length_bits)
+
+
+def _check_imported(key: ImportedKey) -> None:
+    check_imported_key(key)
+    m = key.metadata
+    for version in key.versions:
+        _check_new_key(NewKey(m.name, m.cipher, m.length_bits, version.material, m.description, m.attributes))
 
 
 def _check_length(material: Secret, length_bits: int) -> None:

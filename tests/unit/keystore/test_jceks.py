@@ -116,7 +116,7 @@ def test_a_salt_of_equal_halves_opens_as_new_and_as_old_jdks_sealed_with_it(
     ways = jceks_seal._salt_halves(b"abcdabcd")
     assert ways == [(b"dcba", b"abcd"), (b"dabd", b"abcd")]
     with monkeypatch.context() as patch:
-        patch.setattr(jceks_seal.secrets, "token_bytes", lambda _count: b"abcdabcd")
+        patch.setattr("ringfence_agent.keystore.jceks_seal.secrets.token_bytes", lambda _count: b"abcdabcd")
         patch.setattr(jceks_seal, "_salt_halves", lambda _salt: [ways[way]])
         sealed = seal(version_of(b"k" * 16), PASSWORD, QUICK)
     assert unseal(sealed, PASSWORD, "k") == version_of(b"k" * 16)
