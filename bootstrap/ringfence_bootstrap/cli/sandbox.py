@@ -21,11 +21,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ringfence_bootstrap.sandbox.artifacts import OnProgress, ensure_jars, sandbox_jars
 from ringfence_bootstrap.sandbox.configuration import environment
-from ringfence_bootstrap.sandbox.lifecycle import DaemonStatus, Sandbox
+from ringfence_bootstrap.sandbox.lifecycle import DaemonStatus, Sandbox, Wanted
+from ringfence_bootstrap.sandbox.security import USERS
 from ringfence_bootstrap.sandbox.state import KmsKind, State, default_directory
 from ringfence_zones.cli import exits
 from ringfence_zones.cli.context import CommandContext, global_options
 from ringfence_zones.cli.render import print_table
+from ringfence_zones.config_file import parse_duration_s
 
 _FETCHING = "fetching Hadoop's jars"
 
@@ -36,6 +38,13 @@ directory_option = click.option(
     metavar="DIR",
     help="the sandbox's directory  [${XDG_STATE_HOME:-~/.local/state}/ringfence/sandbox]",
 )
+
+
+def _read_duration(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | None:
+    try:
+        return None if value is None else int(parse_duration_s(value))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 @click.group()
@@ -52,16 +61,32 @@ def sandbox(_context: CommandContext) -> None:
     help="our KMS, or Hadoop's own with a JCEKS key store  [ringfence]",
 )
 @click.option("--agent", is_flag=True, help="start the agent too")
+@click.option("--kerberos", is_flag=True, help="a KDC, and Kerberos and encryption everywhere; needs --tls")
+@click.option("--tls", is_flag=True, help="the KMS over TLS; with --kerberos every web page too")
+@click.option(
+    "--ticket-lifetime",
+    "ticket_lifetime_s",
+    metavar="DURATION",
+    callback=_read_duration,
+    help="of every Kerberos ticket, as in 2m  [10h]",
+)
 @global_options
-def up(context: CommandContext, directory: Path | None, kms: KmsKind | None, agent: bool) -> None:
+def up(
+    context: CommandContext,
+    directory: Path | None,
+    kms: KmsKind | None,
+    agent: bool,
+    kerberos: bool,
+    tls: bool,
+    ticket_lifetime_s: int | None,
+) -> None:
     """Start what does not run yet; print export lines when a file can be written."""
     console = Console(stderr=True, highlight=False)
     with _fetching(console) as on_progress:
         state = _sandbox(directory).up(
-            kms=kms,
-            agent=agent,
-            say=_say(console),
-            on_progress=on_progress,
+            Wanted(kms=kms, agent=agent, kerberos=kerberos, tls=tls, ticket_lifetime_s=ticket_lifetime_s),
+            _say(console),
+            on_progress,
         )
     _print_state(context, _sandbox(directory), state)
 
@@ -163,6 +188,9 @@ def _print_state(context: CommandContext, chosen: Sandbox, state: State) -> None
         return
     for name, value in environment(chosen.layout, state).items():
         click.echo(f"export {name}={shlex.quote(value)}")
+    if state.kerberos:
+        for user in USERS:  # For people: a shell that evaluates these lines passes over them.
+            click.echo(f"# to be {user}: kinit -k -t {shlex.quote(str(chosen.layout.keytab(user)))} {user}")
 
 
 def _state_json(chosen: Sandbox, state: State, rows: Sequence[DaemonStatus]) -> dict[str, Any]:
@@ -176,4 +204,6 @@ def _state_json(chosen: Sandbox, state: State, rows: Sequence[DaemonStatus]) -> 
         "pids": {row.name: row.pid for row in rows},
         "logs": {row.name: str(row.log) for row in rows},
         "environment": environment(chosen.layout, state),
+        "keytabs": {user: str(chosen.layout.keytab(user)) for user in USERS} if state.kerberos else {},
+        "ca": str(chosen.layout.authority) if state.tls else None,
     }

@@ -2,7 +2,8 @@
 
 Rules: configuration is written once, when the sandbox is made, and belongs to the user and to the agent (which edits
 `core-site.xml`) from then on; ports never change, so nothing needs to be written again. The launchers are renewed by
-each `up`, because they are code. Templates lie beside this file and are filled by `string.Template`.
+each `up`, because they are code. Templates lie beside this file and are filled by `string.Template`; what Kerberos or
+TLS adds to a file is a template of its own. Files with a password in them are 0600.
 """
 
 from __future__ import annotations
@@ -14,55 +15,98 @@ import string
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from ringfence_bootstrap.sandbox.state import Layout, Ports, State
+from ringfence_bootstrap.sandbox.kdc import DEFAULT_REALM
+from ringfence_bootstrap.sandbox.security import make_certificates, make_realm, realm_of
+from ringfence_bootstrap.sandbox.state import Layout, State
 
 _LAUNCHERS = ("hadoop", "hdfs")
 
 
-def kms_uri(ports: Ports) -> str:
+def kms_uri(state: State) -> str:
     """The KMS as Hadoop writes it. The host is `localhost`, as a Kerberos service name wants it."""
-    return f"kms://http@localhost:{ports.kms}/kms"
+    return f"kms://{'https' if state.tls else 'http'}@localhost:{state.ports.kms}/kms"
 
 
 def environment(layout: Layout, state: State) -> dict[str, str]:
     """What `up` and `env` export: enough for our commands, Hadoop's own and any client in the same shell."""
-    return {
+    common = {
         "HADOOP_CONF_DIR": str(layout.conf),
         "HADOOP_HOME": str(layout.hadoop_home),
-        "HADOOP_USER_NAME": "hdfs",
         "JAVA_HOME": state.java_home,
         "RINGFENCE_AGENT_SOCKET": str(layout.agent_socket),
-        "RINGFENCE_KMS_URI": kms_uri(state.ports),
+        "RINGFENCE_KMS_URI": kms_uri(state),
     }
+    if not state.kerberos:
+        return common | {"HADOOP_USER_NAME": "hdfs"}
+    return common | realm_of(layout, state).environment | {"KRB5CCNAME": f"FILE:{layout.ticket_cache('hdfs')}"}
 
 
 def write_configuration(layout: Layout, state: State) -> None:
-    """Every configuration file of a new sandbox."""
+    """Every configuration file of a new sandbox; with Kerberos or TLS also the realm and the certificates."""
     for directory in (layout.conf, layout.kms_conf, layout.logs, layout.directory / "tmp"):
         directory.mkdir(exist_ok=True)
     (layout.directory / "agent").mkdir(exist_ok=True, mode=0o700)
-    values = {
+    values = _values(layout, state)
+    if state.kerberos:
+        make_realm(layout, state)
+        _write_secret(layout.conf / "http-signature.secret", secrets.token_urlsafe(32))
+    if state.tls:
+        values["store_password"] = make_certificates(layout, state)
+        for directory in (layout.conf, layout.kms_conf):
+            for name in ("ssl-server.xml", "ssl-client.xml"):
+                _write_secret(directory / name, _filled(name, values))
+    for path, templates in _files(layout, state).items():
+        path.write_text(_merged([_filled(template, values) for template in templates]))
+    (layout.conf / "log4j.properties").write_text(_packaged("log4j.properties"))
+    (layout.conf / "audit-log4j.properties").write_text(_packaged("audit-log4j.properties"))
+    (layout.directory / "agent.yaml").write_text(_agent_yaml(layout))
+    (layout.conf / "ringfence-client.yaml").write_text(_client_yaml(layout, state))
+    if state.kms == "stock":
+        _write_secret(layout.kms_conf / "kms-keystore.password", secrets.token_urlsafe(24))
+
+
+def _values(layout: Layout, state: State) -> dict[str, str]:
+    return {
         "state": str(layout.directory),
-        "kms_uri": kms_uri(state.ports),
+        "kms_uri": kms_uri(state),
         "kms_port": str(state.ports.kms),
         "namenode_port": str(state.ports.namenode),
         "namenode_http_port": str(state.ports.namenode_http),
         "datanode_port": str(state.ports.datanode),
         "datanode_http_port": str(state.ports.datanode_http),
         "datanode_ipc_port": str(state.ports.datanode_ipc),
+        "kms_authentication": "kerberos" if state.kerberos else "simple",
+        "realm": DEFAULT_REALM,
+        "service_keytab": str(layout.keytab("services")),
+        "kms_keytab": str(layout.keytab("kms")),
     }
-    for directory, file_name, template in (
-        (layout.conf, "core-site.xml", "core-site.xml"),
-        (layout.conf, "hdfs-site.xml", "hdfs-site.xml"),
-        (layout.kms_conf, "core-site.xml", "core-site.xml"),
-        (layout.kms_conf, "kms-site.xml", f"kms-site-{state.kms}.xml"),
-        (layout.kms_conf, "kms-acls.xml", f"kms-acls-{state.kms}.xml"),
-    ):
-        text = string.Template(_packaged(template)).substitute({name: escape(value) for name, value in values.items()})
-        (directory / file_name).write_text(text)
-    (layout.conf / "log4j.properties").write_text(_packaged("log4j.properties"))
-    (layout.conf / "audit-log4j.properties").write_text(_packaged("audit-log4j.properties"))
-    (layout.directory / "agent.yaml").write_text(
+
+
+def _files(layout: Layout, state: State) -> dict[Path, list[str]]:
+    """Which templates make each of Hadoop's files."""
+    kerberos = ["kerberos"] if state.kerberos else []
+    secured = [*kerberos, *(["tls"] if state.tls else [])]
+    core = ["core-site.xml", *(f"core-site-{kind}.xml" for kind in secured)]
+    return {
+        layout.conf / "core-site.xml": core,
+        layout.conf / "hdfs-site.xml": ["hdfs-site.xml", *(f"hdfs-site-{kind}.xml" for kind in kerberos)],
+        layout.kms_conf / "core-site.xml": core,
+        layout.kms_conf / "kms-site.xml": [
+            f"kms-site-{state.kms}.xml",
+            *(f"kms-site-{kind}.xml" for kind in secured),
+        ],
+        layout.kms_conf / "kms-acls.xml": [f"kms-acls-{state.kms}.xml"],
+    }
+
+
+def _merged(texts: list[str]) -> str:
+    """One configuration with the properties of all, in their order; the comments come along."""
+    inner = [text.partition("<configuration>\n")[2].rpartition("</configuration>")[0] for text in texts]
+    return texts[0].replace(inner[0], "".join(inner))
+
+
+def _agent_yaml(layout: Layout) -> str:
+    return (
         f"hadoop_conf: {layout.conf}\n"
         f"namenode_conf_dir: {layout.conf}\n"
         f"socket: {layout.agent_socket}\n"
@@ -70,10 +114,10 @@ def write_configuration(layout: Layout, state: State) -> None:
         "user: hdfs\n"
         "interval: 1s\n"
     )
-    if state.kms == "ringfence":
-        (layout.conf / "ringfence-client.yaml").write_text(f"kms_admin_socket: {layout.kms_socket}\n")
-    else:
-        _write_secret(layout.kms_conf / "kms-keystore.password", secrets.token_urlsafe(24))
+
+
+def _client_yaml(layout: Layout, state: State) -> str:
+    return f"kms_admin_socket: {layout.kms_socket}\n" if state.kms == "ringfence" else ""
 
 
 def install_launchers(layout: Layout, jars: Path) -> None:
@@ -87,6 +131,10 @@ def install_launchers(layout: Layout, jars: Path) -> None:
     (layout.hadoop_home / "libexec/hadoop-functions").write_text(_packaged("bin/hadoop-functions"))
     _link(layout.hadoop_home / "etc/hadoop", layout.conf)
     _link(layout.hadoop_home / "share/hadoop", jars)
+
+
+def _filled(template: str, values: dict[str, str]) -> str:
+    return string.Template(_packaged(template)).substitute({name: escape(value) for name, value in values.items()})
 
 
 def _packaged(name: str) -> str:

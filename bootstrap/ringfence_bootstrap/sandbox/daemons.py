@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ringfence_bootstrap.sandbox.configuration import environment
+from ringfence_bootstrap.sandbox.security import realm_of
 from ringfence_bootstrap.sandbox.state import Layout, State
 from ringfence_zones.errors import SandboxError
 
-# Hadoop's variables of the caller's shell would reach the daemons through the launchers; a sandbox is its own.
-_FOREIGN = ("HADOOP_", "HDFS_", "RINGFENCE_")
+# Hadoop's and Kerberos's variables of the caller's shell would reach the daemons too; a sandbox is its own.
+_FOREIGN = ("HADOOP_", "HDFS_", "RINGFENCE_", "KRB5")
 _HEAP = "-Xms64m -Xmx512m"
 
 
@@ -29,15 +30,23 @@ class Daemon:
 
 
 def hadoop_environment(layout: Layout, state: State, caller: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a process of this sandbox: the caller's without Hadoop's variables, then ours."""
+    """The environment of a client of this sandbox: the caller's without Hadoop's variables, then ours."""
     kept = {name: value for name, value in caller.items() if not name.startswith(_FOREIGN)}
     return kept | environment(layout, state)
 
 
+def _daemon_environment(layout: Layout, state: State, caller: Mapping[str, str]) -> dict[str, str]:
+    """As a client's, without its tickets: a daemon has a keytab."""
+    environ = hadoop_environment(layout, state, caller) | {"HADOOP_USER_NAME": "hdfs"}
+    environ.pop("KRB5CCNAME", None)
+    return environ
+
+
 def describe_daemons(layout: Layout, state: State, caller: Mapping[str, str]) -> dict[str, Daemon]:
-    """Every daemon that this sandbox should have, in the order of starting: the KMS first."""
+    """Every daemon that this sandbox should have, in the order of starting: the KDC and the KMS first."""
     kms = _stock_kms if state.kms == "stock" else _ringfence_kms
-    daemons = [kms(layout, state, caller), _namenode(layout, state, caller), _datanode(layout, state, caller)]
+    daemons = [_kdc(layout, state, caller)] if state.kerberos else []
+    daemons += [kms(layout, state, caller), _namenode(layout, state, caller), _datanode(layout, state, caller)]
     if state.agent:
         daemons.append(_agent(layout, state, caller))
     return {daemon.name: daemon for daemon in daemons}
@@ -50,7 +59,7 @@ def format_command(layout: Layout) -> tuple[str, ...]:
 
 def java_environment(layout: Layout, state: State, caller: Mapping[str, str], options: str = "") -> dict[str, str]:
     """The environment of a Java daemon; `options` are words for its command line."""
-    return hadoop_environment(layout, state, caller) | {
+    return _daemon_environment(layout, state, caller) | {
         "HADOOP_LOG_DIR": str(layout.logs),
         "HADOOP_DAEMON_OPTS": f"{_HEAP} -Djava.io.tmpdir={layout.directory / 'tmp'} {options}".strip(),
     }
@@ -58,6 +67,16 @@ def java_environment(layout: Layout, state: State, caller: Mapping[str, str], op
 
 def _audit_options(layout: Layout, file_name: str) -> str:
     return f"-Dlog4j.configuration=file:{layout.conf}/audit-log4j.properties -Dringfence.audit.file={file_name}"
+
+
+def _kdc(layout: Layout, state: State, caller: Mapping[str, str]) -> Daemon:
+    realm = realm_of(layout, state)
+    return Daemon(
+        name="kdc",
+        command=realm.server_command,
+        environ=_daemon_environment(layout, state, caller) | realm.server_environment,
+        ports=(state.ports.kdc,),
+    )
 
 
 def _namenode(layout: Layout, state: State, caller: Mapping[str, str]) -> Daemon:
@@ -89,6 +108,7 @@ def _stock_kms(layout: Layout, state: State, caller: Mapping[str, str]) -> Daemo
 
 
 def _ringfence_kms(layout: Layout, state: State, caller: Mapping[str, str]) -> Daemon:
+    tls = (f"--tls-cert={layout.tls}/server.pem", f"--tls-key={layout.tls}/server.key") if state.tls else ()
     return Daemon(
         name="kms",
         command=(
@@ -99,8 +119,9 @@ def _ringfence_kms(layout: Layout, state: State, caller: Mapping[str, str]) -> D
             f"--listen=localhost:{state.ports.kms}",
             f"--keystore=sqlite:///{layout.directory}/kms.db",
             f"--admin-socket={layout.kms_socket}",
+            *tls,
         ),
-        environ=hadoop_environment(layout, state, caller),
+        environ=_daemon_environment(layout, state, caller),
         ports=(state.ports.kms,),
     )
 
@@ -109,7 +130,7 @@ def _agent(layout: Layout, state: State, caller: Mapping[str, str]) -> Daemon:
     return Daemon(
         name="agent",
         command=(*_ringfence(), "agent", "serve", f"--config={layout.directory}/agent.yaml"),
-        environ=hadoop_environment(layout, state, caller),
+        environ=_daemon_environment(layout, state, caller),
         ports=(),
     )
 

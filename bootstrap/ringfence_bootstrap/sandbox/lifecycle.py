@@ -7,6 +7,7 @@ processes that this sandbox started. Data and keys stay until `down --delete`.
 
 from __future__ import annotations
 
+import functools
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -18,9 +19,12 @@ from ringfence_bootstrap.sandbox.artifacts import HADOOP_VERSION, OnProgress, en
 from ringfence_bootstrap.sandbox.configuration import install_launchers, write_configuration
 from ringfence_bootstrap.sandbox.processes import Process
 from ringfence_bootstrap.sandbox.requirements import find_java_home
+from ringfence_bootstrap.sandbox.security import USERS, get_ticket, superuser_access
 from ringfence_bootstrap.sandbox.state import (
+    DEFAULT_TICKET_LIFETIME_S,
     KmsKind,
     Layout,
+    Ports,
     State,
     check_directory,
     choose_ports,
@@ -35,7 +39,43 @@ _READY_TIMEOUT_S = 180.0
 _STOP_TIMEOUT_S = 25.0  # The KMS drains for up to 20.
 _POLL_S = 0.1
 _LAST_LINES = 3
-_USERS = ("hdfs", "etl", "analyst", "masker")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What `up` was asked for.
+
+    `kms` None means the kind that the sandbox has, ours for a new one. Kerberos, TLS and an agent once asked for stay
+    with the sandbox. `ticket_lifetime_s` None means ten hours, or what the sandbox has.
+    """
+
+    kms: KmsKind | None = None
+    agent: bool = False
+    kerberos: bool = False
+    tls: bool = False
+    ticket_lifetime_s: int | None = None
+
+    def check(self) -> None:
+        """Raises SandboxError for what no sandbox can be."""
+        if self.kerberos and not self.tls:
+            raise SandboxError(
+                "a sandbox with Kerberos needs TLS too: a DataNode on an ordinary port proves itself by it",
+                command="ringfence sandbox up --kerberos --tls",
+            )
+        if self.ticket_lifetime_s is not None and not self.kerberos:
+            raise SandboxError(
+                "without Kerberos there are no tickets to limit", hint="add --kerberos --tls, or leave the lifetime out"
+            )
+
+    def difference(self, state: State) -> str | None:
+        """In which way the sandbox that is there is not what is wanted; None when it is."""
+        if self.kms is not None and self.kms != state.kms:
+            return f"has the {state.kms} KMS, and its zones' keys are in there"
+        if (self.kerberos and not state.kerberos) or (self.tls and not state.tls):
+            return "was made without Kerberos or TLS" if not state.tls else "was made with TLS but without Kerberos"
+        if self.ticket_lifetime_s is not None and self.ticket_lifetime_s != state.ticket_lifetime_s:
+            return f"has tickets of {state.ticket_lifetime_s} s"
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,23 +96,23 @@ class Sandbox:
         self.layout = Layout(directory.absolute())
         self._environ = environ
 
-    def up(self, *, kms: KmsKind | None, agent: bool, say: Callable[[str], None], on_progress: OnProgress) -> State:
+    def up(self, wanted: Wanted, say: Callable[[str], None], on_progress: OnProgress) -> State:
         """Starts whatever does not run and returns when a file can be written.
 
-        `kms` None means the kind that the sandbox has, ours for a new one. An agent once asked for stays with it.
-        Raises SandboxError naming what stands in the way: Java, Maven, a port, the directory, a daemon that died.
+        Raises SandboxError naming what stands in the way: Java, Maven, MIT Kerberos, a port, the directory, a daemon
+        that died, or that the sandbox which is there is of another kind.
         """
+        wanted.check()
         check_directory(self.layout.directory)
         with locked(self.layout):
             state = find_state(self.layout)
             if state is not None:
-                self._check_same(state, kms or state.kms)
+                self._check_same(state, wanted)
             java_home = find_java_home(self._environ)
             jars = ensure_jars(sandbox_jars(), self._environ, say, on_progress)
             if state is None:
-                state = State(HADOOP_VERSION, kms or "ringfence", choose_ports(), str(java_home), agent)
-                write_configuration(self.layout, state)
-            state = replace(state, java_home=str(java_home), agent=state.agent or agent)
+                state = self._make(wanted, str(java_home))
+            state = replace(state, java_home=str(java_home), agent=state.agent or wanted.agent)
             install_launchers(self.layout, jars)
             save_state(self.layout, state)
             return self._start_missing(state, say)
@@ -130,13 +170,48 @@ class Sandbox:
             if name in self._environ
         }
         ours = daemons.hadoop_environment(self.layout, state, self._environ)
+        if state.kerberos:
+            return ours | kept | get_ticket(self.layout, state, self._known_user(user or "hdfs"))
         return ours | kept | ({"HADOOP_USER_NAME": user} if user else {})
 
-    def _check_same(self, state: State, kms: KmsKind) -> None:
-        if state.kms != kms:
+    def _known_user(self, user: str) -> str:
+        if user not in USERS:
             raise SandboxError(
-                f"the sandbox in {self.layout.directory} has the {state.kms} KMS, and its zones' keys are in there",
-                hint=f"give another --dir for one with the {kms} KMS, or delete this one first",
+                f"{user} has no keytab in this sandbox", hint=f"its users with Kerberos are {', '.join(USERS)}"
+            )
+        return user
+
+    def _make(self, wanted: Wanted, java_home: str) -> State:
+        state = State(
+            HADOOP_VERSION,
+            wanted.kms or "ringfence",
+            choose_ports(),
+            java_home,
+            wanted.agent,
+            kerberos=wanted.kerberos,
+            tls=wanted.tls,
+            ticket_lifetime_s=wanted.ticket_lifetime_s or DEFAULT_TICKET_LIFETIME_S,
+        )
+        try:
+            write_configuration(self.layout, state)
+        except BaseException:
+            self._remove_content()  # Half a sandbox could neither be used nor be taken for one.
+            raise
+        return state
+
+    def _remove_content(self) -> None:
+        for entry in self.layout.directory.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            elif entry.name != "lock":
+                entry.unlink()
+
+    def _check_same(self, state: State, wanted: Wanted) -> None:
+        other = wanted.difference(state)
+        if other is not None:
+            raise SandboxError(
+                f"the sandbox in {self.layout.directory} {other}",
+                hint="give another --dir for that, or delete this one first, with its files and keys",
                 command=f"ringfence sandbox down --delete --dir {self.layout.directory}",
             )
         if state.hadoop_version != HADOOP_VERSION:
@@ -166,16 +241,19 @@ class Sandbox:
                     say("formatting the NameNode")
                     self._format(state)
                 if daemon.name == "agent":
-                    self._wait_ready(state, started, say)  # It must find a cluster, not one that is being made.
+                    # It must find a cluster, not one that is being made.
+                    self._wait_ready(state, started, say, make_directories=fresh)
                 say(f"starting the {daemon.name}")
                 started[daemon.name] = processes.start(
                     daemon.command, daemon.environ, self.layout.directory, self.layout.log(daemon.name)
                 )
                 state = state.with_process(daemon.name, started[daemon.name])
                 save_state(self.layout, state)
-            self._wait_ready(state, started, say)
-            if fresh:
-                self._make_directories(state)
+                if daemon.name == "kdc":
+                    self._wait(
+                        functools.partial(_kdc_waits_for, state.ports), state, started, say
+                    )  # The others log in at once.
+            self._wait_ready(state, started, say, make_directories=fresh)
         except BaseException:
             self._stop(started, say)
             raise
@@ -210,39 +288,43 @@ class Sandbox:
         if not self._is_formatted():
             raise SandboxError(f"the NameNode's disk was not formatted: {_last_words(log)}", hint=f"see {log}")
 
-    def _wait_ready(self, state: State, started: Mapping[str, Process], say: Callable[[str], None]) -> None:
-        probes: list[Callable[[], str | None]] = [
-            lambda: readiness.kms_waits_for(state.ports),
-            lambda: readiness.hdfs_waits_for(state.ports),
-        ]
+    def _wait_ready(
+        self, state: State, started: Mapping[str, Process], say: Callable[[str], None], *, make_directories: bool
+    ) -> None:
+        with superuser_access(self.layout, state) as access:
+            self._wait(lambda: readiness.kms_waits_for(access), state, started, say)
+            self._wait(lambda: readiness.hdfs_waits_for(access), state, started, say)
+            if make_directories:
+                _make_directories(access)
         if "agent" in started:
-            probes.append(lambda: readiness.agent_waits_for(self.layout.agent_socket))
+            self._wait(lambda: readiness.agent_waits_for(self.layout.agent_socket), state, started, say)
+
+    def _wait(
+        self,
+        probe: Callable[[], str | None],
+        state: State,
+        started: Mapping[str, Process],
+        say: Callable[[str], None],
+    ) -> None:
         deadline = time.monotonic() + _READY_TIMEOUT_S
-        for probe in probes:
-            said = None
-            while (waiting := probe()) is not None:
-                for name in started:
-                    if self._pid(state, name) is None:
-                        raise self._died(name)
-                if time.monotonic() > deadline:
-                    raise SandboxError(
-                        f"after {_READY_TIMEOUT_S:.0f} s the sandbox still waits for {waiting}",
-                        hint=f"the logs are in {self.layout.logs}",
-                    )
-                if waiting != said:
-                    say(f"waiting for {waiting}")
-                    said = waiting
-                time.sleep(_POLL_S)
+        said = None
+        while (waiting := probe()) is not None:
+            for name in started:
+                if self._pid(state, name) is None:
+                    raise self._died(name)
+            if time.monotonic() > deadline:
+                raise SandboxError(
+                    f"after {_READY_TIMEOUT_S:.0f} s the sandbox still waits for {waiting}",
+                    hint=f"the logs are in {self.layout.logs}",
+                )
+            if waiting != said:
+                say(f"waiting for {waiting}")
+                said = waiting
+            time.sleep(_POLL_S)
 
     def _died(self, name: str) -> SandboxError:
         log = self.layout.log(name)
         return SandboxError(f"the {name} ended while starting: {_last_words(log)}", hint=f"its whole log is {log}")
-
-    def _make_directories(self, state: State) -> None:
-        """What a cluster has before its first user comes: /tmp for all and a home for each."""
-        readiness.make_directory(state.ports, "/tmp", "hdfs", "1777")  # noqa: S108 - a path in HDFS
-        for user in _USERS:
-            readiness.make_directory(state.ports, f"/user/{user}", user, "755")
 
     def _stop(self, started: Mapping[str, Process], say: Callable[[str], None]) -> None:
         running = {name: process for name, process in started.items() if processes.is_alive(process)}
@@ -254,6 +336,17 @@ class Sandbox:
         for name, process in running.items():
             if process in killed:
                 say(f"the {name} did not stop within {_STOP_TIMEOUT_S:.0f} s and was killed")
+
+
+def _kdc_waits_for(ports: Ports) -> str | None:
+    return None if readiness.listens(ports.kdc) else "the KDC to listen"
+
+
+def _make_directories(access: readiness.Access) -> None:
+    """What a cluster has before its first user comes: /tmp for all and a home for each."""
+    readiness.make_directory(access, "/tmp", "hdfs", "1777")  # noqa: S108 - a path in HDFS
+    for user in USERS:
+        readiness.make_directory(access, f"/user/{user}", user, "755")
 
 
 def _last_words(log: Path) -> str:

@@ -6,6 +6,9 @@
       kms-conf/       configuration of the KMS
       hadoop/         HADOOP_HOME: bin/hadoop, bin/hdfs, the jars
       name/ data/     the disks of the NameNode and the DataNode
+      kdc/            with Kerberos: the realm, its keytabs (`sandbox.kdc`)
+      tickets/        with Kerberos: one ticket cache for each user
+      tls/            with TLS: certificate authority, certificate, Java's stores of both (`sandbox.certificates`)
       logs/           one file for each daemon, and the audit logs
 
 Rules: a process is known by pid, start time and boot, so a number that the system gave to somebody else is never
@@ -21,7 +24,7 @@ import json
 import secrets
 import socket
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +32,7 @@ from ringfence_bootstrap.sandbox.processes import Process
 from ringfence_zones.errors import SandboxError
 
 SCHEMA = 1
+DEFAULT_TICKET_LIFETIME_S = 36000
 KmsKind = Literal["ringfence", "stock"]
 # Below Linux's ephemeral range (32768 and up), so that no outgoing connection sits on a port of a stopped sandbox.
 _LOWEST_PORT, _HIGHEST_PORT = 20000, 32000
@@ -46,17 +50,25 @@ class Ports:
     datanode: int
     datanode_http: int
     datanode_ipc: int
+    kdc: int = 0  # A sandbox of before this port was chosen has no Kerberos.
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The content of `state.json`. `processes` holds what was started last, alive or not."""
+    """The content of `state.json`. `processes` holds what was started last, alive or not.
+
+    `ticket_lifetime_s` bounds every Kerberos ticket, those of the daemons included. With `kerberos`, `namenode_http`
+    and `datanode_http` of the ports speak HTTPS; with `tls` the KMS does.
+    """
 
     hadoop_version: str
     kms: KmsKind
     ports: Ports
     java_home: str
     agent: bool = False
+    kerberos: bool = False
+    tls: bool = False
+    ticket_lifetime_s: int = DEFAULT_TICKET_LIFETIME_S
     processes: Mapping[str, Process] = field(default_factory=dict)
 
     def with_process(self, name: str, process: Process) -> State:
@@ -101,6 +113,27 @@ class Layout:
     @property
     def kms_socket(self) -> Path:
         return self.directory / "kms.sock"
+
+    @property
+    def kdc(self) -> Path:
+        return self.directory / "kdc"
+
+    @property
+    def tls(self) -> Path:
+        return self.directory / "tls"
+
+    @property
+    def authority(self) -> Path:
+        """The certificate that clients trust (PEM)."""
+        return self.tls / "ca.pem"
+
+    def keytab(self, name: str) -> Path:
+        """The keytab of a user, of `services` (NameNode, DataNode) or of `kms`."""
+        return self.kdc / "keytabs" / f"{name}.keytab"
+
+    def ticket_cache(self, user: str) -> Path:
+        """The file of a user's Kerberos tickets."""
+        return self.directory / "tickets" / user
 
     def log(self, name: str) -> Path:
         """The file that holds what the daemon `name` printed since it was started last."""
@@ -189,7 +222,7 @@ def locked(layout: Layout) -> Iterator[None]:
 def choose_ports() -> Ports:
     """Free loopback ports, all of them held at once so that no two are the same."""
     with contextlib.ExitStack() as held:
-        return Ports(*(_hold_free_port(held) for _ in range(6)))
+        return Ports(*(_hold_free_port(held) for _ in fields(Ports)))
 
 
 def _hold_free_port(held: contextlib.ExitStack) -> int:

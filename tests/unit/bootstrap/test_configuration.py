@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,20 @@ from ringfence_agent.config import load_config
 from ringfence_agent.kms.config import Options, load_settings
 from ringfence_bootstrap.sandbox.configuration import environment, write_configuration
 from ringfence_bootstrap.sandbox.daemons import describe_daemons, hadoop_environment
+from ringfence_bootstrap.sandbox.lifecycle import Wanted
+from ringfence_bootstrap.sandbox.requirements import find_java_home
 from ringfence_bootstrap.sandbox.state import KmsKind, Layout, Ports, State
+from ringfence_zones.errors import SandboxError
 from ringfence_zones.hadoop_conf import HadoopConf, read_hadoop_conf
 
-PORTS = Ports(kms=20001, namenode=20002, namenode_http=20003, datanode=20004, datanode_http=20005, datanode_ipc=20006)
+PORTS = Ports(
+    kms=20001, namenode=20002, namenode_http=20003, datanode=20004, datanode_http=20005, datanode_ipc=20006, kdc=20007
+)
 
 
-def make(directory: Path, kms: KmsKind) -> tuple[Layout, State]:
-    layout, state = Layout(directory), State("3.4.2", kms, PORTS, "/jvm")
+def make(directory: Path, kms: KmsKind, *, kerberos: bool = False, tls: bool = False) -> tuple[Layout, State]:
+    java_home = str(find_java_home(os.environ)) if tls else "/jvm"
+    layout, state = Layout(directory), State("3.4.2", kms, PORTS, java_home, kerberos=kerberos, tls=tls)
     write_configuration(layout, state)
     return layout, state
 
@@ -117,3 +124,75 @@ def test_hadoop_s_variables_of_the_caller_are_left_behind(tmp_path: Path) -> Non
     caller = {"PATH": "/bin", "HADOOP_OPTS": "-Dx", "HDFS_NAMENODE_OPTS": "-Dy", "RINGFENCE_KMS_URI": "kms://other"}
     found = hadoop_environment(layout, state, caller)
     assert found == {"PATH": "/bin", **environment(layout, state)}
+
+
+@pytest.mark.parametrize("kms", ["ringfence", "stock"])
+def test_a_secure_sandbox_encrypts_every_way_that_data_takes(tmp_path: Path, kms: KmsKind) -> None:
+    layout, _ = make(tmp_path, kms, kerberos=True, tls=True)
+    conf = client_conf(layout)
+    assert conf["hadoop.security.authentication"] == "kerberos"
+    assert conf["hadoop.rpc.protection"] == "privacy"
+    assert conf["dfs.data.transfer.protection"] == "privacy"
+    assert conf["dfs.encrypt.data.transfer"] == "true"
+    assert conf["dfs.encrypt.data.transfer.cipher.key.bitlength"] == "256"
+    assert conf["dfs.http.policy"] == "HTTPS_ONLY"
+    assert conf["dfs.block.access.token.enable"] == "true"
+    assert conf["hadoop.security.key.provider.path"] == "kms://https@localhost:20001/kms"
+    assert conf["dfs.heartbeat.interval"] == "1", "what every sandbox has is still there"
+    kms_conf = read_hadoop_conf(layout.kms_conf, "kms-site.xml")
+    assert kms_conf["hadoop.kms.authentication.type"] == "kerberos"
+    assert Path(kms_conf["hadoop.kms.authentication.kerberos.keytab"]).exists()
+    assert kms_conf["hadoop.kms.ssl.enabled"] == "true"
+
+
+def test_tls_alone_changes_the_kms_alone(tmp_path: Path) -> None:
+    layout, _ = make(tmp_path, "stock", tls=True)
+    conf = client_conf(layout)
+    assert conf["hadoop.security.key.provider.path"] == "kms://https@localhost:20001/kms"
+    assert "dfs.http.policy" not in conf
+    assert not layout.kdc.exists()
+
+
+def test_what_holds_a_password_or_a_key_is_its_owner_s_alone(tmp_path: Path) -> None:
+    layout, _ = make(tmp_path, "stock", kerberos=True, tls=True)
+    secret = [*layout.conf.glob("ssl-*.xml"), *layout.kms_conf.glob("ssl-*.xml"), *layout.kdc.glob("keytabs/*")]
+    assert len(secret) >= 10
+    secret += [layout.tls / "server.key", layout.tls / "server.jks", layout.conf / "http-signature.secret"]
+    assert [path for path in secret if path.stat().st_mode & 0o077] == []
+
+
+def test_with_kerberos_the_environment_has_tickets_and_no_claimed_name(tmp_path: Path) -> None:
+    layout, state = make(tmp_path, "stock", kerberos=True, tls=True)
+    found = hadoop_environment(layout, state, {"KRB5CCNAME": "KEYRING:mine", "KRB5_TRACE": "/t"})
+    assert found["KRB5_CONFIG"] == str(layout.kdc / "krb5.conf")
+    assert found["KRB5CCNAME"] == f"FILE:{layout.directory}/tickets/hdfs"
+    assert not found.keys() & {"HADOOP_USER_NAME", "KRB5_TRACE"}
+
+
+def test_daemons_log_in_from_keytabs_and_the_kdc_comes_first(tmp_path: Path) -> None:
+    layout, state = make(tmp_path, "stock", kerberos=True, tls=True)
+    daemons = describe_daemons(layout, state, {"KRB5CCNAME": "KEYRING:mine"})
+    assert list(daemons) == ["kdc", "kms", "namenode", "datanode"]
+    assert all("KRB5CCNAME" not in daemon.environ for daemon in daemons.values())
+    assert daemons["kdc"].environ["KRB5_KDC_PROFILE"] == str(layout.kdc / "kdc.conf")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (Wanted(kerberos=True), "needs TLS too"),
+        (Wanted(ticket_lifetime_s=120), "there are no tickets to limit"),
+    ],
+)
+def test_what_no_sandbox_can_be_is_refused(wanted: Wanted, message: str) -> None:
+    with pytest.raises(SandboxError, match=message):
+        wanted.check()
+
+
+def test_a_sandbox_is_never_silently_of_another_kind_than_asked_for(tmp_path: Path) -> None:
+    plain = State("3.4.2", "stock", PORTS, "/jvm")
+    secure = State("3.4.2", "stock", PORTS, "/jvm", kerberos=True, tls=True)
+    assert Wanted(kerberos=True, tls=True).difference(plain) == "was made without Kerberos or TLS"
+    assert Wanted(kms="ringfence").difference(plain) == "has the stock KMS, and its zones' keys are in there"
+    assert Wanted(kerberos=True, tls=True, ticket_lifetime_s=120).difference(secure) == "has tickets of 36000 s"
+    assert Wanted().difference(secure) is None, "what it is stays with it"

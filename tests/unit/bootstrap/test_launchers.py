@@ -95,3 +95,8 @@ def test_an_unknown_word_is_refused_with_the_usage(home: Path, program: str) -> 
 @pytest.mark.parametrize("program", ["hadoop", "hdfs"])
 def test_no_word_prints_the_usage(home: Path, program: str) -> None:
     assert "Usage:" in run(home, program).stdout
+
+
+def test_java_is_told_where_the_realm_s_configuration_is(home: Path) -> None:
+    assert "-Djava.security.krb5.conf=/k/krb5.conf" in run(home, "hadoop", "key", KRB5_CONFIG="/k/krb5.conf").stdout
+    assert "krb5.conf" not in run(home, "hadoop", "key").stdout

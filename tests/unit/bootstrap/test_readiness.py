@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from ringfence_bootstrap.sandbox import readiness
+from ringfence_bootstrap.sandbox.readiness import Access
 from ringfence_bootstrap.sandbox.state import Ports
-from ringfence_zones.errors import SandboxError
+from ringfence_zones.errors import AuthenticationError, SandboxError
 
 Answer = tuple[int, dict[str, str], bytes]
 
@@ -90,7 +91,7 @@ def redirect(datanode: Daemon) -> Answer:
 def test_a_written_file_is_ready_and_deleted_again(namenode: Daemon, datanode: Daemon, ports: Ports) -> None:
     namenode.answers = {"PUT": redirect(datanode), "DELETE": (200, {}, b"{}")}
     datanode.answers = {"PUT": (201, {}, b"")}
-    assert readiness.hdfs_waits_for(ports) is None
+    assert readiness.hdfs_waits_for(Access(ports)) is None
     assert datanode.asked == ["PUT /webhdfs/v1/f?op=CREATE"]
     created, deleted = namenode.asked
     assert created.split("?")[0].replace("PUT", "DELETE") == deleted.split("?")[0]
@@ -98,31 +99,31 @@ def test_a_written_file_is_ready_and_deleted_again(namenode: Daemon, datanode: D
 
 def test_the_namenode_is_quoted_by_its_first_line(namenode: Daemon, ports: Ports) -> None:
     namenode.answers = {"PUT": (403, {}, remote("Name node is in safe mode.\nmore"))}
-    assert readiness.hdfs_waits_for(ports) == "the NameNode to take a file (Name node is in safe mode.)"
+    assert readiness.hdfs_waits_for(Access(ports)) == "the NameNode to take a file (Name node is in safe mode.)"
 
 
 def test_an_answer_without_a_message_is_named_by_its_status(namenode: Daemon, ports: Ports) -> None:
     namenode.answers = {"PUT": (500, {}, b"<html>")}
-    assert readiness.hdfs_waits_for(ports) == "the NameNode to take a file (it answers 500)"
+    assert readiness.hdfs_waits_for(Access(ports)) == "the NameNode to take a file (it answers 500)"
 
 
 def test_a_datanode_that_refuses_is_named(namenode: Daemon, datanode: Daemon, ports: Ports) -> None:
     namenode.answers = {"PUT": redirect(datanode), "DELETE": (200, {}, b"{}")}
     datanode.answers = {"PUT": (503, {}, b"")}
-    assert readiness.hdfs_waits_for(ports) == "the DataNode to take a file (it answers 503)"
+    assert readiness.hdfs_waits_for(Access(ports)) == "the DataNode to take a file (it answers 503)"
 
 
 def test_daemons_that_do_not_listen_are_waited_for(ports: Ports) -> None:
     nobody = replace(ports, kms=unused_port(), namenode_http=unused_port())
-    assert readiness.kms_waits_for(nobody) == "the KMS to listen"
-    assert readiness.hdfs_waits_for(nobody) == "the NameNode and the DataNode to take a file"
+    assert readiness.kms_waits_for(Access(nobody)) == "the KMS to listen"
+    assert readiness.hdfs_waits_for(Access(nobody)) == "the NameNode and the DataNode to take a file"
 
 
 def test_a_kms_is_ready_when_it_lists_its_keys(namenode: Daemon, ports: Ports) -> None:
     namenode.answers = {"GET": (500, {}, b"")}
-    assert readiness.kms_waits_for(ports) == "the KMS to list its keys (it answers 500)"
+    assert readiness.kms_waits_for(Access(ports)) == "the KMS to list its keys (it answers 500)"
     namenode.answers = {"GET": (200, {}, b"[]")}
-    assert readiness.kms_waits_for(ports) is None
+    assert readiness.kms_waits_for(Access(ports)) is None
     assert namenode.asked[-1] == "GET /kms/v1/keys/names?user.name=hdfs"
 
 
@@ -131,13 +132,30 @@ def test_proxies_of_the_environment_are_not_followed(
 ) -> None:
     monkeypatch.setenv("http_proxy", f"http://localhost:{unused_port()}")
     namenode.answers = {"GET": (200, {}, b"[]")}
-    assert readiness.kms_waits_for(ports) is None
+    assert readiness.kms_waits_for(Access(ports)) is None
 
 
 def test_a_directory_that_cannot_be_made_says_why(namenode: Daemon, ports: Ports) -> None:
     namenode.answers = {"PUT": (403, {}, remote("Permission denied"))}
     with pytest.raises(SandboxError, match="the NameNode did not make /tmp: Permission denied"):
-        readiness.make_directory(ports, "/tmp", "hdfs", "1777")
+        readiness.make_directory(Access(ports), "/tmp", "hdfs", "1777")
+
+
+def test_with_kerberos_each_request_brings_a_token_of_its_own_and_names_nobody(namenode: Daemon, ports: Ports) -> None:
+    namenode.answers = {"GET": (200, {}, b"[]")}
+    tokens = iter(["Negotiate one", "Negotiate two"])
+    access = Access(ports, authorize=lambda: next(tokens))
+    assert readiness.kms_waits_for(access) is None
+    assert readiness.kms_waits_for(access) is None
+    assert namenode.asked[-1] == "GET /kms/v1/keys/names"
+    assert list(tokens) == []
+
+
+def test_a_refusal_of_kerberos_is_told(ports: Ports) -> None:
+    def refuse() -> str:
+        raise AuthenticationError("no ticket")
+
+    assert readiness.kms_waits_for(Access(ports, authorize=refuse)) == "the KMS to be known to Kerberos (no ticket)"
 
 
 def test_an_agent_without_a_socket_is_waited_for(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_the_default_directory_follows_xdg_and_ignores_a_relative_one() -> None:
 def test_chosen_ports_differ_and_are_free() -> None:
     ports = choose_ports()
     numbers = [getattr(ports, name) for name in Ports.__dataclass_fields__]
-    assert len(set(numbers)) == 6
+    assert len(set(numbers)) == 7
     assert all(port_is_free(port) for port in numbers)
 
 
