@@ -1,7 +1,7 @@
 """`kms-acls.xml` on disk: read at the start, read again when it changed; what cannot be read changes nothing.
 
 Source: `KMSACLs.run` and `KMSConfiguration.isACLsFileNewer`. A file that is broken or gone leaves the old ACLs in
-force and says so once; a worker that starts on a broken file does not start.
+force and says so once; a worker that starts on a broken file, or on none, does not start.
 """
 
 from __future__ import annotations
@@ -9,13 +9,11 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from ringfence_agent.kms.acls import KmsAcls, find_problems, read_acls
+from ringfence_agent.kms.acls import FILE_NAME, KmsAcls, find_ineffective, read_acls
 from ringfence_zones.errors import ConfigError
 from ringfence_zones.hadoop_conf import HadoopConf, read_hadoop_conf
 
 _log = logging.getLogger(__name__)
-
-FILE_NAME = "kms-acls.xml"
 
 
 class AclFile:
@@ -30,8 +28,14 @@ class AclFile:
         if self._directory is None:
             return read_acls(HadoopConf({}))
         self._seen = self._signature()
+        if self._seen is None:
+            raise ConfigError(
+                f"there is no {FILE_NAME} in {self._directory}: who may do what would be a guess",
+                hint="Hadoop's KMS does not start without one either; put it beside kms-site.xml. The shipped one opens"
+                " everything; `<configuration/>` closes every key that no published policy names",
+            )
         conf = read_hadoop_conf(self._directory, FILE_NAME)
-        for problem in find_problems(conf):
+        for problem in find_ineffective(conf).values():
             _log.warning("%s: %s", self._directory / FILE_NAME, problem)
         return read_acls(conf)
 

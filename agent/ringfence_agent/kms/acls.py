@@ -156,7 +156,7 @@ class KmsAcls:
 
 
 def read_acls(conf: HadoopConf) -> KmsAcls:
-    """The ACLs in `conf`. As in Hadoop, names that mean nothing are passed over; `find_problems` tells of them."""
+    """The ACLs in `conf`. As in Hadoop, names that mean nothing are passed over; `find_ineffective` tells of them."""
     keys: dict[str, dict[KeyOperation, AccessList]] = {}
     for name in conf:
         found = _split_key_acl(name)
@@ -172,8 +172,8 @@ def read_acls(conf: HadoopConf) -> KmsAcls:
     )
 
 
-def find_problems(conf: HadoopConf) -> list[str]:
-    """One sentence for each property that looks like an ACL and has no effect."""
+def find_ineffective(conf: HadoopConf) -> dict[str, str]:
+    """The properties that look like ACLs and do nothing, each with a sentence that says why."""
     known = {prefix + operation.value for prefix in (_OPERATION_ACL, _BLACKLIST) for operation in Operation}
     known |= {
         prefix + operation.value
@@ -181,12 +181,15 @@ def find_problems(conf: HadoopConf) -> list[str]:
         for operation in KeyOperation
         if operation is not KeyOperation.ALL
     }
-    prefixes = (_OPERATION_ACL, _BLACKLIST, _KEY_ACL, _DEFAULT_KEY_ACL, _WHITELIST_KEY_ACL)
-    return [
-        f"the ACL property {name} has no effect: it names no operation that Hadoop knows there"
-        for name in conf
-        if name.startswith(prefixes) and name not in known and _split_key_acl(name) is None
-    ]
+    ineffective = {}
+    for name in (*conf, *conf.empty):
+        if not name.startswith((_OPERATION_ACL, _BLACKLIST, _KEY_ACL, _DEFAULT_KEY_ACL, _WHITELIST_KEY_ACL)):
+            continue
+        if name not in known and _split_key_acl(name) is None:
+            ineffective[name] = f"the ACL property {name} has no effect: it names no operation that Hadoop knows there"
+        elif name in conf.empty:
+            ineffective[name] = f"the ACL property {name} has an empty value, which to Hadoop is no ACL at all"
+    return ineffective
 
 
 def _split_key_acl(name: str) -> tuple[str, KeyOperation] | None:

@@ -24,7 +24,7 @@ from pydantic import Field
 from ringfence_agent.keystore.open import store_path
 from ringfence_agent.kms.acl_file import AclFile
 from ringfence_agent.kms.call import KeyDefaults
-from ringfence_agent.kms.groups import STATIC_MAPPING, parse_static_mapping
+from ringfence_agent.kms.groups_config import GroupsBlock, GroupSettings, group_settings
 from ringfence_zones.config_file import AbsolutePath, ConfigModel, DurationS, read_config
 from ringfence_zones.errors import ConfigError
 from ringfence_zones.hadoop_conf import HadoopConf, read_hadoop_conf
@@ -38,7 +38,6 @@ DEFAULT_PORT = 9600
 # Hadoop's own default length; Ringfence's policies always say theirs.
 _HADOOP_LENGTH_BITS = 128
 _VALIDITY_S = 36_000
-_STATIC_MAPPING_DEFAULT = "dr.who=;"
 _MAX_WORKERS = 256
 _AUTHENTICATION = "hadoop.kms.authentication."
 _PROXY_USER = "hadoop.kms.proxyuser."
@@ -64,6 +63,7 @@ class KmsFile(ConfigModel):
 
     listen: str = f"localhost:{DEFAULT_PORT}"
     keystore: str | None = None
+    groups: GroupsBlock = GroupsBlock()
     root_key_file: AbsolutePath | None = None
     workers: int | None = Field(None, ge=1, le=_MAX_WORKERS)
     allow_plain_http: bool = False
@@ -106,7 +106,7 @@ class Settings:
     init: bool
     acl_directory: Path | None
     key_authorization: bool
-    static_groups: dict[str, frozenset[str]]
+    groups: GroupSettings
     defaults: KeyDefaults
     admin_socket: Path
     admin_socket_named: bool
@@ -144,7 +144,8 @@ def load_settings(options: Options) -> Settings:
         init=options.init,
         acl_directory=directory,
         key_authorization=conf.get_bool("hadoop.kms.key.authorization.enable", True),
-        static_groups=parse_static_mapping(conf.get(STATIC_MAPPING, _STATIC_MAPPING_DEFAULT)),
+        # Half of the bound for the system's own caches below.
+        groups=group_settings(file.groups, conf, file.revocation_bound / 2),
         defaults=_key_defaults(conf),
         admin_socket=socket or store.with_name(store.name + ".sock"),
         admin_socket_named=socket is not None,

@@ -42,6 +42,8 @@ from ringfence_zones.secret import Secret
 _log = logging.getLogger(__name__)
 
 _TICK_S = 1.0
+# One user whom the directory cannot find quickly must not hold up the next, nor the ACL file.
+_LOOKUP_THREADS = 4
 _COOKIE_ROOT_BYTES = 32
 
 
@@ -91,7 +93,7 @@ async def open_application(
     """One worker's application, from opening its store to closing it."""
     async with AsyncExitStack() as stack:
         # What may wait for a directory server or a file server must not hold up the store, nor the audit log's disk.
-        lookups = _executor(stack, "lookups")
+        lookups = _executor(stack, "lookups", _LOOKUP_THREADS)
         audit_thread = _executor(stack, "audit")
         audit = AuditLog(settings.audit_file, context.slot, audit_thread, settings.audit_sync_s)
         stack.callback(audit.close)
@@ -99,8 +101,7 @@ async def open_application(
         store = StoreAccess(opened, context.generation, audit.require_room)
         stack.callback(store.close)
         acl_file = AclFile(settings.acl_directory)
-        # Half of the bound for the system's own caches below, and a second for the timer.
-        groups = Groups(settings.static_groups, lookups, time.monotonic, settings.revocation_bound_s / 2)
+        groups = Groups(settings.groups, lookups, time.monotonic)
         access = AccessRules(acl_file.load(), groups.of, key_authorization=settings.key_authorization)
         keys = KeyCache(store, time.monotonic, settings.key_memory_s)
         token = read_token(settings.admin_token_file) if settings.admin_token_file is not None else None
@@ -111,8 +112,8 @@ async def open_application(
         yield KmsApplication(kms, authenticator, AdminAccess(token), audit)
 
 
-def _executor(stack: AsyncExitStack, name: str) -> Executor:
-    executor = ThreadPoolExecutor(1, thread_name_prefix=name)
+def _executor(stack: AsyncExitStack, name: str, threads: int = 1) -> Executor:
+    executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
     stack.callback(executor.shutdown)
     return executor
 

@@ -99,7 +99,7 @@ def test_our_kms_reads_what_was_written_for_it(tmp_path: Path) -> None:
         )
     )
     assert (settings.host, settings.port) == ("localhost", 20001)
-    assert settings.static_groups["analyst"] == {"analyst", "pii-readers"}
+    assert settings.groups.static["analyst"] == {"analyst", "pii-readers"}
     assert settings.keystore == f"sqlite:///{tmp_path}/kms.db"
     client = (layout.conf / "ringfence-client.yaml").read_text()
     assert client == f"kms_admin_socket: {settings.admin_socket}\n"

@@ -48,11 +48,16 @@ def test_a_worker_does_not_start_on_a_broken_file(tmp_path: Path) -> None:
         AclFile(tmp_path).load()
 
 
-def test_without_a_directory_or_a_file_hadoops_defaults_hold(tmp_path: Path) -> None:
-    for file in (AclFile(None), AclFile(tmp_path)):
-        acls = file.load()
-        assert not acls.operations and not acls.keys and not acls.defaults
-        assert file.find_changed() is None
+def test_a_worker_does_not_start_without_a_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"there is no kms-acls\.xml in"):
+        AclFile(tmp_path).load()
+
+
+def test_without_a_directory_hadoops_defaults_hold() -> None:
+    file = AclFile(None)
+    acls = file.load()
+    assert not acls.operations and not acls.keys and not acls.defaults
+    assert file.find_changed() is None
 
 
 def test_a_property_without_effect_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -8,7 +8,7 @@ from ringfence_agent.kms.acls import (
     KeyOperation,
     KmsAcls,
     Operation,
-    find_problems,
+    find_ineffective,
     parse_access_list,
     read_acls,
 )
@@ -146,5 +146,10 @@ def test_properties_without_effect_are_told() -> None:
             "other": "x",
         }
     )
-    named = {problem.split()[3] for problem in find_problems(conf)}
-    assert named == {"hadoop.kms.acl.CRATE", "key.acl.k.WRITE", "default.key.acl.ALL"}
+    assert set(find_ineffective(conf)) == {"hadoop.kms.acl.CRATE", "key.acl.k.WRITE", "default.key.acl.ALL"}
+
+
+def test_an_empty_value_is_told_to_be_no_acl() -> None:
+    conf = HadoopConf({}, empty={"hadoop.kms.acl.GET", "other"})
+    assert set(find_ineffective(conf)) == {"hadoop.kms.acl.GET"}
+    assert "empty value" in find_ineffective(conf)["hadoop.kms.acl.GET"]

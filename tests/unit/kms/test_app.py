@@ -31,6 +31,7 @@ from ringfence_agent.kms.cookie import CookieSigner, RollingSecrets
 from ringfence_agent.kms.groups import Groups
 from ringfence_agent.kms.key_cache import KeyCache
 from ringfence_agent.kms.store_access import StoreAccess
+from ringfence_agent.kms.groups_config import GroupSettings
 from ringfence_zones.errors import StoreTamperedError, StoreUnavailableError
 from ringfence_zones.hadoop_conf import HadoopConf
 from ringfence_zones.keys import KeyVersion
@@ -60,10 +61,10 @@ class Bench:
         table = GenerationTable(2)
         self.other = table.view(1)
         self.store = BusyStore()
-        self.audit_file = directory / "audit"
-        self.audit = AuditLog(self.audit_file, 0, executor, 60.0)
-        self.access = StoreAccess(self.store, table.view(0), self.audit.require_room)
-        groups = Groups({}, executor, lambda: 0.0, 30.0, look_up=lambda _: frozenset({"staff"}))
+        self.audit_file = directory / "audit" / "worker-0.jsonl"
+        self.audit = AuditLog(AuditSettings(directory=directory / "audit"), 0, executor)
+        self.access = StoreAccess(self.store, table.view(0), self.audit.require_writable)
+        groups = Groups(GroupSettings(30.0, 30.0), executor, lambda: 0.0, look_up=lambda _: frozenset({"staff"}))
         rules = AccessRules(read_acls(HadoopConf(acls)), groups.of)
         keys = KeyCache(self.access, lambda: 0.0, 600.0)
         kms = Kms(self.access, keys, rules, KeyDefaults("AES/CTR/NoPadding", 128), "1")

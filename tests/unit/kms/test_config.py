@@ -58,7 +58,7 @@ def test_hadoops_three_files_are_enough(place: KmsPlace) -> None:
     assert (found.host, found.port, found.session_s) == ("localhost", 0, 36_000)
     assert (found.defaults.cipher, found.defaults.length_bits) == ("AES/CTR/NoPadding", 128)
     assert found.key_authorization
-    assert found.audit_file == place.audit_file
+    assert found.audit.directory == place.audit_directory
     assert (found.admin_socket, found.admin_socket_named) == (place.admin_socket, False)
 
 
@@ -85,7 +85,7 @@ def test_hadoops_properties_keep_their_meaning(place: KmsPlace) -> None:
     assert (found.host, found.port, found.keystore) == ("127.0.0.1", 1234, f"sqlite:///{place.store}")
     assert (found.key_authorization, found.session_s, found.cookie_path) == (False, 60, "/")
     assert found.defaults.length_bits == 256
-    assert found.static_groups == {"etl": frozenset({"pii"})}
+    assert found.groups.static == {"etl": frozenset({"pii"})}
 
 
 def test_hadoops_default_address_is_refused_until_plain_http_is_written_out(place: KmsPlace) -> None:
@@ -109,11 +109,11 @@ def test_options_overrule_the_file(tmp_path: Path) -> None:
     file = tmp_path / "kms.yaml"
     file.write_text(
         f"listen: localhost:1\nkeystore: sqlite:///{tmp_path}/k.db\nworkers: 3\nroot_key_file: {tmp_path}/r\n"
-        f"session: 5m\naudit: {{file: {tmp_path}/a, sync: 20ms}}\nadmin: {{socket: {tmp_path}/s}}\n"
+        f"session: 5m\naudit: {{directory: {tmp_path}/a, sync: 20ms, format: both}}\nadmin: {{socket: {tmp_path}/s}}\n"
     )
     found = load_settings(Options(config=file))
     assert (found.port, found.workers, found.root_key) == (1, 3, tmp_path / "r")
-    assert (found.session_s, found.audit_file, found.audit_sync_s) == (300, tmp_path / "a", 0.02)
+    assert (found.session_s, found.audit.directory, found.audit.sync_s) == (300, tmp_path / "a", 0.02)
     assert (found.admin_socket, found.admin_socket_named) == (tmp_path / "s", True)
     changed = load_settings(
         Options(
@@ -131,10 +131,10 @@ def test_options_overrule_the_file(tmp_path: Path) -> None:
 
 def test_every_problem_of_the_file_is_told_at_once(tmp_path: Path) -> None:
     file = tmp_path / "kms.yaml"
-    file.write_text("workers: 0\nsession: 5\nkeystor: x\naudit: {file: relative}\n")
+    file.write_text("workers: 0\nsession: 5\nkeystor: x\naudit: {directory: relative}\n")
     with pytest.raises(ConfigError) as caught:
         load_settings(Options(config=file))
-    for words in ("kms.yaml:1", "'session'", "did you mean 'keystore'?", "'audit.file' must be an absolute path"):
+    for words in ("kms.yaml:1", "'session'", "did you mean 'keystore'?", "'audit.directory' must be an absolute path"):
         assert words in caught.value.message
 
 
