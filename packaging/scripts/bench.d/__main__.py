@@ -1,10 +1,10 @@
 """Ringfence against the real Java KMS and the real shell commands, in one run on this machine.
 
-    packaging/scripts/bench [--quick] [--only kms|zones] [--output FILE]
+    packaging/scripts/bench [--quick] [--only PART]... [--output FILE]
 
 Prints Markdown tables; progress goes to standard error. Ends with 1 when the measurement itself cannot be trusted (a
-failed request, a request that was not audited, a zone that is not there) or a goal was missed. `--quick` shows in two
-or three minutes that everything runs: its figures are not to be quoted, and it judges no goal.
+failed request, a request that was not audited, a zone that is not there) or a goal was missed. `--quick` shows in a
+few minutes that everything runs: its figures are not to be quoted, and it judges no goal.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import tempfile
 import time
 from pathlib import Path
 
-import throughput
 import zone_creation
+from goals import goals_of
+from kms_figures import PARTS, KmsBench
 from kms_load import BenchError
-from kms_servers import java_kms, ringfence_kms
 from machine import describe_machine, load_average
-from report import goals_of, render
-from sandbox import Sandbox, sandbox
+from report import render
+from sandbox import sandbox
 
 _STARTED = time.monotonic()
 
@@ -38,9 +38,9 @@ def main() -> int:
         scratch = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="rf-bench-")))
         try:
             stock = running.enter_context(sandbox(program, scratch / "stock", "stock"))
-            kms = _measure_kms(program, stock, scratch, options.quick) if options.only != "zones" else None
+            kms = KmsBench(program, stock, scratch, quick=options.quick, say=_say).measure(options.only)
             zones = None
-            if options.only != "kms":
+            if "zones" in options.only:
                 ours = running.enter_context(sandbox(program, scratch / "ours", "ringfence"))
                 effort = zone_creation.QUICK if options.quick else zone_creation.FULL
                 zones = zone_creation.measure_zones(ours, stock, effort, scratch, _say)
@@ -55,24 +55,21 @@ def main() -> int:
     return 0 if options.quick or all(goal.met is not False for goal in goals) else 1
 
 
-def _measure_kms(program: Path, stock: Sandbox, scratch: Path, quick: bool) -> throughput.KmsFigures:
-    effort = throughput.QUICK if quick else throughput.FULL
-    log4j = stock.directory / "conf" / "audit-log4j.properties"
-    with (
-        java_kms(stock.hadoop_home, log4j, scratch, stock.environment) as java,
-        ringfence_kms(program, scratch) as ours,
-    ):
-        return throughput.measure_kms([ours, java], effort, generator="hdfs", reader="etl", say=_say)
-
-
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="packaging/scripts/bench", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a smoke run: figures not to be quoted")
-    parser.add_argument("--only", choices=("kms", "zones"), help="measure just this; the rest prints `not measured`")
+    parser.add_argument(
+        "--only",
+        choices=(*PARTS, "zones"),
+        action="append",
+        help="measure just this, may be repeated; the rest prints `not measured`",
+    )
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the tables there too")
     options = parser.parse_args()
-    if shutil.which("wrk") is None:
-        parser.error("wrk is not installed (apt-get install --yes wrk)")
+    options.only = options.only or [*PARTS, "zones"]
+    for program, package in (("wrk", "wrk"), ("h2load", "nghttp2-client"), ("taskset", "util-linux")):
+        if shutil.which(program) is None:
+            parser.error(f"{program} is not installed (apt-get install --yes {package})")
     return options
 
 

@@ -10,12 +10,15 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import ssl
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
+
+from machine import generator_cpus, on_cpus
 
 KEY_LENGTH_BITS = 256
 KEYS = 10
@@ -60,33 +63,69 @@ class LoadResult:
     errors: int
 
 
-class KmsCaller:
-    """Plain calls to one KMS as one user, with the cookie that the KMS gave for the OPTIONS handshake."""
+@dataclass(frozen=True, slots=True)
+class KmsRequest:
+    """One request to send again and again. `target` comes after `/kms`; `body` is JSON's value."""
 
-    def __init__(self, kms_url: str, user: str) -> None:
+    method: str
+    target: str
+    body: Mapping[str, str] | None = None
+
+    def java_body(self) -> str:
+        """The body as Jackson's pretty printer writes it."""
+        return "" if self.body is None else json.dumps(self.body, indent=2, separators=(",", " : "))
+
+
+class KmsCaller:
+    """Calls to one KMS as one user over one connection, with the cookie that the KMS gave for the OPTIONS handshake.
+
+    `ca` is the certificate authority (PEM) that a server with TLS is trusted by.
+    """
+
+    def __init__(self, kms_url: str, user: str, ca: Path | None = None) -> None:
         parts = urlsplit(kms_url)
         if parts.hostname is None or parts.port is None:
             raise BenchError(f"{kms_url} names no host and port")
         self.host, self.port, self.base = parts.hostname, parts.port, parts.path.rstrip("/")
+        self.origin = f"{parts.scheme}://{parts.netloc}"
         self.user = user
-        self.requests_sent = 0
+        self._connection = (
+            http.client.HTTPConnection(self.host, self.port, timeout=_TIMEOUT_S)
+            if ca is None
+            else http.client.HTTPSConnection(
+                self.host, self.port, timeout=_TIMEOUT_S, context=ssl.create_default_context(cafile=ca)
+            )
+        )
         self.cookie = self._sign_in()
 
     def call(self, method: str, target: str, body: Any = None, *, expect: int = 200) -> Any:
         """One request; the answer's JSON, None when it has none. Raises BenchError on any other status."""
         status, _, answer = self._send(method, target, body, {"Cookie": self.cookie})
-        self.requests_sent += 1
         if status != expect:
             raise BenchError(f"{method} {target} as {self.user}: HTTP {status} {answer[:300]!r}")
         return json.loads(answer) if answer else None
 
-    def raw_request(self, method: str, target: str, body: Any = None) -> str:
+    def close(self) -> None:
+        """Closes the connection."""
+        self._connection.close()
+
+    def raw_request(self, request: KmsRequest) -> str:
         """The request as the Java client would write it, cookie included."""
-        text = "" if body is None else json.dumps(body, indent=2, separators=(",", " : "))
-        length = f"Content-Length: {len(text)}\r\n" if body is not None else ""
+        text = request.java_body()
+        length = f"Content-Length: {len(text)}\r\n" if text else ""
         return (
-            f"{method} {self.base}{target} HTTP/1.1\r\nCookie: {self.cookie}\r\nContent-Type: application/json\r\n"
-            f"Host: {self.host}:{self.port}\r\n{_JAVA_HEADERS}{length}\r\n{text}"
+            f"{request.method} {self.base}{request.target} HTTP/1.1\r\nCookie: {self.cookie}\r\n"
+            f"Content-Type: application/json\r\nHost: {self.host}:{self.port}\r\n{_JAVA_HEADERS}{length}\r\n{text}"
+        )
+
+    def raw_inline_request(self, request: KmsRequest) -> str:
+        """The request as hdfs-native writes it: no cookie ever, the user in each query, compact JSON."""
+        text = "" if request.body is None else json.dumps(request.body, separators=(",", ":"))
+        length = f"content-length: {len(text)}\r\n" if text else ""
+        mark = "&" if "?" in request.target else "?"
+        return (
+            f"{request.method} {self.base}{request.target}{mark}user.name={self.user} HTTP/1.1\r\n"
+            f"content-type: application/json\r\naccept: */*\r\nhost: {self.host}:{self.port}\r\n{length}\r\n{text}"
         )
 
     def _sign_in(self) -> str:
@@ -99,16 +138,13 @@ class KmsCaller:
     def _send(
         self, method: str, target: str, body: Any, headers: dict[str, str]
     ) -> tuple[int, http.client.HTTPMessage, bytes]:
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=_TIMEOUT_S)
         try:
             data = None if body is None else json.dumps(body).encode()
-            connection.request(method, self.base + target, data, {"Content-Type": "application/json", **headers})
-            response = connection.getresponse()
+            self._connection.request(method, self.base + target, data, {"Content-Type": "application/json", **headers})
+            response = self._connection.getresponse()
             return response.status, response.headers, response.read()
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             raise BenchError(f"the KMS at {self.host}:{self.port} does not answer: {error}") from error
-        finally:
-            connection.close()
 
 
 def key_names() -> tuple[str, ...]:
@@ -125,7 +161,7 @@ def create_keys(admin: KmsCaller) -> None:
             admin.call("POST", "/v1/keys", body, expect=201)
 
 
-def decrypt_requests(generator: KmsCaller, reader: KmsCaller) -> list[str]:
+def decrypt_requests(generator: KmsCaller, reader: KmsCaller) -> list[KmsRequest]:
     """Distinct EEKs of every key, made by this very KMS, as the requests that open them.
 
     Each key's first EEK is opened twice to see that the KMS gives one DEK of the right length.
@@ -142,16 +178,18 @@ def decrypt_requests(generator: KmsCaller, reader: KmsCaller) -> list[str]:
             }
             if number == 0:
                 _check_dek(reader, target, body)
-            requests.append(reader.raw_request("POST", target, body))
+            requests.append(KmsRequest("POST", target, body))
     return requests
 
 
-def generate_requests(generator: KmsCaller) -> list[str]:
-    """`GENERATE_COUNT` EEKs from each key in turn, as a NameNode fills its queue."""
-    return [
-        generator.raw_request("GET", f"/v1/key/{name}/_eek?num_keys={GENERATE_COUNT}&eek_op=generate")
-        for name in key_names()
-    ]
+def generate_requests(names: Sequence[str], count: int = GENERATE_COUNT) -> list[KmsRequest]:
+    """`count` EEKs from each key in turn, as a NameNode fills its queue."""
+    return [KmsRequest("GET", f"/v1/key/{name}/_eek?num_keys={count}&eek_op=generate") for name in names]
+
+
+def metadata_requests(names: Sequence[str]) -> list[KmsRequest]:
+    """The metadata of each key in turn."""
+    return [KmsRequest("GET", f"/v1/key/{name}/_metadata") for name in names]
 
 
 def write_script(path: Path, requests: Sequence[str]) -> None:
@@ -165,7 +203,11 @@ def run_wrk(base_url: str, script: Path, *, connections: int, seconds: float) ->
     parts = urlsplit(base_url)
     argv = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "20s", "-s", str(script)]
     finished = subprocess.run(
-        [*argv, f"http://{parts.netloc}"], capture_output=True, text=True, timeout=seconds + 60, check=False
+        [*on_cpus(generator_cpus(), argv), f"{parts.scheme}://{parts.netloc}"],
+        capture_output=True,
+        text=True,
+        timeout=seconds + 60,
+        check=False,
     )
     line = next((line for line in finished.stdout.splitlines() if line.startswith("result ")), None)
     if finished.returncode != 0 or line is None:

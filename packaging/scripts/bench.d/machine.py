@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -18,7 +19,23 @@ def describe_machine() -> list[tuple[str, str]]:
         ("Java", _java_version()),
         ("Python", f"{platform.python_implementation()} {platform.python_version()}"),
         ("wrk", _first_line(["wrk", "-v"])),
+        ("h2load", _first_line(["h2load", "--version"])),
     ]
+
+
+def server_cpus() -> list[int]:
+    """The one core that a server under test gets."""
+    return sorted(os.sched_getaffinity(0))[:1]
+
+
+def generator_cpus() -> list[int]:
+    """The cores of the load generator: all others, the same one where there is no other."""
+    return sorted(os.sched_getaffinity(0))[1:] or server_cpus()
+
+
+def on_cpus(cpus: Sequence[int], argv: Sequence[str]) -> list[str]:
+    """The command, bound to these cores."""
+    return ["taskset", "--cpu-list", ",".join(map(str, cpus)), *argv]
 
 
 def load_average() -> str:

@@ -1,32 +1,28 @@
-"""The benchmark's tables, in Markdown, and whether the goals were met. What was not measured says so."""
+"""The benchmark's tables, in Markdown. What was not measured says so."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import zone_creation
-from figures import NOT_MEASURED, Spread, cell, markdown_table, spread_of, times
+from figures import NOT_MEASURED, cell, markdown_table, number, spread_of, times
+from goals import Goal
+from kms_figures import KmsFigures
 from kms_load import EEKS_PER_KEY, GENERATE_COUNT, KEY_LENGTH_BITS, KEYS
 from kms_servers import JAVA, RINGFENCE
-from throughput import CONNECTIONS, KmsFigures, Samples
+from throughput import CONNECTIONS, PLAIN, Samples, Throughput
 
-_OPERATIONS = {"decrypt": "decrypt one EEK", "generate": f"generate {GENERATE_COUNT} EEKs"}
-
-
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """One figure that the project promises. `met` is None when it was not measured."""
-
-    what: str
-    wanted: str
-    measured: str
-    met: bool | None
+_OPERATIONS = {
+    "decrypt": "decrypt one EEK",
+    "metadata": "metadata of a key",
+    "generate": f"generate {GENERATE_COUNT} EEKs",
+    "inline": "decrypt, `user.name` and no cookie",
+}
 
 
 def render(
     machine: Sequence[tuple[str, str]],
-    kms: KmsFigures | None,
+    kms: KmsFigures,
     zones: zone_creation.ZoneFigures | None,
     goals: Sequence[Goal] | None,
 ) -> str:
@@ -34,10 +30,17 @@ def render(
     parts = [
         "### Machine",
         markdown_table(("", ""), machine),
-        "### Key servers",
+        "### Key servers, one core each",
         _kms_text(kms),
-        _kms_table(kms),
-        _memory_table(kms),
+        _throughput_table(kms),
+        _latency_table(kms),
+        _memory_table(kms.plain),
+        "### Starting",
+        _startup_table(kms),
+        "### Two workers",
+        _worker_text(kms),
+        "### Many keys",
+        _keys_table(kms),
         "### Making zones, a key for each",
         "Seconds of wall clock a zone, from the start of the command to its end, JVM starts included; least / median / "
         "most. The shell loop is `hadoop key create`, `hdfs dfs -mkdir`, `hdfs crypto -createZone`.",
@@ -53,13 +56,8 @@ def render(
     return "\n\n".join(parts)
 
 
-def goals_of(kms: KmsFigures | None, zones: zone_creation.ZoneFigures | None) -> list[Goal]:
-    """What was promised, against what was measured."""
-    return [*(_kms_goal(kms, operation) for operation in _OPERATIONS), *_zone_goals(zones)]
-
-
-def _kms_text(kms: KmsFigures | None) -> str:
-    audited = f"{kms.audited_requests:,}" if kms else NOT_MEASURED
+def _kms_text(kms: KmsFigures) -> str:
+    audited = f"{kms.audited_requests:,}" if kms.audited_requests else NOT_MEASURED
     return (
         f"Closed loop of wrk over loopback, {CONNECTIONS} kept-alive connections, the Java client's headers and a "
         f"signed cookie, {KEYS} keys of {KEY_LENGTH_BITS} bits, {KEYS * EEKS_PER_KEY:,} EEKs made before. Both servers "
@@ -69,31 +67,88 @@ def _kms_text(kms: KmsFigures | None) -> str:
     )
 
 
-def _kms_table(kms: KmsFigures | None) -> str:
-    head = ("operation", "measure", RINGFENCE, JAVA, "Java KMS needs")
-    rows: list[tuple[object, ...]] = []
-    for operation, label in _OPERATIONS.items():
-        ours, java = _samples(kms, operation, RINGFENCE), _samples(kms, operation, JAVA)
-        ratio = times(java.cpu, ours.cpu)
-        rows += [
-            (label, "CPU µs a request", ours.cpu, java.cpu, ratio),
-            ("", "requests a CPU-second", ours.per_cpu_second, java.per_cpu_second, ""),
-            ("", "requests a second", spread_of(ours.per_s), spread_of(java.per_s), ""),
-            ("", "latency p50 ms", spread_of(ours.p50_ms), spread_of(java.p50_ms), ""),
-            ("", "latency p99 ms", spread_of(ours.p99_ms), spread_of(java.p99_ms), ""),
-            ("", "requests to warm up", ours.warmed_with or None, java.warmed_with or None, ""),
-        ]
-    return markdown_table(head, rows)
+def _throughput_table(kms: KmsFigures) -> str:
+    rows = [row for operation in PLAIN for row in _operation_rows(_OPERATIONS[operation], kms.plain, operation)]
+    rows += _operation_rows("decrypt over TLS 1.3, RSA-2048", kms.tls, "decrypt")
+    rows += _operation_rows("decrypt, key cache off", kms.uncached, "decrypt")
+    return markdown_table(("operation", "measure", RINGFENCE, JAVA, "Java KMS needs"), rows)
 
 
-def _memory_table(kms: KmsFigures | None) -> str:
+def _operation_rows(label: str, figures: Throughput | None, operation: str) -> list[tuple[object, ...]]:
+    by_server: Mapping[str, Samples] = figures.samples.get(operation, {}) if figures else {}
+    ours, java = by_server.get(RINGFENCE, Samples()), by_server.get(JAVA, Samples())
+    return [
+        (label, "CPU µs a request", ours.cpu, java.cpu, times(java.cpu, ours.cpu)),
+        ("", "requests a CPU-second", ours.per_cpu_second, java.per_cpu_second, ""),
+        ("", "requests a second", ours.rate, java.rate, ""),
+        ("", "closed-loop p50 ms", spread_of(ours.p50_ms), spread_of(java.p50_ms), ""),
+        ("", "closed-loop p99 ms", spread_of(ours.p99_ms), spread_of(java.p99_ms), ""),
+        ("", "requests to warm up", ours.warmed_with or None, java.warmed_with or None, ""),
+    ]
+
+
+def _latency_table(kms: KmsFigures) -> str:
+    ours, java = (kms.latency[name] if kms.latency else None for name in (RINGFENCE, JAVA))
+    rate = f"{number(ours.rate_per_s)} decrypts a second" if ours else "a fixed rate"
+    rows = [
+        (f"p50 ms at {rate}", ours.p50_ms if ours else None, java.p50_ms if java else None),
+        (f"p99 ms at {rate}", ours.p99_ms if ours else None, java.p99_ms if java else None),
+    ]
+    return markdown_table(("half the Java KMS's capacity, fixed arrival rate", RINGFENCE, JAVA), rows)
+
+
+def _memory_table(plain: Throughput | None) -> str:
     rows: list[tuple[object, ...]] = []
     for name in (RINGFENCE, JAVA):
-        memory = kms.memory.get(name) if kms else None
+        memory = plain.memory.get(name) if plain else None
         rows.append(
             (name, *((memory.processes, memory.at_start_mib, memory.after_load_mib) if memory else (None,) * 3))
         )
     return markdown_table(("server", "processes", "MiB at start", "MiB after the load"), rows)
+
+
+def _startup_table(kms: KmsFigures) -> str:
+    rows: list[tuple[object, ...]] = []
+    for name in (RINGFENCE, JAVA):
+        startup = kms.startup[name] if kms.startup else None
+        rows.append(
+            (name, startup.ready, spread_of(startup.first_second), spread_of(startup.settled))
+            if startup
+            else (name, None, None, None)
+        )
+    return markdown_table(
+        ("server", "s to the first answer", "decrypts in the first second", "a second, after it"), rows
+    )
+
+
+def _worker_text(kms: KmsFigures) -> str:
+    head = ("workers", f"generate {GENERATE_COUNT} a second", "CPU µs a decrypt")
+    workers = kms.workers
+    rows = [
+        (count, workers.generate_per_s[count], workers.decrypt_cpu_us[count]) if workers else (count, None, None)
+        for count in (1, 2)
+    ]
+    shares = " / ".join(f"{share:.0%}" for share in workers.shares) if workers else NOT_MEASURED
+    return f"{markdown_table(head, rows)}\n\nDecrypts by worker, of 64 connections that the kernel spread: {shares}."
+
+
+def _keys_table(kms: KmsFigures) -> str:
+    rows: list[tuple[object, ...]] = []
+    for name in (RINGFENCE, JAVA):
+        keys = kms.keys[name] if kms.keys else None
+        rows.append(
+            (name, keys.keys, keys.first_create_ms, keys.last_create_ms, keys.cold_touch_s * 1e3)
+            if keys
+            else (name, None, None, None, None)
+        )
+    head = (
+        "server",
+        "keys",
+        "ms a create, the first",
+        "the last",
+        f"ms a key for {GENERATE_COUNT} EEKs, after a restart",
+    )
+    return markdown_table(head, rows)
 
 
 def _zone_table(zones: zone_creation.ZoneFigures | None) -> str:
@@ -120,45 +175,6 @@ def _zone_rows(
     return rows
 
 
-def _kms_goal(kms: KmsFigures | None, operation: str) -> Goal:
-    ours, java = _samples(kms, operation, RINGFENCE).cpu, _samples(kms, operation, JAVA).cpu
-    met = java.minimum > ours.minimum and java.median > ours.median if ours and java else None
-    what = f"{_OPERATIONS[operation]}: CPU time of the Java KMS over ours"
-    return Goal(what, "over 1", times(java, ours), met)
-
-
-def _zone_goals(zones: zone_creation.ZoneFigures | None) -> list[Goal]:
-    shell = _seconds(zones.shell, None) if zones else None
-    by_size = {size: _seconds(zones.apply, size) if zones else None for size in (100, 200, 1000)}
-    goals = []
-    for size, wanted in ((200, 60), (1000, 100)):
-        spread = by_size[size]
-        ratio = shell.median / spread.median if shell and spread else None
-        what = f"{size:,} zones: the shell loop's time a zone over that of apply, same KMS"
-        goals.append(Goal(what, f"at least {wanted}", cell(ratio), None if ratio is None else ratio >= wanted))
-    few, many = by_size[100], by_size[1000]
-    growth = many.median / few.median if few and many else None
-    what = "apply: time a zone at 1,000 over that at 100"
-    goals.append(Goal(what, "at most 1.3", cell(growth), None if growth is None else growth <= 1.3))
-    return goals
-
-
-def _seconds(
-    samples: Sequence[zone_creation.ShellSample | zone_creation.ApplySample], zones: int | None
-) -> Spread | None:
-    return spread_of(
-        [
-            sample.seconds_per_zone
-            for sample in samples
-            if sample.kms == "ringfence" and (zones is None or sample.zones == zones)
-        ]
-    )
-
-
 def _goal_row(goal: Goal) -> tuple[str, str, str, str]:
     met = NOT_MEASURED if goal.met is None else "yes" if goal.met else "NO"
-    return goal.what, goal.wanted, goal.measured, met
-
-
-def _samples(kms: KmsFigures | None, operation: str, server: str) -> Samples:
-    return kms.samples.get(operation, {}).get(server, Samples()) if kms else Samples()
+    return goal.what, goal.wanted, cell(goal.measured), met

@@ -20,12 +20,18 @@ from kms_load import (
     create_keys,
     decrypt_requests,
     generate_requests,
+    key_names,
+    metadata_requests,
     run_wrk,
     write_script,
 )
+from kms_servers import RINGFENCE, Server
 from process_tree import tree_cpu_s, tree_rss_mib, tree_size
 
 CONNECTIONS = 16
+GENERATOR, READER = "hdfs", "etl"
+PLAIN = ("decrypt", "metadata", "generate", "inline")
+"""What is measured over plain HTTP; `inline` is decrypt as hdfs-native sends it, and of interest on our server only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +40,14 @@ class Effort:
 
     rounds: int
     round_s: float
-    warm_requests: Mapping[str, int]
+    warm_requests: int
     warm_limit_s: float
 
 
-FULL = Effort(rounds=9, round_s=4, warm_requests={"decrypt": 60_000, "generate": 12_000}, warm_limit_s=150)
-QUICK = Effort(rounds=2, round_s=1, warm_requests={"decrypt": 2_000, "generate": 200}, warm_limit_s=6)
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """A running KMS: how to reach it, whose CPU time counts, and its audit log when it is ours to check."""
-
-    name: str
-    kms_url: str
-    pid: int
-    audit: AuditLog | None
+FULL = Effort(rounds=7, round_s=4, warm_requests=40_000, warm_limit_s=60)
+# Without its cache the Java KMS answers a handful of requests a second: nothing warms up, and a round is enough.
+SLOW = Effort(rounds=2, round_s=8, warm_requests=1, warm_limit_s=8)
+QUICK = Effort(rounds=2, round_s=1, warm_requests=200, warm_limit_s=4)
 
 
 @dataclass(slots=True)
@@ -68,6 +66,11 @@ class Samples:
         return spread_of(self.cpu_us)
 
     @property
+    def rate(self) -> Spread | None:
+        """Requests per second in the closed loop."""
+        return spread_of(self.per_s)
+
+    @property
     def per_cpu_second(self) -> Spread | None:
         """Requests per second of CPU time."""
         return self.cpu.map(lambda us: 1e6 / us) if self.cpu else None
@@ -82,13 +85,15 @@ class Memory:
     processes: int
 
 
-@dataclass(frozen=True, slots=True)
-class KmsFigures:
-    """Everything measured on the servers: by operation, then by server name."""
+SamplesByServer = Mapping[str, Samples]
 
-    samples: Mapping[str, Mapping[str, Samples]]
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """Everything measured on one set of servers: by operation, then by server name; and their memory."""
+
+    samples: Mapping[str, SamplesByServer]
     memory: Mapping[str, Memory]
-    audited_requests: int
 
 
 class _Lane:
@@ -109,7 +114,7 @@ class _Lane:
             self.samples.warmed_with += requests
             costs.append(cpu_us)
             settled = len(costs) > 3 and min(costs[-3:]) > 0.97 * min(costs[:-3])
-            if settled and self.samples.warmed_with >= effort.warm_requests[self.operation]:
+            if settled and self.samples.warmed_with >= effort.warm_requests:
                 break
 
     def measure(self, effort: Effort) -> None:
@@ -134,21 +139,18 @@ class _Lane:
         return cpu_s / load.requests * 1e6, load.requests, load.seconds, load.p50_ms, load.p99_ms
 
 
-def measure_kms(
-    servers: Sequence[Server], effort: Effort, *, generator: str, reader: str, say: Callable[[str], None]
-) -> KmsFigures:
-    """Loads every server with both operations. `generator` makes keys and EEKs, `reader` opens them.
-
-    Raises BenchError when a request fails or is not audited.
-    """
+def measure_throughput(
+    servers: Sequence[Server], operations: Sequence[str], effort: Effort, say: Callable[[str], None]
+) -> Throughput:
+    """Loads every server with every operation. Raises BenchError when a request fails or is not audited."""
     at_start = {server.name: tree_rss_mib(server.pid) for server in servers}
     with tempfile.TemporaryDirectory(prefix="ringfence-bench-") as scratch:
-        lanes = _prepare(servers, Path(scratch), generator, reader)
+        lanes = _prepare(servers, operations, Path(scratch))
         for lane in lanes:
             say(f"warming {lane.server.name}: {lane.operation}")
             lane.warm(effort)
         for number in range(effort.rounds):
-            say(f"round {number + 1} of {effort.rounds}")
+            say(f"{', '.join(operations)}: round {number + 1} of {effort.rounds}")
             # Every other round in the opposite order, so that no server always goes first.
             for lane in lanes if number % 2 == 0 else reversed(lanes):
                 lane.measure(effort)
@@ -156,26 +158,36 @@ def measure_kms(
     for lane in lanes:
         samples.setdefault(lane.operation, {})[lane.server.name] = lane.samples
     memory = {s.name: Memory(at_start[s.name], tree_rss_mib(s.pid), tree_size(s.pid)) for s in servers}
-    return KmsFigures(samples, memory, sum(server.audit.seen for server in servers if server.audit))
+    return Throughput(samples, memory)
 
 
-def _prepare(servers: Sequence[Server], scratch: Path, generator: str, reader: str) -> list[_Lane]:
+def _prepare(servers: Sequence[Server], operations: Sequence[str], scratch: Path) -> list[_Lane]:
     lanes = []
     for server in servers:
-        generating, reading = KmsCaller(server.kms_url, generator), KmsCaller(server.kms_url, reader)
-        create_keys(generating)
-        requests = {
-            "decrypt": decrypt_requests(generating, reading),
-            "generate": generate_requests(generating),
-        }
+        generator, reader = server.caller(GENERATOR), server.caller(READER)
+        create_keys(generator)
         if server.audit:
-            _check_exact(server.audit, generating)
-        for operation, texts in requests.items():
+            _check_exact(server.audit, generator)
+        for operation in operations:
+            if operation == "inline" and server.name != RINGFENCE:
+                continue
             script = scratch / f"{server.name}-{operation}.lua"
-            write_script(script, texts)
+            write_script(script, _raw_requests(operation, generator, reader))
             lanes.append(_Lane(operation, server, script))
     # Servers side by side for each operation, so that neighbours in time are what is compared.
-    return sorted(lanes, key=lambda lane: lane.operation)
+    return sorted(lanes, key=lambda lane: operations.index(lane.operation))
+
+
+def _raw_requests(operation: str, generator: KmsCaller, reader: KmsCaller) -> list[str]:
+    match operation:
+        case "generate":
+            return [generator.raw_request(request) for request in generate_requests(key_names())]
+        case "metadata":
+            return [reader.raw_request(request) for request in metadata_requests(key_names())]
+        case "inline":
+            return [reader.raw_inline_request(request) for request in decrypt_requests(generator, reader)]
+        case _:
+            return [reader.raw_request(request) for request in decrypt_requests(generator, reader)]
 
 
 def _check_exact(audit: AuditLog, generator: KmsCaller) -> None:
