@@ -10,6 +10,7 @@
     ├── RefusedError                   .rule: a rule forbids it                      (exit 1)
     │   └── PlanRefusedError           .findings: the plan has problems apply will not pass
     ├── AuthenticationError            who is calling was not proven
+    │   └── InvalidTokenError          a delegation token that is not, or no longer, good
     ├── AccessDeniedError              the caller is known and not allowed
     ├── KeyStoreError
     │   ├── KeyExistsError             .key_name
@@ -120,6 +121,10 @@ class PlanRefusedError(RingfenceError):
 
 class AuthenticationError(RingfenceError):
     """Who is calling was not proven."""
+
+
+class InvalidTokenError(AuthenticationError):
+    """A delegation token that is unknown, cancelled, expired or not what was issued."""
 
 
 class AccessDeniedError(RingfenceError):

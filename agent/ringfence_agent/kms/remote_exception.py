@@ -32,6 +32,7 @@ _TABLE: dict[type[RingfenceError], tuple[int, str]] = {
     errors.RefusedError: (403, AUTHORIZATION),
     errors.PlanRefusedError: (400, ILLEGAL_ARGUMENT),
     errors.AuthenticationError: (401, AUTHENTICATION),
+    errors.InvalidTokenError: (403, AUTHENTICATION),
     errors.AccessDeniedError: (403, AUTHORIZATION),
     errors.KeyVersionNotFoundError: (400, ILLEGAL_ARGUMENT),
     errors.KeyMismatchError: (400, ILLEGAL_ARGUMENT),
@@ -63,7 +64,7 @@ def remote_exception(status: int, java_class: str, message: str) -> Response:
 
 
 def render(error: RingfenceError) -> Response:
-    """The answer to any error but a missing authentication, which needs its challenge (`unauthenticated`)."""
+    """The answer to any error but a missing authentication, which needs its challenge (`Authenticator.refuse`)."""
     status, java_class = status_and_class(error)
     response = remote_exception(status, java_class, error.message)
     if isinstance(error, errors.PolicyError):
@@ -71,11 +72,6 @@ def render(error: RingfenceError) -> Response:
         body = kms_wire.encode({"findings": [finding.to_json() for finding in error.findings]})
         return Response(response.head, response.body[:-1] + b"," + body[1:])
     return response
-
-
-def unauthenticated(reason: str, challenge: str, cleared_cookie: str) -> Response:
-    """A 401 as `AuthenticationFilter` sends it: challenge, cleared cookie, the cause as the reason phrase."""
-    return Response(ResponseHead(401, reason, [("WWW-Authenticate", challenge), ("Set-Cookie", cleared_cookie)]))
 
 
 def render_server_error(status: int, sentence: str) -> Response:

@@ -5,14 +5,14 @@ Source: the JAX-RS annotations of `org.apache.hadoop.crypto.key.kms.server.KMS`.
 1. Paths are percent-decoded and `+` stays `+`; in queries `+` is a blank.
 2. A key name is everything up to the known last segment, encoded and plain slashes included.
 3. One trailing slash means nothing, unless it belongs to a name that ends the path.
-4. The first of a repeated parameter counts; only `doAs` ignores case.
+4. The first of a repeated parameter counts; only `doAs` and the value of `op` ignore case.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from ringfence_zones.errors import InputError
@@ -80,13 +80,33 @@ class Route:
     name: str = ""
 
 
+class TokenOperation(enum.Enum):
+    """`DelegationTokenOperation`: what `op` may ask for on any path."""
+
+    GET = "GETDELEGATIONTOKEN"
+    RENEW = "RENEWDELEGATIONTOKEN"
+    CANCEL = "CANCELDELEGATIONTOKEN"
+
+    @property
+    def method(self) -> bytes:
+        """The one method that such a request has."""
+        return b"GET" if self is TokenOperation.GET else b"PUT"
+
+
+_TOKEN_OPERATIONS = {operation.value: operation for operation in TokenOperation}
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
-    """The parameters that mean something; None when absent."""
+    """The parameters that mean something; None when absent. `repr` leaves the tokens out."""
 
     user_name: str | None = None
     do_as: str | None = None
-    operation: str | None = None
+    token_operation: TokenOperation | None = None
+    renewer: str | None = None
+    service: str | None = None
+    token: str | None = field(default=None, repr=False)
+    delegation: str | None = field(default=None, repr=False)
     eek_op: str | None = None
     num_keys: str | None = None
     keys: tuple[str, ...] = ()
@@ -164,7 +184,11 @@ def _parse_query(raw_query: bytes) -> Query:
     return Query(
         user_name=first.get("user.name"),
         do_as=first.get("doAs"),
-        operation=first.get("op"),
+        token_operation=_TOKEN_OPERATIONS.get(first.get("op", "").upper()),
+        renewer=first.get("renewer"),
+        service=first.get("service"),
+        token=first.get("token"),
+        delegation=first.get("delegation"),
         eek_op=first.get("eek_op"),
         num_keys=first.get("num_keys"),
         keys=tuple(value for name, value in pairs if name == "key"),

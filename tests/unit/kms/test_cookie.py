@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ringfence_agent.kms import cookie
-from ringfence_agent.kms.cookie import CookieSigner, RollingSecrets
+from ringfence_agent.kms.cookie import CookieAttributes, CookieSigner, RollingSecrets
 from ringfence_zones.secret import Secret
 
 VALIDITY_S = 100
@@ -20,8 +20,10 @@ class Clock:
         return self.now_ms
 
 
-def signer_at(clock: Clock, root: bytes = b"r" * 32, token_type: str = "simple-dt") -> CookieSigner:
-    return CookieSigner(RollingSecrets(Secret(root), VALIDITY_S), token_type, VALIDITY_S, clock)
+def signer_at(
+    clock: Clock, root: bytes = b"r" * 32, token_type: str = "simple-dt", max_inactive_s: int | None = None
+) -> CookieSigner:
+    return CookieSigner(RollingSecrets(Secret(root), VALIDITY_S), token_type, VALIDITY_S, clock, max_inactive_s)
 
 
 def test_the_signature_is_hadoops_vector() -> None:
@@ -33,16 +35,16 @@ def test_the_signature_is_hadoops_vector() -> None:
 def test_a_fixed_secret_signs_as_hadoops_secret_file() -> None:
     clock = Clock(1_700_000_000_000 - VALIDITY_S * 1000)
     secrets = RollingSecrets(Secret(b"0123456789abcdef0123456789abcdef"), VALIDITY_S, fixed=True)
-    value, expires_ms = CookieSigner(secrets, "kerberos-dt", VALIDITY_S, clock).sign("alice", "alice@EXAMPLE.COM")
-    assert expires_ms == 1_700_000_000_000
+    value, session = CookieSigner(secrets, "kerberos-dt", VALIDITY_S, clock).sign("alice", "alice@EXAMPLE.COM")
+    assert session.expires_ms == 1_700_000_000_000
     assert value.endswith("&s=ILE/pilFsZPOYxejS4i/OECv7lFL1WZrryA36kmBnt4=")
 
 
 def test_another_worker_with_the_same_root_accepts_the_cookie() -> None:
     clock = Clock()
-    value, expires_ms = signer_at(clock).sign("alice", "alice")
-    session = signer_at(clock).find_session(value)
-    assert session == cookie.Session("alice", "alice", expires_ms)
+    value, session = signer_at(clock).sign("alice", "alice")
+    assert signer_at(clock).find_session(value) == session
+    assert session == cookie.Session("alice", "alice", START_MS + VALIDITY_S * 1000)
 
 
 @pytest.mark.parametrize(("age_s", "accepted"), [(0, True), (VALIDITY_S, True), (VALIDITY_S + 0.001, False)])
@@ -97,6 +99,26 @@ def test_an_idle_limit_in_the_cookie_is_kept() -> None:
     assert signer_at(clock).find_session(f"{raw}&s={cookie.signature(secret, raw)}") is None
 
 
+def test_an_idle_session_ends_and_a_used_one_goes_on_to_its_expiry() -> None:
+    clock = Clock()
+    signer = signer_at(clock, max_inactive_s=10)
+    value, session = signer.sign("alice", "alice")
+    assert f"&i={START_MS + 10_000}&e=" in value
+    clock.now_ms += 9_000
+    assert signer.find_session(value) == session
+    renewed, later = signer.sign("alice", "alice", session.expires_ms)
+    assert (later.expires_ms, later.until_ms) == (session.expires_ms, START_MS + 19_000)
+    clock.now_ms += 2_000
+    assert signer.find_session(value) is None
+    assert signer.find_session(renewed) == later
+
+
+def test_an_instance_whose_clock_runs_ahead_into_the_next_period_is_understood() -> None:
+    ahead, here = Clock(START_MS + VALIDITY_S * 1000 + 5), Clock(START_MS + VALIDITY_S * 1000 - 5)
+    value, _ = signer_at(ahead).sign("alice", "alice")
+    assert signer_at(here).find_session(value) is not None
+
+
 @given(st.text(max_size=200))
 def test_no_cookie_text_raises(text: str) -> None:
     assert signer_at(Clock()).find_session(text) is None
@@ -112,6 +134,8 @@ def test_no_cookie_text_raises(text: str) -> None:
         (b"xhadoop.auth=1", None),
         (b"", None),
         (b"hadoop.auth", None),
+        (b'hadoop.auth="u=a"; hadoop.auth=u=a', "u=a"),
+        (b"hadoop.auth=u=a; hadoop.auth=u=b", ""),
     ],
 )
 def test_the_value_is_found_in_the_header(header: bytes, value: str | None) -> None:
@@ -119,11 +143,14 @@ def test_the_value_is_found_in_the_header(header: bytes, value: str | None) -> N
 
 
 def test_set_cookie_is_quoted_and_http_only() -> None:
-    assert cookie.set_cookie("v=1", path=None, domain=None, secure=False) == 'hadoop.auth="v=1"; HttpOnly'
+    assert CookieAttributes().set_cookie("v=1", 5) == 'hadoop.auth="v=1"; HttpOnly'
+    assert CookieAttributes().cleared == "hadoop.auth=; HttpOnly"
+    everything = CookieAttributes(path="/", domain="x.org", secure=True, persistent=True)
     assert (
-        cookie.set_cookie("v", path="/", domain="x.org", secure=True)
-        == 'hadoop.auth="v"; Path=/; Domain=x.org; Secure; HttpOnly'
+        everything.set_cookie("v", 1_700_000_000_123)
+        == 'hadoop.auth="v"; Path=/; Domain=x.org; Expires=Tue, 14-Nov-2023 22:13:20 GMT; Secure; HttpOnly'
     )
+    assert everything.cleared.startswith("hadoop.auth=; Path=/; Domain=x.org; Expires=Thu, 01-Jan-1970 00:00:00 GMT;")
 
 
 @pytest.mark.parametrize("user", ["", "a&b", 'a"b', "a;b", "a\r\nb", "a\x7f", "x" * 257, "a\u2028b", "jörg"])

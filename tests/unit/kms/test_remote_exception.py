@@ -67,12 +67,6 @@ def test_the_table_says_what_hadoop_says(error: RingfenceError, expected: tuple[
     assert remote_exception.status_and_class(error) == expected
 
 
-def test_a_401_carries_no_body() -> None:
-    response = remote_exception.unauthenticated("Authentication required", "PseudoAuth", "hadoop.auth=; HttpOnly")
-    assert response.head.rendered.startswith(b"HTTP/1.1 401 Authentication required\r\n")
-    assert response.body == b""
-
-
 def test_a_403_keeps_its_registered_reason() -> None:
     response = remote_exception.render(errors.AccessDeniedError("x"))
     assert response.head.rendered.startswith(b"HTTP/1.1 403 Forbidden\r\n")
