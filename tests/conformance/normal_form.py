@@ -34,6 +34,8 @@ _COOKIE_PARTS = (
     (re.compile(r"&s=[A-Za-z0-9+/=]+"), "&s=<signature>"),
 )
 _TIME = 2**31
+# Object.toString of a Java class that has none of its own.
+_OBJECT = re.compile(r"(?<=Provider)@[0-9a-f]{1,8}\b")
 
 
 def of_answer(
@@ -60,7 +62,7 @@ def _body(server: KeyServer, content_type: str, body: bytes, *, exact: bool) -> 
         error = value["RemoteException"]
         assert list(error) == ["message", "exception", "javaClassName"], error
         assert error["exception"] == re.split(r"[.$]", error["javaClassName"])[-1], error
-        return {"exception": error["javaClassName"], "message": text(server, json.dumps(error["message"])).strip('"')}
+        return {"exception": error["javaClassName"], "message": text(server, str(error["message"]))}
     return {"body": text(server, json.dumps(value if exact else _blur(value), ensure_ascii=False, sort_keys=True))}
 
 
@@ -96,5 +98,5 @@ def _cookie(value: str) -> str:
 
 def text(server: KeyServer, value: str) -> str:
     """A message without this server's port and the name of its store."""
-    value = value.replace(server.store, "<store>")
-    return re.sub(rf"\b(localhost|127\.0\.0\.1)([:/]){server.port}\b", r"\1\2<port>", value)
+    value = _OBJECT.sub("@<hash>", value.replace(server.store, "<store>"))
+    return re.sub(rf"\b(localhost|127\.0\.0\.[12])([:/]){server.port}\b", r"\1\2<port>", value)

@@ -1,0 +1,82 @@
+"""Starts `java_process` for a client version and a user, and gives its records."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from differences import Steps
+from key_servers import JAVA_MODULES, KeyServer
+from ringfence_bootstrap.sandbox.artifacts import JarList, ensure_jars, parse_jar_list, sandbox_jars
+from ringfence_bootstrap.sandbox.requirements import find_java_home
+
+SANDBOX_VERSION = "3.4.2"
+OTHER_VERSIONS = ("3.3.6", "3.5.0")
+_TIMEOUT_S = 280
+_LISTS = Path(__file__).with_name("clients")
+
+
+def jars_of(version: str) -> JarList:
+    """The pinned class path of a client version."""
+    if version == SANDBOX_VERSION:
+        return sandbox_jars()
+    return parse_jar_list(f"hadoop-client-{version}", (_LISTS / f"{version}.txt").read_text())
+
+
+def run(
+    version: str,
+    modules: Sequence[str],
+    servers: Sequence[KeyServer],
+    *,
+    user: str | None = None,
+    conf: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] | None = None,
+    options: Sequence[str] = (),
+    cases: Sequence[str] | None = None,
+) -> dict[str, dict[str, Steps]]:
+    """Case -> server name -> steps. `user` is the claimed one of `simple` authentication."""
+    jars = ensure_jars(jars_of(version), os.environ, print, lambda _done, _total: None)
+    with tempfile.TemporaryDirectory(prefix="rf-java-") as scratch:
+        (Path(scratch) / "log4j.properties").write_text("log4j.rootLogger=OFF\n")
+        output = Path(scratch) / "records.json"
+        job: dict[str, Any] = {
+            "jvm": str(find_java_home(os.environ) / "lib/server/libjvm.so"),
+            "options": [*JAVA_MODULES, "-Xmx256m", "-XX:TieredStopAtLevel=1", *options],
+            "classpath": [scratch, *map(str, sorted(jars.glob("*.jar")))],
+            "modules": list(modules),
+            "servers": [asdict(server) for server in servers],
+            "conf": dict(conf or {}),
+            "cases": None if cases is None else list(cases),
+            "output": str(output),
+        }
+        claimed = {} if user is None else {"HADOOP_USER_NAME": user}
+        paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+        done = subprocess.run(
+            [sys.executable, str(Path(__file__).with_name("java_process.py"))],
+            input=json.dumps(job),
+            env={**os.environ, **(environ or {}), **claimed, "PYTHONPATH": paths},
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+        assert output.exists(), f"the Java client {version} failed:\n{done.stdout[-2000:]}\n{done.stderr[-6000:]}"
+        records: dict[str, dict[str, Steps]] = json.loads(output.read_text())
+        return records
+
+
+def prefetch() -> None:
+    """Fetches the class paths of the versions that the sandbox does not bring."""
+    for version in OTHER_VERSIONS:
+        print(ensure_jars(jars_of(version), os.environ, print, lambda _done, _total: None))
+
+
+if __name__ == "__main__":
+    prefetch()
