@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-pytest_plugins = ["allowed_skips", "certificates", "kdc", "sandboxes"]
+pytest_plugins = ["allowed_skips", "certificates", "kdc", "sandboxes", "store_places"]

@@ -1,26 +1,20 @@
-"""What every key store must do. A new store joins by adding a place to PLACES.
-
-A place is where one store lives: `open()` gives a handle on it (as another process would get), `stored_bytes()`
-everything it wrote, for the canary scan.
-"""
+"""What every key store must do with keys and policy, on each kind of place in `store_places`."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from store_places import Place
 
 from ringfence_agent.keystore.interface import KeyStore, NewKey
 from ringfence_agent.keystore.key_import import ImportedKey, ImportedVersion, KeyImport
-from ringfence_agent.keystore.open import open_keystore
 from ringfence_zones.errors import (
     InputError,
     KeyConflictError,
@@ -31,60 +25,6 @@ from ringfence_zones.errors import (
 )
 from ringfence_zones.keys import DEFAULT_CIPHER, KeyMetadata
 from ringfence_zones.secret import Secret
-
-
-class Place(Protocol):
-    def open(self) -> KeyStore: ...
-
-    def stored_bytes(self) -> bytes: ...
-
-    def close(self) -> None: ...
-
-
-@dataclass
-class SqlitePlace:
-    directory: Path
-    opened: list[KeyStore] = field(default_factory=list)
-
-    def open(self) -> KeyStore:
-        store = open_keystore(f"sqlite:///{self.directory}/keys.db", None, init=False)
-        self.opened.append(store)
-        return store
-
-    def stored_bytes(self) -> bytes:
-        return b"".join(path.read_bytes() for path in sorted(self.directory.iterdir()))
-
-    def close(self) -> None:
-        for store in self.opened:
-            store.close()
-
-
-PLACES: dict[str, Callable[[Path], Place]] = {"sqlite": SqlitePlace}
-
-
-@pytest.fixture(params=sorted(PLACES))
-def new_place(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[[], Place]]:
-    made: list[Place] = []
-
-    def make() -> Place:
-        made.append(PLACES[request.param](tmp_path_factory.mktemp("store")))
-        return made[-1]
-
-    yield make
-    for place in made:
-        place.close()
-
-
-@pytest.fixture
-def place(new_place: Callable[[], Place]) -> Place:
-    return new_place()
-
-
-@pytest.fixture
-def store(place: Place) -> KeyStore:
-    return place.open()
 
 
 def new_key(name: str, material: bytes = b"m" * 32, **changes: object) -> NewKey:

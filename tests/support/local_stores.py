@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ringfence_agent.keystore.interface import KeyStore, NewKey
+from ringfence_agent.keystore.interface import NewKey, OpenStore
 from ringfence_agent.keystore.open import open_keystore
 from ringfence_zones.keys import DEFAULT_CIPHER, version_name
 from ringfence_zones.secret import Secret
@@ -38,7 +38,7 @@ class LocalStore:
     def uri(self) -> str:
         return f"sqlite:///{self.path}"
 
-    def open(self) -> KeyStore:
+    def open(self) -> OpenStore:
         return open_keystore(self.uri, None, init=False)
 
 

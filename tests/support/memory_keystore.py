@@ -11,36 +11,118 @@ import threading
 import time
 from collections.abc import Sequence
 
-from ringfence_agent.keystore.interface import NewKey, PolicyRevision, StoredKey
+from ringfence_agent.keystore.interface import (
+    ChangeOrigin,
+    Changes,
+    NewKey,
+    PolicyRevision,
+    StoredKey,
+    UnconfirmedChange,
+)
+from ringfence_agent.keystore.token_store import MasterKey, TokenRecord
 from ringfence_zones.errors import KeyExistsError, KeyNotFoundError, RevisionConflictError
 from ringfence_zones.keys import KeyMetadata, KeyVersion
 from ringfence_zones.secret import Secret
 
 
-class MemoryKeyStore:
-    """See `ringfence_agent.keystore.interface.KeyStore`. `reads` counts calls of `find_key`."""
+def _now_ms() -> int:
+    return time.time_ns() // 10**6
+
+
+class MemoryTokenStore:
+    """See `ringfence_agent.keystore.token_store.TokenStore`."""
+
+    def __init__(self) -> None:
+        self._tokens: dict[int, TokenRecord] = {}
+        self._master_keys: list[MasterKey] = []
+        self._sequence = 0
+        self._token_changes = 0
+        self._lock = threading.RLock()
+
+    def list_master_keys(self) -> Sequence[MasterKey]:
+        return tuple(self._master_keys)
+
+    def add_master_key(self, after: int, secret: Secret, created_ms: int, expires_ms: int) -> MasterKey:
+        with self._lock:
+            newest = self._master_keys[-1].key_id if self._master_keys else 0
+            if newest == after:
+                self._master_keys.append(MasterKey(after + 1, secret, created_ms, expires_ms))
+                self._token_changes += 1
+            return self._master_keys[-1]
+
+    def next_sequence(self) -> int:
+        with self._lock:
+            self._sequence += 1
+            return self._sequence
+
+    def add_token(self, token: TokenRecord) -> None:
+        with self._lock:
+            assert token.sequence not in self._tokens
+            self._tokens[token.sequence] = token
+
+    def find_token(self, sequence: int) -> TokenRecord | None:
+        return self._tokens.get(sequence)
+
+    def renew_token(self, sequence: int, expires_ms: int) -> TokenRecord | None:
+        with self._lock:
+            old = self._tokens.get(sequence)
+            if old is None:
+                return None
+            self._token_changes += 1
+            new = TokenRecord(sequence, old.identifier, max(old.expires_ms, expires_ms))
+            self._tokens[sequence] = new
+            return new
+
+    def cancel_token(self, sequence: int) -> bool:
+        with self._lock:
+            found = self._tokens.pop(sequence, None) is not None
+            self._token_changes += found
+            return found
+
+    def remove_expired(self, now_ms: int) -> int:
+        with self._lock:
+            expired = [token.sequence for token in self._tokens.values() if token.expires_ms < now_ms]
+            for sequence in expired:
+                del self._tokens[sequence]
+            kept = [key for key in self._master_keys[:-1] if key.expires_ms >= now_ms] + self._master_keys[-1:]
+            self._token_changes += bool(expired) or len(kept) != len(self._master_keys)
+            self._master_keys = kept
+            return len(expired)
+
+    def token_change_number(self) -> int:
+        return self._token_changes
+
+
+class MemoryKeyStore(MemoryTokenStore):
+    """See `ringfence_agent.keystore.interface.OpenStore`. `reads` counts calls of `find_key`.
+
+    `owners` are the handles that are alive, this one among them at first.
+    """
 
     label = "memory"
 
     def __init__(self) -> None:
+        super().__init__()
         self._keys: dict[str, StoredKey] = {}
         self._revisions: list[PolicyRevision] = []
-        self._lock = threading.Lock()
+        self._changes: list[str | None] = []
+        self._unconfirmed: list[UnconfirmedChange] = []
+        self.owner_id = 1
+        self.owners = {self.owner_id}
         self.reads = 0
         self.closed = False
 
-    def create_key(self, new: NewKey) -> KeyVersion:
+    def create_key(self, new: NewKey, origin: ChangeOrigin | None = None) -> KeyVersion:
         with self._lock:
             if new.name in self._keys:
                 raise KeyExistsError(new.name, self.label)
             version = KeyVersion(new.name, 0, new.material)
-            metadata = KeyMetadata(
-                new.name, new.cipher, new.length_bits, time.time_ns() // 10**6, 1, new.description, new.attributes
-            )
+            metadata = KeyMetadata(new.name, new.cipher, new.length_bits, _now_ms(), 1, new.description, new.attributes)
             self._keys[new.name] = StoredKey(metadata, (version,))
+            self._note(version, origin)
             return version
 
-    def roll_key(self, name: str, material: Secret | None) -> KeyVersion:
+    def roll_key(self, name: str, material: Secret | None, origin: ChangeOrigin | None = None) -> KeyVersion:
         with self._lock:
             key = self._keys.get(name)
             if key is None:
@@ -51,12 +133,20 @@ class MemoryKeyStore:
                 name, m.cipher, m.length_bits, m.created_ms, m.versions + 1, m.description, m.attributes
             )
             self._keys[name] = StoredKey(metadata, (*key.versions, version))
+            self._note(version, origin)
             return version
+
+    def _note(self, version: KeyVersion, origin: ChangeOrigin | None) -> None:
+        self._changes.append(version.key_name)
+        if origin is not None:
+            change = UnconfirmedChange(version.key_name, version.version, origin, self.owner_id, _now_ms())
+            self._unconfirmed.append(change)
 
     def delete_key(self, name: str) -> None:
         with self._lock:
             if self._keys.pop(name, None) is None:
                 raise KeyNotFoundError(name)
+            self._changes.append(name)
 
     def find_key(self, name: str) -> StoredKey | None:
         self.reads += 1
@@ -70,8 +160,9 @@ class MemoryKeyStore:
             if expected_revision != len(self._revisions):
                 raise RevisionConflictError(expected_revision, len(self._revisions))
             digest = hashlib.sha256(document).hexdigest()
-            revision = PolicyRevision(expected_revision + 1, document, digest, published_by, time.time_ns() // 10**6)
+            revision = PolicyRevision(expected_revision + 1, document, digest, published_by, _now_ms())
             self._revisions.append(revision)
+            self._changes.append(None)
             return revision
 
     def find_policy(self) -> PolicyRevision | None:
@@ -79,6 +170,32 @@ class MemoryKeyStore:
 
     def list_policies(self, after_revision: int) -> Sequence[PolicyRevision]:
         return self._revisions[after_revision:]
+
+    def derive_secret(self, purpose: str) -> Secret:
+        return Secret(hashlib.sha256(purpose.encode()).digest())
+
+    def change_number(self) -> int:
+        return len(self._changes)
+
+    def changes_since(self, number: int) -> Changes:
+        if number > len(self._changes):
+            return Changes(len(self._changes), None)
+        return Changes(len(self._changes), frozenset(name for name in self._changes[number:] if name is not None))
+
+    def find_unconfirmed(self, name: str) -> Sequence[UnconfirmedChange]:
+        return [change for change in self._unconfirmed if change.key_name == name]
+
+    def confirm(self, changes: Sequence[UnconfirmedChange]) -> None:
+        self._unconfirmed = [change for change in self._unconfirmed if change not in changes]
+
+    def remove_unconfirmed(self, before_ms: int) -> int:
+        left = [change for change in self._unconfirmed if change.made_ms >= before_ms or self.is_alive(change.owner_id)]
+        removed = len(self._unconfirmed) - len(left)
+        self._unconfirmed = left
+        return removed
+
+    def is_alive(self, owner_id: int) -> bool:
+        return owner_id in self.owners
 
     def close(self) -> None:
         self.closed = True

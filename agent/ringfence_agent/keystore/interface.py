@@ -153,7 +153,7 @@ class KeyStore(Protocol):
         """Which keys were created, rolled or deleted after `number`, an earlier `change_number`. One small read.
 
         A policy counts as a change of no key. `keys` is None when `number` lies too far back (a few hundred changes)
-        or is ahead of the store: then everything may have changed.
+        or is ahead of the store, or after an import: then everything may have changed.
         """
 
     def find_unconfirmed(self, name: str) -> Sequence[UnconfirmedChange]:

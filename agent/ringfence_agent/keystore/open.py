@@ -16,16 +16,13 @@ Refuses Hadoop's JCEKS stores and says plainly which stores are not built.
 from __future__ import annotations
 
 import os
-import secrets
 import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from ringfence_agent.keystore.authenticator import Authenticator, Ledger
 from ringfence_agent.keystore.file_protector import FileProtector, new_root_key_text
-from ringfence_agent.keystore.interface import KeyStore
+from ringfence_agent.keystore.interface import OpenStore
 from ringfence_agent.keystore.local_files import (
     check_directory,
     check_local,
@@ -35,9 +32,8 @@ from ringfence_agent.keystore.local_files import (
     sync,
     write_new_file,
 )
-from ringfence_agent.keystore.sql import open_sql_keystore
+from ringfence_agent.keystore.sql_open import is_empty, new_rows, open_sql_keystore
 from ringfence_agent.keystore.sqlite_database import SIDE_FILES, SqliteDatabase, create_file, translate_sqlite
-from ringfence_agent.keystore.tables import HeaderRow
 from ringfence_zones.errors import (
     ConfigError,
     InputError,
@@ -51,7 +47,7 @@ _HADOOP_STORES = frozenset({"jceks", "localjceks", "bcfks", "localbcfks"})
 _LATER_STORES = {"postgresql": "PostgreSQL", "mysql": "MySQL", "mariadb": "MariaDB", "vault": "Vault"}
 
 
-def open_keystore(uri: str, root_key: Path | None, init: bool) -> KeyStore:  # noqa: ARG001 -- see the docstring
+def open_keystore(uri: str, root_key: Path | None, init: bool) -> OpenStore:  # noqa: ARG001 -- see the docstring
     """The store at `uri`, opened with the root key in file `root_key` (None: beside an SQLite store).
 
     `init` allows making a store that is not there. A fresh SQLite store needs no leave, so it changes nothing
@@ -170,23 +166,10 @@ def _prepare_both(path: Path, key_path: Path) -> None:
     """Root key and store under their temporary names, wholly on disk."""
     prepared_key, prepared_store = _prepared(key_path), _prepared(path)
     write_new_file(prepared_key, new_root_key_text())
-    header = _new_header(FileProtector.from_file(prepared_key))
     write_new_file(prepared_store, b"")
-    create_file(prepared_store, {"id": 1, **header._asdict()})
+    create_file(prepared_store, new_rows(FileProtector.from_file(prepared_key)))
     for made in (prepared_store, path.parent, key_path.parent):
         sync(made)
-
-
-def _new_header(protector: FileProtector) -> HeaderRow:
-    header = HeaderRow(
-        store_id=secrets.token_bytes(16),
-        created_ms=time.time_ns() // 1_000_000,
-        protector=protector.scheme,
-        protector_header=protector.new_header(),
-        ledger=b"",
-    )
-    authenticator = Authenticator(protector.open(header.store_id), header.binding())
-    return header._replace(ledger=authenticator.seal(Ledger()))
 
 
 def _is_fresh_store(prepared: Path, key_path: Path) -> bool:
@@ -195,13 +178,9 @@ def _is_fresh_store(prepared: Path, key_path: Path) -> bool:
         return False
     protector = FileProtector.from_file(key_path)
     try:
-        store = open_sql_keystore(SqliteDatabase(prepared), protector)
+        return is_empty(SqliteDatabase(prepared), protector)
     except (ConfigError, WrongRootKeyError, StoreTamperedError):
         return False
-    try:
-        return not store.list_metadata() and store.find_policy() is None
-    finally:
-        store.close()
 
 
 def _remove_leftovers(path: Path, key_path: Path) -> None:

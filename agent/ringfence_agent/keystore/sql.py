@@ -1,4 +1,4 @@
-"""The key store in SQL tables, through SQLAlchemy Core. SQLite is the engine built today.
+"""Keys and policy in SQL tables, through SQLAlchemy Core, on any engine that `database` describes.
 
 How it keeps the rules of `interface`:
 
@@ -6,28 +6,28 @@ How it keeps the rules of `interface`:
   commits durably before the method returns.
 - A read is one statement, so it sees one committed state. The tag of every row it believes, the seal of every
   version it opens, and that the versions are exactly those the key announces, are checked on each read.
-- Opening checks the file's structure, every row and the ledger; a store that fails is not opened at all.
-
-One thread at a time uses a connection, under a lock that is waited for a bounded time. A store does not survive a
-fork: SQLite's locks belong to the process that took them, so every process opens its own.
 """
 
 from __future__ import annotations
 
-import os
 import secrets
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, select, update
-from sqlalchemy.exc import SQLAlchemyError
 
 from ringfence_agent.keystore.authenticator import Ledger
-from ringfence_agent.keystore.interface import NewKey, PolicyRevision, StoredKey
+from ringfence_agent.keystore.database import Database
+from ringfence_agent.keystore.interface import (
+    ChangeOrigin,
+    Changes,
+    NewKey,
+    PolicyRevision,
+    StoredKey,
+    UnconfirmedChange,
+)
 from ringfence_agent.keystore.key_import import (
     ConflictError,
     ImportedKey,
@@ -37,30 +37,25 @@ from ringfence_agent.keystore.key_import import (
     judge_live,
     judge_new,
 )
-from ringfence_agent.keystore.protector import Protector
-from ringfence_agent.keystore.records import RESTORE_HINT, Records, attributes_text
-from ringfence_agent.keystore.sealing import SealBrokenError
-from ringfence_agent.keystore.sqlite_database import WRITE_WAIT_S, SqliteDatabase
+from ringfence_agent.keystore.records import Records, attributes_text
+from ringfence_agent.keystore.sql_changes import NO_KEY, SEVERAL_KEYS, SqlChanges
+from ringfence_agent.keystore.sql_session import SqlSession
+from ringfence_agent.keystore.sql_tokens import SqlTokens
 from ringfence_agent.keystore.tables import (
     KEY_VERSION,
     POLICY_REVISION,
     STORE_HEADER,
     ZONE_KEY,
-    HeaderRow,
     KeyVersionRow,
     PolicyRow,
     ZoneKeyRow,
 )
 from ringfence_zones.errors import (
-    ConfigError,
     InputError,
     KeyConflictError,
     KeyExistsError,
     KeyNotFoundError,
     RevisionConflictError,
-    StoreTamperedError,
-    StoreUnavailableError,
-    WrongRootKeyError,
 )
 from ringfence_zones.keys import KeyMetadata, KeyVersion
 from ringfence_zones.secret import Secret
@@ -73,8 +68,7 @@ _VERSION_COLUMNS = [KEY_VERSION.c[name] for name in KeyVersionRow._fields]
 _POLICY_COLUMNS = [POLICY_REVISION.c[name] for name in PolicyRow._fields]
 _KEY_WIDTH = len(_KEY_COLUMNS)
 
-_SELECT_HEADER = select(*(STORE_HEADER.c[name] for name in HeaderRow._fields))
-_SELECT_LEDGER = select(STORE_HEADER.c.ledger)
+_LOCK_LEDGER = select(STORE_HEADER.c.ledger).with_for_update()
 _SELECT_KEY = select(*_KEY_COLUMNS, ZONE_KEY.c.tag).where(ZONE_KEY.c.name == bindparam("name"))
 # An outer join: a live key whose versions are gone must be seen, not be taken for no key.
 _SELECT_LIVE_KEY = (
@@ -119,34 +113,39 @@ class _DryRun(Exception):  # noqa: N818 - no error: it ends a transaction withou
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """A write transaction under way: the connection that holds the lock, and the ledger to keep."""
+    """A write transaction under way: the connection that holds the lock, the ledger to keep, and who asked for it."""
 
     connection: Connection
     ledger: Ledger
+    owner_id: int
+    origin: ChangeOrigin | None
 
 
-class SqlKeyStore:
-    """See `interface.KeyStore`. Made by `open_sql_keystore`."""
+class SqlKeyStore(SqlTokens):
+    """See `interface.OpenStore`. Made by `sql_open.open_sql_keystore`."""
 
-    def __init__(self, database: SqliteDatabase, records: Records, clock: Callable[[], int]) -> None:
-        self._database = database
+    def __init__(self, database: Database, records: Records, clock: Callable[[], int] = _now_ms) -> None:
+        session = SqlSession(database)
+        super().__init__(session, records)
+        self._session = session
         self._records = records
+        self._changes = SqlChanges(session, records)
         self._clock = clock
-        self._process_id = os.getpid()
-        self._closed = False
-        self._read_lock, self._write_lock = threading.Lock(), threading.Lock()
-        self._reader, self._writer = database.reader(), database.writer()
-        database.remember_identity()
 
     @property
     def label(self) -> str:
         """See KeyStore."""
-        return self._database.label
+        return self._session.label
 
-    def create_key(self, new: NewKey) -> KeyVersion:
+    @property
+    def owner_id(self) -> int:
+        """See KeyStore. The first call makes this handle known to others."""
+        return self._session.hold_owner()
+
+    def create_key(self, new: NewKey, origin: ChangeOrigin | None = None) -> KeyVersion:
         """See KeyStore. Raises InputError too, for a name or material that no key can have."""
         _check_new_key(new)
-        with self._change() as change:
+        with self._change(new.name, origin) as change:
             old = self._select_key(change, new.name)
             if old is not None and old.deleted_ms is None:
                 raise KeyExistsError(new.name, self.label)
@@ -166,9 +165,9 @@ class SqlKeyStore:
             self._insert_version(change, key, number, new.material, now_ms)
         return KeyVersion(new.name, number, new.material)
 
-    def roll_key(self, name: str, material: Secret | None) -> KeyVersion:
+    def roll_key(self, name: str, material: Secret | None, origin: ChangeOrigin | None = None) -> KeyVersion:
         """See KeyStore."""
-        with self._change() as change:
+        with self._change(name, origin) as change:
             old = self._get_live_key(change, name)
             if material is None:
                 material = Secret(secrets.token_bytes(old.length_bits // 8))
@@ -181,7 +180,7 @@ class SqlKeyStore:
 
     def delete_key(self, name: str) -> None:
         """See KeyStore."""
-        with self._change() as change:
+        with self._change(name) as change:
             old = self._get_live_key(change, name)
             self._write_key(change, old, old._replace(deleted_ms=self._clock()))
 
@@ -190,7 +189,7 @@ class SqlKeyStore:
         for key in keys:
             _check_imported(key)
         done: list[KeyImport] = []
-        with suppress(_DryRun), self._change() as change:
+        with suppress(_DryRun), self._change(SEVERAL_KEYS) as change:
             conflicts: dict[str, str] = {}
             for key in keys:
                 try:
@@ -207,7 +206,7 @@ class SqlKeyStore:
         """See KeyStore. One statement and one seal per version: tens of microseconds."""
         if not _is_storable(name):
             return None
-        rows = self._read(_SELECT_LIVE_KEY, name=name)
+        rows = self._session.read(_SELECT_LIVE_KEY, name=name)
         if not rows:
             return None
         key = ZoneKeyRow(*rows[0][:_KEY_WIDTH])
@@ -218,7 +217,7 @@ class SqlKeyStore:
     def list_metadata(self) -> Sequence[KeyMetadata]:
         """See KeyStore."""
         found = []
-        for *fields, tag in self._read(_SELECT_LIVE_KEYS):
+        for *fields, tag in self._session.read(_SELECT_LIVE_KEYS):
             key = ZoneKeyRow(*fields)
             self._records.check_tag(key, tag)
             found.append(self._records.metadata(key))
@@ -226,7 +225,7 @@ class SqlKeyStore:
 
     def publish_policy(self, expected_revision: int, document: bytes, published_by: str) -> PolicyRevision:
         """See KeyStore."""
-        with self._change() as change:
+        with self._change(NO_KEY) as change:
             if change.ledger.revision != expected_revision:
                 raise RevisionConflictError(expected_revision, change.ledger.revision)
             row = PolicyRow(expected_revision + 1, document, published_by, self._clock())
@@ -238,7 +237,7 @@ class SqlKeyStore:
 
     def find_policy(self) -> PolicyRevision | None:
         """See KeyStore. Also checks that it is the newest one, against the sealed ledger."""
-        rows = self._read(_SELECT_POLICY)
+        rows = self._session.read(_SELECT_POLICY)
         if not rows:
             raise self._records.tampered("its header row is missing")
         sealed_ledger, *fields, tag = rows[0]
@@ -253,7 +252,7 @@ class SqlKeyStore:
     def list_policies(self, after_revision: int) -> Sequence[PolicyRevision]:
         """See KeyStore."""
         policies = []
-        for *fields, tag in self._read(_SELECT_POLICIES, after=after_revision):
+        for *fields, tag in self._session.read(_SELECT_POLICIES, after=after_revision):
             row = PolicyRow(*fields)
             self._records.check_tag(row, tag)
             policies.append(self._records.policy(row))
@@ -261,53 +260,50 @@ class SqlKeyStore:
             raise self._records.tampered("a published policy is missing")
         return policies
 
+    def derive_secret(self, purpose: str) -> Secret:
+        """See KeyStore."""
+        return self._records.derive_secret(purpose)
+
+    def change_number(self) -> int:
+        """See KeyStore."""
+        return self._changes.number()
+
+    def changes_since(self, number: int) -> Changes:
+        """See KeyStore."""
+        return self._changes.since(number)
+
+    def find_unconfirmed(self, name: str) -> Sequence[UnconfirmedChange]:
+        """See KeyStore."""
+        return self._changes.find_unconfirmed(name) if _is_storable(name) else ()
+
+    def confirm(self, changes: Sequence[UnconfirmedChange]) -> None:
+        """See KeyStore."""
+        self._changes.confirm(changes)
+
+    def remove_unconfirmed(self, before_ms: int) -> int:
+        """See KeyStore."""
+        return self._changes.remove_unconfirmed(before_ms)
+
+    def is_alive(self, owner_id: int) -> bool:
+        """See KeyStore."""
+        return self._session.is_alive(owner_id)
+
     def close(self) -> None:
         """See KeyStore. In a forked child it only lets go of its references: the handles are the parent's."""
-        if self._closed or os.getpid() != self._process_id:
-            return
-        self._closed = True
-        with suppress(SQLAlchemyError):
-            self._reader.close()
-            self._writer.close()
-        self._database.close()
-
-    def _check_usable(self) -> None:
-        if self._closed:
-            raise StoreUnavailableError(f"key store {self.label} is closed")
-        if os.getpid() != self._process_id:
-            raise StoreUnavailableError(
-                f"key store {self.label} was opened by process {self._process_id} and cannot be used after a fork"
-            )
+        self._session.close()
 
     @contextmanager
-    def _held(self, lock: threading.Lock) -> Iterator[None]:
-        """The lock of a connection, with errors of the engine translated."""
-        self._check_usable()
-        if not lock.acquire(timeout=WRITE_WAIT_S):
-            raise StoreUnavailableError(
-                f"key store {self.label} was busy in another thread for {WRITE_WAIT_S:g} s; nothing was changed"
-            )
-        try:
-            yield
-        except SQLAlchemyError as exc:
-            raise self._database.translate(exc) from exc
-        finally:
-            lock.release()
-
-    def _read(self, statement: Any, **parameters: object) -> Sequence[Any]:
-        with self._held(self._read_lock):
-            return self._reader.execute(statement, parameters).fetchall()
-
-    @contextmanager
-    def _change(self) -> Iterator[_Change]:
+    def _change(self, key_name: str | None, origin: ChangeOrigin | None = None) -> Iterator[_Change]:
         """One durable transaction around the block; an exception in it changes nothing."""
-        with self._held(self._write_lock), self._writer.begin():
-            sealed = self._writer.execute(_SELECT_LEDGER).scalar_one_or_none()
-            change = _Change(self._writer, self._records.open_ledger(sealed or b""))
+        owner_id = self.owner_id if origin is not None else 0
+        with self._session.transaction(_LOCK_LEDGER) as (connection, row):
+            change = _Change(
+                connection, self._records.open_ledger(row[0] if row is not None else b""), owner_id, origin
+            )
             yield change
             change.ledger.writes += 1
-            self._writer.execute(_UPDATE_LEDGER, {"ledger": self._records.seal_ledger(change.ledger)})
-            self._database.check_in_place()
+            self._changes.note(connection, change.ledger.writes, key_name)
+            connection.execute(_UPDATE_LEDGER, {"ledger": self._records.seal_ledger(change.ledger)})
 
     def _select_key(self, change: _Change, name: str) -> ZoneKeyRow | None:
         found = change.connection.execute(_SELECT_KEY, {"name": name}).one_or_none()
@@ -370,72 +366,9 @@ class SqlKeyStore:
         row = self._records.seal_version(key, number, material, now_ms)
         change.connection.execute(insert(KEY_VERSION), row._asdict())
         change.ledger.add(self._records.element(row))
-
-
-def open_sql_keystore(
-    database: SqliteDatabase, protector: Protector, *, clock: Callable[[], int] = _now_ms
-) -> SqlKeyStore:
-    """Opens an existing store and verifies all of it.
-
-    Raises WrongRootKeyError before anything else about the content, StoreTamperedError when a check fails,
-    ConfigError for a file that is no store or needs another protector, StoreUnavailableError when it cannot be read.
-    """
-    database.check_file()
-    try:
-        with database.snapshot() as connection:
-            with connection.begin():
-                database.check_format(connection)
-                records = _verify(database, connection, protector)
-            return SqlKeyStore(database, records, clock)
-    except SQLAlchemyError as exc:
-        raise database.translate(exc) from exc
-
-
-def _verify(database: SqliteDatabase, connection: Connection, protector: Protector) -> Records:
-    found = connection.execute(_SELECT_HEADER).all()
-    if len(found) != 1:
-        raise StoreTamperedError(f"key store {database.path} has no header row", hint=RESTORE_HINT)
-    header = HeaderRow(*found[0])
-    if header.protector != protector.scheme:
-        raise ConfigError(
-            f"key store {database.path} is protected by {header.protector!r}, not by a {protector.label}",
-            hint="open it with the protector it was made with",
-        )
-    records = Records(header, protector.open(header.store_id), database.label)
-    if not protector.recognises(header.protector_header):
-        raise _not_recognised(database, header, protector, records)
-    database.check_structure(connection)
-    _verify_rows(connection, records, records.open_ledger(header.ledger))
-    return records
-
-
-def _not_recognised(
-    database: SqliteDatabase, header: HeaderRow, protector: Protector, records: Records
-) -> StoreTamperedError | WrongRootKeyError:
-    with suppress(SealBrokenError, StoreTamperedError):
-        records.open_ledger(header.ledger)
-        return records.tampered("its check value was changed; the root key is the right one")
-    return WrongRootKeyError(
-        f"{protector.label} is not the root key of key store {database.path}",
-        hint="give the root key file that was made with this store (--root-key); the store was not touched",
-    )
-
-
-def _verify_rows(connection: Connection, records: Records, ledger: Ledger) -> None:
-    actual = Ledger(writes=ledger.writes)
-    for *fields, tag in connection.execute(select(*_KEY_COLUMNS, ZONE_KEY.c.tag)):
-        key = ZoneKeyRow(*fields)
-        records.check_tag(key, tag)
-        actual.add(records.element(key))
-    for version_fields in connection.execute(select(*_VERSION_COLUMNS)):
-        actual.add(records.element(KeyVersionRow(*version_fields)))
-    for *fields, tag in connection.execute(select(*_POLICY_COLUMNS, POLICY_REVISION.c.tag)):
-        policy = PolicyRow(*fields)
-        records.check_tag(policy, tag)
-        actual.add(records.element(policy))
-        actual.revision = max(actual.revision, policy.revision)
-    if actual != ledger:
-        raise records.tampered("rows were removed, added, swapped or put back from an earlier state")
+        if change.origin is not None:
+            made = UnconfirmedChange(key.name, number, change.origin, change.owner_id, now_ms)
+            self._changes.note_unconfirmed(change.connection, made)
 
 
 def _check_new_key(new: NewKey) -> None:

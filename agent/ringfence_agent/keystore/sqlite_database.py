@@ -11,15 +11,19 @@ import os
 import random
 import sqlite3
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
+from ringfence_agent.keystore.database import WRITE_WAIT_S
 from ringfence_agent.keystore.local_files import check_directory, check_local, check_store_file, check_writable
 from ringfence_agent.keystore.records import RESTORE_HINT
-from ringfence_agent.keystore.tables import APPLICATION_ID, SCHEMA_VERSION, SQLITE_STATEMENTS
+from ringfence_agent.keystore.sqlite_owners import SqliteOwners
+from ringfence_agent.keystore.sqlite_schema import APPLICATION_ID, STATEMENTS, UPGRADES
+from ringfence_agent.keystore.tables import SCHEMA_VERSION
 from ringfence_zones.errors import (
     ConfigError,
     KeyStoreError,
@@ -27,9 +31,6 @@ from ringfence_zones.errors import (
     StoreTamperedError,
     StoreUnavailableError,
 )
-
-WRITE_WAIT_S = 10.0
-"""How long a writer waits for the others before it gives up with StoreUnavailableError."""
 
 # A write holds the lock for a few hundred microseconds. Waiters try again after a random time that does not grow, so
 # a late one has no better chance than an early one; SQLite's own back-off starves whoever has waited longest.
@@ -55,13 +56,20 @@ class SqliteDatabase:
     def __init__(self, path: Path, *, write_wait_s: float = WRITE_WAIT_S) -> None:
         self.path = path
         self.label = f"sqlite:///{path}"
+        self.place = str(path)
+        self._owners = SqliteOwners(path)
         self._write_wait_s = write_wait_s
         self._open_side_files = [f"{path}-wal", f"{path}-shm"]
         self._engine = self._make_engine()
         self._identity: list[tuple[int, int] | None] = []
 
-    def check_file(self) -> None:
-        """Checks before anything is opened. Raises ConfigError, StoreUnavailableError, StoreTamperedError."""
+    @property
+    def owner_id(self) -> int:
+        """See Database."""
+        return self._owners.owner_id
+
+    def check_reachable(self) -> None:
+        """See Database."""
         check_directory(self.path.parent, "key store")
         check_local(self.path.parent)
         check_store_file(self.path)
@@ -82,8 +90,8 @@ class SqliteDatabase:
         """A connection whose transactions read one state throughout."""
         return self._engine.connect().execution_options(ringfence_begin="DEFERRED")
 
-    def check_format(self, connection: Connection) -> None:
-        """That this is a store of ours, of a version this release reads. Raises ConfigError, StoreTamperedError."""
+    def check_format(self, connection: Connection) -> int:
+        """See Database."""
         application_id = connection.exec_driver_sql("PRAGMA application_id").scalar_one()
         if application_id != APPLICATION_ID:
             raise ConfigError(
@@ -99,13 +107,14 @@ class SqliteDatabase:
             )
         if version < 1:
             raise StoreTamperedError(f"key store {self.path} names no format version", hint=RESTORE_HINT)
+        return int(version)
 
-    def check_structure(self, connection: Connection) -> None:
+    def check_structure(self, connection: Connection, version: int) -> None:
         """Pages, indexes, types and schema of the file. Raises StoreTamperedError."""
         schema = connection.exec_driver_sql(
             "SELECT name, sql FROM sqlite_schema WHERE type <> 'index' OR sql IS NOT NULL"
         )
-        if dict(map(tuple, schema.fetchall())) != SQLITE_STATEMENTS:
+        if dict(map(tuple, schema.fetchall())) != STATEMENTS[version]:
             raise StoreTamperedError(
                 f"key store {self.path} has tables, triggers, views or indexes that Ringfence did not make",
                 hint=RESTORE_HINT,
@@ -113,6 +122,21 @@ class SqliteDatabase:
         problems = connection.exec_driver_sql("PRAGMA integrity_check(3)").scalars().all()
         if problems != ["ok"]:
             raise StoreTamperedError(f"key store {self.path} is damaged: {'; '.join(problems)}", hint=RESTORE_HINT)
+
+    def upgrade(self, connection: Connection, version: int) -> None:
+        """See Database. SQLite's schema and version number are part of the transaction."""
+        for older in range(version, SCHEMA_VERSION):
+            for statement in UPGRADES[older].values():
+                connection.exec_driver_sql(statement)
+        connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def hold_owner(self, connection: Connection) -> None:  # noqa: ARG002 -- the kernel's lock needs no connection
+        """See Database."""
+        self._owners.hold()
+
+    def is_alive(self, connection: Connection, owner_id: int) -> bool:  # noqa: ARG002
+        """See Database."""
+        return self._owners.is_alive(owner_id)
 
     def remember_identity(self) -> None:
         """Notes which files are open now; a connection that holds them open exists and stays."""
@@ -140,8 +164,12 @@ class SqliteDatabase:
                 found.append((status.st_dev, status.st_ino))
         return found
 
-    def translate(self, exc: Exception) -> RingfenceError:
-        """The sentence for an SQLAlchemy or sqlite3 error."""
+    def is_lost(self, exc: Exception) -> bool:  # noqa: ARG002 -- see Database
+        """Never: there is no server to lose. A file that was put back needs every process to let go of the old one."""
+        return False
+
+    def translate(self, exc: Exception, *, committing: bool = False) -> RingfenceError:  # noqa: ARG002
+        """The sentence for an SQLAlchemy or sqlite3 error. A commit that failed is rolled back, so nothing changed."""
         original = exc.orig if isinstance(exc, DBAPIError) else exc
         if isinstance(original, sqlite3.Error):
             return translate_sqlite(original, self.path, self._write_wait_s)
@@ -149,6 +177,7 @@ class SqliteDatabase:
 
     def close(self) -> None:
         """Releases what the engine itself holds."""
+        self._owners.close()
         self._engine.dispose()
 
     def _make_engine(self) -> Engine:
@@ -203,8 +232,10 @@ def open_file(path: Path, mode: str) -> sqlite3.Connection:
     return sqlite3.connect(location, uri=True, isolation_level=None, check_same_thread=False)
 
 
-def create_file(path: Path, header: dict[str, object]) -> None:
-    """Writes a whole new store with its one header row. `path` must exist, be empty and known to nobody else."""
+def create_file(path: Path, rows: Mapping[str, Mapping[str, object]]) -> None:
+    """Writes a whole new store, `rows` with one row for some tables. `path` must exist, be empty and known to nobody
+    else.
+    """
     connection = open_file(path, "rw")
     try:
         connection.execute("PRAGMA journal_mode = MEMORY")  # a crash here leaves a file nobody uses
@@ -212,10 +243,11 @@ def create_file(path: Path, header: dict[str, object]) -> None:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        for statement in SQLITE_STATEMENTS.values():
+        for statement in STATEMENTS[SCHEMA_VERSION].values():
             connection.execute(statement)
-        names, marks = ", ".join(header), ", ".join("?" * len(header))
-        connection.execute(f"INSERT INTO store_header ({names}) VALUES ({marks})", tuple(header.values()))  # noqa: S608
+        for table, row in rows.items():
+            names, marks = ", ".join(row), ", ".join("?" * len(row))
+            connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(row.values()))  # noqa: S608
         connection.execute("COMMIT")
         connection.execute("PRAGMA journal_mode = WAL")
     finally:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from frozen_store import frozen_store
 from local_stores import LocalStore, in_child, kill, material_of, new_key, read_all
 
 from ringfence_agent.keystore.interface import KeyStore
@@ -171,6 +172,30 @@ def test_a_change_killed_at_any_point_is_wholly_there_or_not_at_all(tmp_path: Pa
         seen.add(len(happened))
         store.close()
     assert seen == set(range(6))
+
+
+def test_an_upgrade_killed_at_any_point_is_completed_by_the_next_start(tmp_path: Path) -> None:
+    def make(number: int) -> LocalStore:
+        return frozen_store(numbered(tmp_path, number).directory)
+
+    points = count_points(create_store, make(-1))
+    assert points > 30
+    upgraded = 0
+    for number in range(points):
+        place = make(number)
+        kill_at(number, create_store, place)
+        connection = sqlite3.connect(place.path)
+        version, tables = connection.execute(
+            "SELECT user_version, (SELECT count(*) FROM sqlite_schema WHERE type = 'table') FROM pragma_user_version"
+        ).fetchone()
+        connection.close()
+        assert (version, tables) in ((1, 4), (2, 9)), number
+        upgraded += version == 2
+        store = place.open()
+        assert store.next_sequence() == 1
+        assert store.create_key(new_key("gone", 1)).name == "gone@1"
+        store.close()
+    assert 0 < upgraded < points
 
 
 def storm(place: LocalStore, writer: int, report: int) -> None:

@@ -1,6 +1,6 @@
 """A second reader of the store, made from decision record 0004 alone, on a frozen store and on a new one.
 
-It imports nothing of the key store: what it computes with the standard library and AES-GCM is what the record says.
+The reader uses nothing of the store: what it computes with the standard library and AES-GCM is what the record says.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from frozen_store import VECTOR_ROOT_KEY, frozen_store
 from local_stores import LocalStore, new_key
 
-VECTOR = Path(__file__).parents[2] / "vectors" / "keystore_format_1.sql"
-VECTOR_ROOT_KEY = bytes(range(32))
+from ringfence_agent.keystore.interface import ChangeOrigin
+from ringfence_agent.keystore.token_store import TokenRecord
+from ringfence_zones.secret import Secret
 
 
 def encode(*fields: object) -> bytes:
@@ -50,11 +52,11 @@ def unseal(key: bytes, sealed: bytes, binding: bytes) -> bytes:
 class SecondReader:
     """Reads every material and checks every promise of the record."""
 
-    def __init__(self, path: Path, root_key: bytes) -> None:
+    def __init__(self, path: Path, root_key: bytes, version: int) -> None:
         self.root_key = root_key
         self.connection = sqlite3.connect(path)
         assert self.connection.execute("PRAGMA application_id").fetchone() == (0x52464B53,)
-        assert self.connection.execute("PRAGMA user_version").fetchone() == (1,)
+        assert self.connection.execute("PRAGMA user_version").fetchone() == (version,)
         ((self.store_id, self.created_ms, self.scheme, header, self.ledger),) = self.connection.execute(
             "SELECT store_id, created_ms, protector, protector_header, ledger FROM store_header"
         )
@@ -88,6 +90,26 @@ class SecondReader:
         assert int.from_bytes(sealed_total, "big") == total % 2**256
         return writes, rows, revision
 
+    def check_tags_of_version_2(self) -> None:
+        """Also that each table has a row, so that something was checked."""
+        for table, columns in (
+            ("key_change", "number, key_name"),
+            ("unconfirmed_change", "key_name, version, made_by, request_digest, owner_id, made_ms"),
+            ("token_state", "next_sequence, newest_key_id, changes"),
+            ("delegation_token", "sequence, identifier, expires_ms"),
+        ):
+            rows = self.connection.execute(f"SELECT {columns}, tag FROM {table}").fetchall()
+            assert rows
+            for *fields, tag in rows:
+                assert tag == hmac.digest(self.derive("row-tag"), encode(table, *fields), "sha256")
+
+    def master_keys(self) -> dict[int, bytes]:
+        found = {}
+        for key_id, created_ms, expires_ms, sealed in self.connection.execute("SELECT * FROM token_master_key"):
+            binding = encode("ringfence/token-key", 1, self.store_id, key_id, created_ms, expires_ms)
+            found[key_id] = unseal(self.derive("wrap-token-key"), sealed, binding)
+        return found
+
     def materials(self) -> dict[str, bytes]:
         found = {}
         for name, version, cipher, bits, created_ms, sealed in self.connection.execute("SELECT * FROM key_version"):
@@ -99,14 +121,7 @@ class SecondReader:
 @pytest.fixture
 def frozen(tmp_path: Path) -> LocalStore:
     """The store of the vector, as a file that a release could have left."""
-    place = LocalStore(tmp_path)
-    place.root_key.write_bytes(VECTOR_ROOT_KEY.hex().encode() + b"\n")
-    connection = sqlite3.connect(place.path)
-    connection.executescript(VECTOR.read_text())
-    connection.close()
-    for path in (place.path, place.root_key):
-        path.chmod(0o600)
-    return place
+    return frozen_store(tmp_path)
 
 
 def test_a_store_of_the_first_release_still_opens_and_goes_on(frozen: LocalStore) -> None:
@@ -130,7 +145,7 @@ def test_a_store_of_the_first_release_still_opens_and_goes_on(frozen: LocalStore
 
 
 def test_the_record_alone_is_enough_to_read_the_frozen_store(frozen: LocalStore) -> None:
-    reader = SecondReader(frozen.path, VECTOR_ROOT_KEY)
+    reader = SecondReader(frozen.path, VECTOR_ROOT_KEY, 1)
     assert reader.check_ledger() == (9, 10, 2)
     assert reader.materials() == {
         "analytics-data-pii@0": b"\x01" * 32,
@@ -148,10 +163,15 @@ def test_the_record_alone_is_enough_to_read_a_store_written_today(tmp_path: Path
     store.create_key(new_key("k"))
     expected = {"k@0": new_key("k").material.reveal(), "k@1": store.roll_key("k", None).material.reveal()}
     store.publish_policy(0, os.urandom(100), "root")
+    master = store.add_master_key(0, Secret(os.urandom(32)), 5, 6)
+    store.add_token(TokenRecord(store.next_sequence(), b"identifier", 7))
+    store.roll_key("k", None, ChangeOrigin("etl", b"d" * 32))
     store.close()
     copy = tmp_path / "copy.db"
     shutil.copy(place.path, copy)
-    reader = SecondReader(copy, bytes.fromhex(place.root_key.read_text()))
-    assert reader.check_ledger() == (3, 4, 1)
-    assert reader.materials() == expected
+    reader = SecondReader(copy, bytes.fromhex(place.root_key.read_text()), 2)
+    assert reader.check_ledger() == (4, 5, 1)
+    assert {name: material for name, material in reader.materials().items() if name in expected} == expected
+    reader.check_tags_of_version_2()
+    assert reader.master_keys() == {1: master.secret.reveal()}
     reader.connection.close()

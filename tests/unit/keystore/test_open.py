@@ -15,7 +15,7 @@ from local_stores import LocalStore, can_mount, in_child, new_key, read_all, tmp
 
 from ringfence_agent.keystore.file_protector import FileProtector
 from ringfence_agent.keystore.open import default_root_key, open_keystore, store_path
-from ringfence_agent.keystore.sql import open_sql_keystore
+from ringfence_agent.keystore.sql_open import open_sql_keystore
 from ringfence_agent.keystore.sqlite_database import SqliteDatabase
 from ringfence_zones.errors import (
     ConfigError,
@@ -254,8 +254,8 @@ def set_user_version(place: LocalStore, version: int) -> None:
 
 
 def test_a_store_of_a_newer_release_is_left_to_that_release(made: LocalStore) -> None:
-    set_user_version(made, 2)
-    assert "has format 2; this release of Ringfence reads formats up to 1" in refusal(made, StoreUnavailableError)
+    set_user_version(made, 3)
+    assert "has format 3; this release of Ringfence reads formats up to 2" in refusal(made, StoreUnavailableError)
 
 
 def test_a_store_without_a_format_version_is_not_opened(made: LocalStore) -> None:
