@@ -67,6 +67,10 @@ class InputError(RingfenceError):
     """The caller gave something that cannot be used; nothing was attempted."""
 
 
+class KeyLengthError(InputError):
+    """A length that keys of this cipher cannot have."""
+
+
 class PathError(InputError):
     """A string that is not a usable HDFS path."""
 

@@ -18,7 +18,7 @@ from ringfence_agent.kms.answers import json_ok
 from ringfence_agent.kms.call import Call, Kms
 from ringfence_agent.kms.eek import MAX_GENERATE
 from ringfence_agent.kms.key_cache import CachedKey
-from ringfence_agent.kms.parameters import check_name, find_version, require, require_text
+from ringfence_agent.kms.parameters import check_name, find_version, json_body, require, require_text
 from ringfence_zones import kms_wire
 from ringfence_zones.errors import InputError, KeyMismatchError, KeyNotFoundError, KeyVersionNotFoundError
 from ringfence_zones.keys import split_version_name
@@ -44,9 +44,11 @@ def generate(kms: Kms, call: Call) -> Response:
 
 
 def _count(text: str | None) -> int:
-    if text is not None and not _WHOLE_NUMBER.fullmatch(text):
+    if not text:  # Hadoop takes an empty one for none
+        return 1
+    if not _WHOLE_NUMBER.fullmatch(text):
         raise InputError("num_keys must be a whole number")
-    count = int(text) if text is not None else 1
+    count = int(text)
     if count > MAX_GENERATE:
         raise InputError(f"num_keys={count} is more than the {MAX_GENERATE} EDEKs that one call makes: ask again")
     return count
@@ -70,7 +72,7 @@ def open_eek(kms: Kms, call: Call) -> Response:
     """`POST keyversion/NAME@N/_eek` with `eek_op` decrypt or reencrypt."""
     version_name = require_text(call.name, "versionName")
     eek_op = require(call.query.eek_op, "eekOp")
-    body = kms_wire.decode_open_eek(call.request.body)
+    body = kms_wire.decode_open_eek(json_body(call.request))
     call.key = check_name(body.name)
     iv_text = require(body.iv, "iv")
     material = require(body.material, "material")
@@ -110,13 +112,20 @@ def _version_for(
     return found
 
 
-def reencrypt_batch(kms: Kms, call: Call) -> Awaitable[Response]:
+def reencrypt_batch(kms: Kms, call: Call) -> Response | Awaitable[Response]:
     """`POST key/NAME/_reencryptbatch`: a list of EDEKs in, the same list under the current version out."""
     name = call.key = require_text(call.name, "name")
     call.op = "REENCRYPT_EEK_BATCH"
-    bodies = kms_wire.decode_eek_list(call.request.body)
+    bodies = kms_wire.decode_eek_list(json_body(call.request))
     call.detail = {"count": len(bodies)}
-    key = _key_for(kms, call, name, Operation.GENERATE_EEK)
+    if not bodies:
+        kms.access.require_operation(call, call.op, name, Operation.GENERATE_EEK)
+        return json_ok(b"[]")
+    try:
+        key = _key_for(kms, call, name, Operation.GENERATE_EEK)
+    except KeyNotFoundError:
+        # Hadoop looks for the entries' versions, never for the key itself.
+        raise KeyVersionNotFoundError(require_text(bodies[0].version_name, "versionName")) from None
     return _reencrypt_all(key, bodies)
 
 
@@ -133,8 +142,10 @@ async def _reencrypt_all(key: CachedKey, bodies: Sequence[EncryptedKeyVersionBod
 def _reencrypt_one(key: CachedKey, body: EncryptedKeyVersionBody) -> bytes:
     version_name = require_text(body.version_name, "versionName")
     inner = body.encrypted_key_version
-    if inner is None or inner.version_name != EEK:
-        raise InputError(f"encryptedKeyVersion must be there and its versionName must be '{EEK}'")
+    if inner is None:
+        raise InputError("Parameter 'encryptedKeyVersion' cannot be null")
+    if inner.version_name != EEK:
+        raise InputError(f"encryptedKey version name must be '{EEK}', but found '{inner.version_name}'")
     split = split_version_name(version_name)
     if split is None or split[0] != key.metadata.name:
         raise KeyMismatchError(version_name, key.metadata.name)

@@ -14,7 +14,7 @@ from ringfence_agent.kms.answers import empty_ok, json_ok
 from ringfence_agent.kms.call import Call, Kms
 from ringfence_agent.kms.key_cache import CachedKey
 from ringfence_agent.kms.keys_resource import check_material
-from ringfence_agent.kms.parameters import require_text
+from ringfence_agent.kms.parameters import json_body, require_text
 from ringfence_zones import kms_wire
 from ringfence_zones.errors import KeyNotFoundError
 from ringfence_zones.secret import Secret
@@ -25,7 +25,7 @@ def roll(kms: Kms, call: Call) -> Awaitable[Response]:
     call.op, call.key = "ROLL_NEW_VERSION", call.name
     kms.access.require_operation(call, call.op, call.name, Operation.ROLLOVER)
     name = require_text(call.name, "name")
-    body = kms_wire.decode_roll_key(call.request.body)
+    body = kms_wire.decode_roll_key(json_body(call.request))
     if body.material is not None:
         kms.access.require_operation(call, call.op, name, Operation.SET_KEY_MATERIAL)
     key = kms.keys.find(name)

@@ -17,9 +17,9 @@ from ringfence_agent.kms.acls import KeyOperation, Operation
 from ringfence_agent.kms.answers import json_created, json_ok
 from ringfence_agent.kms.call import Call, Kms
 from ringfence_agent.kms.key_cache import KEY_ACL_NAME
-from ringfence_agent.kms.parameters import check_name, require_text
+from ringfence_agent.kms.parameters import check_name, json_body, require_text
 from ringfence_zones import kms_wire
-from ringfence_zones.errors import InputError, MalformedJsonError
+from ringfence_zones.errors import InputError, KeyLengthError, MalformedJsonError
 from ringfence_zones.keys import CipherSuite
 from ringfence_zones.kms_wire import CreateKeyBody
 from ringfence_zones.secret import Secret
@@ -34,7 +34,7 @@ _HOST = re.compile(rb"[A-Za-z0-9.\-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,
 def create(kms: Kms, call: Call) -> Awaitable[Response]:
     """`POST keys`."""
     call.op = "CREATE_KEY"
-    body = kms_wire.decode_create_key(call.request.body)
+    body = kms_wire.decode_create_key(json_body(call.request))
     name = call.key = require_text(check_name(body.name), "name")
     _check_size(body)
     kms.access.require_operation(call, call.op, name, Operation.CREATE)
@@ -63,7 +63,7 @@ def _new_key(kms: Kms, name: str, body: CreateKeyBody) -> NewKey:
         raise MalformedJsonError(f"the cipher {cipher} is not supported; zones use {known}")
     if length_bits not in _LENGTHS_BITS[cipher]:
         lengths = " or ".join(map(str, _LENGTHS_BITS[cipher]))
-        raise InputError(f"a key of {length_bits} bits is not supported: {cipher} takes {lengths}")
+        raise KeyLengthError(f"Wrong keysize: must be equal to {lengths}")
     attributes = dict(body.attributes or {})
     if kms.access.stores_acl_name and not attributes.get(KEY_ACL_NAME):
         attributes[KEY_ACL_NAME] = name

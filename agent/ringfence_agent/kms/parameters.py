@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+from ringfence_agent.http.request import Request
 from ringfence_agent.kms.key_cache import CachedKey, KeyCache
 from ringfence_agent.kms.routes import MAX_NAME_CHARS
 from ringfence_zones.errors import InputError
@@ -26,6 +27,17 @@ def require_text(value: str | None, name: str) -> str:
     if not text:
         raise InputError(f"Parameter '{name}' cannot be empty")
     return text
+
+
+def json_body(request: Request) -> bytes:
+    """The body of a request that says it carries JSON. Raises InputError.
+
+    Hadoop's server refuses other types too; a web page can make a browser send those to another site.
+    """
+    content_type = request.headers.get(b"content-type", b"")
+    if not content_type.startswith(b"application/json") and not content_type.lower().startswith(b"application/json"):
+        raise InputError("the body must come with the Content-Type application/json")
+    return request.body
 
 
 def check_name(name: str | None) -> str | None:

@@ -18,6 +18,7 @@ from ringfence_zones.errors import RingfenceError
 
 AUTHORIZATION = "org.apache.hadoop.security.authorize.AuthorizationException"
 ILLEGAL_ARGUMENT = "java.lang.IllegalArgumentException"
+INVALID_PARAMETER = "java.security.InvalidParameterException"
 IO = "java.io.IOException"
 NOT_FOUND = "java.io.FileNotFoundException"
 RETRIABLE = "org.apache.hadoop.ipc.RetriableException"
@@ -28,6 +29,8 @@ AUTHENTICATION = "org.apache.hadoop.security.authentication.client.Authenticatio
 _TABLE: dict[type[RingfenceError], tuple[int, str]] = {
     RingfenceError: (500, IO),
     errors.InputError: (400, ILLEGAL_ARGUMENT),
+    # `hadoop key create` says that the key was not created for this class and for IOException only.
+    errors.KeyLengthError: (400, INVALID_PARAMETER),
     errors.MalformedJsonError: (500, IO),
     errors.RefusedError: (403, AUTHORIZATION),
     errors.PlanRefusedError: (400, ILLEGAL_ARGUMENT),
