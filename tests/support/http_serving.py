@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from ringfence_agent.http.outbox import Recorded
 from ringfence_agent.http.response import Application, ErrorRenderer, plain_error
 from ringfence_agent.http.server import HttpServer
 from ringfence_agent.http.service import HttpService
+from ringfence_agent.http.tls import ServerTls
 
 DEADLINE_S = 10.0
 
@@ -37,6 +39,15 @@ class Running:
 
     def connect(self) -> RawClient:
         return RawClient(socket.create_connection(self.address, timeout=DEADLINE_S))
+
+    def connect_tls(self, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> RawClient:
+        """Through the handshake; closing with close_notify is not asked of the server's clients."""
+        plain = socket.create_connection(self.address, timeout=DEADLINE_S)
+        try:
+            return RawClient(context.wrap_socket(plain, server_hostname="localhost", session=session))
+        except BaseException:
+            plain.close()
+            raise
 
     def drain(self, timeout_s: float = 5.0) -> bool:
         return asyncio.run_coroutine_threadsafe(self.server.drain(timeout_s), self.loop).result(DEADLINE_S)
@@ -111,12 +122,13 @@ def serving(
     limits: Limits | None = None,
     render_error: ErrorRenderer = plain_error,
     listener: Listener | None = None,
+    tls: ServerTls | None = None,
     sweep_interval_s: float = 0.02,
 ) -> Iterator[Running]:
     """Serves on a free loopback port, or on the given listener, until the block ends."""
     listener = listener or listen_tcp("127.0.0.1", 0, slots=1)
     service = HttpService(application, limits or Limits(), render_error)
-    server = HttpServer(service, listener.sockets_for(0), sweep_interval_s=sweep_interval_s)
+    server = HttpServer(service, listener.sockets_for(0), tls=tls, sweep_interval_s=sweep_interval_s)
     loop = uvloop.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()

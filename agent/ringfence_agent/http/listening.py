@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from ringfence_agent.http.request import Peer
+from ringfence_agent.http.request import TLS_PEER, Peer
 from ringfence_zones.errors import ConfigError
 
 _BACKLOG = 1024
@@ -155,7 +155,9 @@ def find_peer(transport: asyncio.BaseTransport) -> Peer | None:
     if connection.family == socket.AF_UNIX:
         return _find_unix_peer(connection.fileno())
     name = transport.get_extra_info("peername")
-    return Peer(str(name[0]).removeprefix("::ffff:")) if name else None
+    if not name:
+        return None
+    return Peer(str(name[0]).removeprefix("::ffff:"), tls=transport.get_extra_info(TLS_PEER))
 
 
 def _find_unix_peer(descriptor: int) -> Peer | None:

@@ -40,6 +40,7 @@ class HttpProtocol(asyncio.Protocol):
     """One connection. See the module's rules."""
 
     __slots__ = (
+        "_answered",
         "_blocked",
         "_eof",
         "_held_answers",
@@ -73,6 +74,7 @@ class HttpProtocol(asyncio.Protocol):
         self._reading_paused = False
         # No further request will be taken: the client said so, or was refused, or is being let go.
         self._input_closed = False
+        self._answered = False
         self._eof = False
         self._lingering = False
         # Since when the connection is in its present state, by the service's coarse clock.
@@ -92,7 +94,7 @@ class HttpProtocol(asyncio.Protocol):
             # The client is gone already; without knowing who it is nothing is answered.
             self._input_closed = True
             self.abort()
-        elif len(service.connections) > service.limits.connections:
+        elif not service.make_room():
             self._end_input(service.error_response(503, "too many connections are open; try again"))
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
@@ -247,6 +249,7 @@ class HttpProtocol(asyncio.Protocol):
         transport = self._transport
         if transport is None:
             return
+        self._answered = True
         head = response.head
         body = response.body
         tail = self._service.keep_alive_tail if keep_alive else self._service.close_tail
@@ -354,6 +357,25 @@ class HttpProtocol(asyncio.Protocol):
         idle = self._reader.phase == IDLE and not (self._blocked or self._held_answers or self._input_closed)
         if idle and now - self._since > quiet_s:
             self._close_quietly()
+
+    def is_closing(self) -> bool:
+        """Whether the connection is on its way out."""
+        return self._transport is None or self._transport.is_closing()
+
+    def waiting_since(self) -> tuple[bool, float] | None:
+        """See `Connection`. A body under way is not counted as waiting until a head would have timed out."""
+        busy = self._blocked or self._held_answers or self._input_closed
+        if busy or self.is_closing():
+            return None
+        reader = self._reader
+        if reader.phase == IDLE:
+            return self._answered, self._since
+        patience_s = 0.0 if reader.phase == HEAD else self._service.limits.head_timeout_s
+        return self._answered, reader.began + patience_s
+
+    def let_go(self) -> None:
+        """Closes a connection that waits, to make room for another."""
+        self._close_quietly()
 
     def abort(self) -> None:
         """Closes at once; what was not sent is dropped."""

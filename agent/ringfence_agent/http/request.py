@@ -9,6 +9,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+TLS_PEER = "ringfence.tls_peer"
+"""Name of the extra information of a transport that speaks TLS: its `TlsPeer`."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsPeer:
+    """What TLS established about a connection.
+
+    version          `TLSv1.2` or `TLSv1.3`
+    channel_binding  `tls-server-end-point:` and the hash of the server's certificate (RFC 5929), for GSSAPI; None when
+                     the server has two certificates
+    client_subject   subject of the certificate the client proved itself with (RFC 4514, `CN=nn,O=Example`), verified
+                     against the configured authority; None without one
+    client_name      its common name, when it has exactly one and that is printable
+    """
+
+    version: str
+    channel_binding: bytes | None = None
+    client_subject: str | None = None
+    client_name: str | None = None
+
 
 @dataclass(frozen=True, slots=True)
 class Peer:
@@ -17,13 +38,14 @@ class Peer:
     `address` is the textual IP address over TCP (an IPv4 address even on a dual-stack socket), None over a Unix
     socket. There `uid`, `gid` and `pid` are the kernel's SO_PEERCRED: those of the process that called connect(),
     at that moment. A later exec or a passed descriptor keeps them, so decide by uid, never by pid. A uid that a
-    user namespace could not translate is None, so that it matches no rule.
+    user namespace could not translate is None, so that it matches no rule. `tls` is None on a connection without TLS.
     """
 
     address: str | None
     uid: int | None = None
     gid: int | None = None
     pid: int | None = None
+    tls: TlsPeer | None = None
 
     @property
     def is_unix(self) -> bool:

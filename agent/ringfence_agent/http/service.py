@@ -7,6 +7,7 @@ the end of the response head (Date and Connection) rendered along with it.
 from __future__ import annotations
 
 import asyncio
+import heapq
 import logging
 import traceback
 from email.utils import formatdate
@@ -18,6 +19,11 @@ from ringfence_agent.http.response import Application, ErrorRenderer, Response, 
 
 _log = logging.getLogger(__name__)
 
+# The clock is coarse: what is younger than this may have come this instant.
+_LEAST_WAIT_S = 1.0
+# Finding whom to let go looks at every connection; one in so many goes each time.
+_LET_GO_SHARE = 32
+
 
 class Connection(Protocol):
     """What the server needs of a connection."""
@@ -27,6 +33,15 @@ class Connection(Protocol):
 
     def retire(self, now: float, quiet_s: float) -> None:
         """While draining: closes the connection if it has been idle for `quiet_s`."""
+
+    def waiting_since(self) -> tuple[bool, float] | None:
+        """Whether it has ever been answered, and since when it waits for its client; None while it owes an answer."""
+
+    def is_closing(self) -> bool:
+        """Whether it is on its way out."""
+
+    def let_go(self) -> None:
+        """Closes a connection that waits, to make room."""
 
     def abort(self) -> None:
         """Closes at once; what was not sent is dropped."""
@@ -78,6 +93,29 @@ class HttpService:
         keep_alive = b"Connection: keep-alive\r\nKeep-Alive: timeout=%d\r\n" % self.limits.idle_timeout_s
         self.keep_alive_tail = b"Date: %b\r\n%bContent-Length: " % (date, keep_alive)
         self.close_tail = b"Date: %b\r\nConnection: close\r\nContent-Length: " % date
+
+    def make_room(self) -> bool:
+        """Called for each new connection, when it is in the books: lets others go when there are too many.
+
+        First those that never finished a request, then those that have waited longest, a few percent at once; none
+        that came or was answered within the last second. Returns False when the new one must go instead.
+        """
+        limit = self.limits.connections
+        if len(self.connections) <= limit:
+            return True
+        waiting = []
+        closing = 0
+        for connection in self.connections:
+            since = connection.waiting_since()
+            if since is None:
+                closing += connection.is_closing()
+            elif self.now - since[1] >= _LEAST_WAIT_S:
+                waiting.append((since, id(connection), connection))
+        if len(self.connections) - closing <= limit:
+            return True
+        for _, _, connection in heapq.nsmallest(max(1, limit // _LET_GO_SHARE), waiting):
+            connection.let_go()
+        return bool(waiting)
 
     def error_response(self, status: int, sentence: str) -> Response:
         """Renders an error of the server's own. A renderer that fails itself is replaced by plain text."""

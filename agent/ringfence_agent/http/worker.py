@@ -15,6 +15,7 @@ import socket
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import uvloop
 
@@ -26,12 +27,17 @@ from ringfence_agent.http.server import HttpServer
 from ringfence_agent.http.service import HttpService
 from ringfence_zones.errors import ConfigError, InputError, RingfenceError
 
+if TYPE_CHECKING:  # a server without TLS does without `cryptography`
+    from ringfence_agent.http.tls import ServerTls
+
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerContext:
-    """What a worker's application is given: which slot it fills, of how many, and the shared generation.
+    """What a worker's application is given: which slot it fills, of how many, and the shared generations.
+
+    One is for keys and policy, the other for delegation tokens, whose changes must not cost the caches of keys.
 
     While a reload replaces a worker, two processes fill one slot for a moment. `process` (0 to 2 x workers - 1) is what
     no two living processes have in common: a file or a counter that only one may write to is chosen by it.
@@ -40,6 +46,7 @@ class WorkerContext:
     slot: int
     workers: int
     generation: Generation
+    token_generation: Generation
     process: int
 
 
@@ -57,6 +64,7 @@ class WorkerSettings:
     limits: Limits
     render_error: ErrorRenderer
     drain_timeout_s: float
+    tls: ServerTls | None = None
 
 
 def run_worker(
@@ -81,7 +89,8 @@ async def _serve(
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     async with settings.factory(context) as application:
-        server = HttpServer(HttpService(application, settings.limits, settings.render_error), sockets)
+        service = HttpService(application, settings.limits, settings.render_error)
+        server = HttpServer(service, sockets, tls=settings.tls)
         await server.start()
         _report(report_descriptor, {"ready": True})
         await stop.wait()
