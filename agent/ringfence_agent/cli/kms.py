@@ -26,6 +26,10 @@ def kms() -> None:
 )
 @click.option("--init", is_flag=True, help="make a store that is not there; a fresh SQLite store needs no leave")
 @click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="worker processes  [one per CPU]")
+@click.option(
+    "--tls-cert", type=click.Path(path_type=Path), metavar="PEM", help="certificate chain, the server's own first"
+)
+@click.option("--tls-key", type=click.Path(path_type=Path), metavar="PEM", help="its private key, mode 0600 or 0640")
 @click.option("--admin-socket", type=click.Path(path_type=Path), metavar="PATH", help="Unix socket  [<store>.sock]")
 @click.option("--admin-token-file", type=click.Path(path_type=Path), metavar="FILE", help="bearer token, mode 0600")
 @global_options
@@ -37,6 +41,8 @@ def serve(
     root_key: Path | None,
     init: bool,
     workers: int | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
     admin_socket: Path | None,
     admin_token_file: Path | None,
 ) -> None:
@@ -44,7 +50,8 @@ def serve(
 
     Settings come from Hadoop's own files when --hadoop-conf names their directory (kms-site.xml, kms-acls.xml and
     core-site.xml; the environment's HADOOP_CONF_DIR does not count here), and from the configuration file otherwise.
-    Prints one line, `ready kms://http@HOST:PORT/kms`, when every worker answers. SIGHUP reads the ACLs again.
+    Prints one line, `ready kms://http@HOST:PORT/kms` (`https` with TLS), when every worker answers. SIGHUP reads ACLs
+    and certificates again.
     """
     logging.basicConfig(
         level=logging.INFO if context.verbose else logging.WARNING,
@@ -61,6 +68,8 @@ def serve(
             workers=workers,
             admin_socket=admin_socket,
             admin_token_file=admin_token_file,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
         )
     )
     serving.serve(settings)

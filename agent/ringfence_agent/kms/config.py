@@ -6,7 +6,7 @@ overrule either. Hadoop's properties keep their meaning and defaults, except tha
 
 1. Plain HTTP that others can reach needs to be written out: `allow_plain_http: true` in kms.yaml, or
    `hadoop.kms.ssl.enabled` set to false in kms-site.xml. Loopback needs nothing.
-2. Kerberos and TLS are not built yet; a configuration that asks for them is refused, never served without.
+2. Kerberos is not built yet; a configuration that asks for it is refused, never served without.
 3. Nobody is anonymous: `simple.anonymous.allowed` set to true is refused.
 4. Proxy users are not built yet: `hadoop.kms.proxyuser.*` is passed over with a warning, and every `doAs` refused.
 """
@@ -25,6 +25,7 @@ from ringfence_agent.keystore.open import store_path
 from ringfence_agent.kms.acl_file import AclFile
 from ringfence_agent.kms.call import KeyDefaults
 from ringfence_agent.kms.groups_config import GroupsBlock, GroupSettings, group_settings
+from ringfence_agent.kms.tls_config import SSL_ENABLED, TlsBlock, TlsSettings, tls_settings
 from ringfence_zones.config_file import AbsolutePath, ConfigModel, DurationS, read_config
 from ringfence_zones.errors import ConfigError
 from ringfence_zones.hadoop_conf import HadoopConf, read_hadoop_conf
@@ -41,7 +42,6 @@ _VALIDITY_S = 36_000
 _MAX_WORKERS = 256
 _AUTHENTICATION = "hadoop.kms.authentication."
 _PROXY_USER = "hadoop.kms.proxyuser."
-_SSL_ENABLED = "hadoop.kms.ssl.enabled"
 
 
 class AdminBlock(ConfigModel):
@@ -66,6 +66,7 @@ class KmsFile(ConfigModel):
     groups: GroupsBlock = GroupsBlock()
     root_key_file: AbsolutePath | None = None
     workers: int | None = Field(None, ge=1, le=_MAX_WORKERS)
+    tls: TlsBlock | None = None
     allow_plain_http: bool = False
     hadoop_conf: AbsolutePath | None = None
     admin: AdminBlock = AdminBlock()
@@ -89,17 +90,21 @@ class Options:
     workers: int | None = None
     admin_socket: Path | None = None
     admin_token_file: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything decided. Times are seconds. `signature_secret` is Hadoop's secret file, None for a random one.
 
-    `admin_socket_named` is False for the default path, which may be left out where a socket cannot be.
+    `admin_socket_named` is False for the default path, which may be left out where a socket cannot be. `tls` is None for
+    plain HTTP.
     """
 
     host: str
     port: int
+    tls: TlsSettings | None
     workers: int
     keystore: str
     root_key: Path | None
@@ -126,7 +131,9 @@ def load_settings(options: Options) -> Settings:
     """Reads whatever the options say is to be read. Raises ConfigError (or InputError for a key store's URI)."""
     file, conf, directory = _read_sources(options)
     host, port = parse_listen(options.listen or file.listen)
-    _require_leave_for_plain_http(host, file, conf)
+    tls = tls_settings(options.tls_cert, options.tls_key, file.tls, conf, directory)
+    if tls is None:
+        _require_leave_for_plain_http(host, file, conf)
     _refuse_unbuilt(conf)
     _warn_of_proxy_users(conf)
     uri = options.keystore or file.keystore or conf.get("hadoop.kms.key.provider.uri", "")
@@ -138,6 +145,7 @@ def load_settings(options: Options) -> Settings:
     return Settings(
         host=host,
         port=port,
+        tls=tls,
         workers=options.workers or file.workers or len(os.sched_getaffinity(0)),
         keystore=uri,
         root_key=options.root_key or file.root_key_file,
@@ -204,13 +212,13 @@ def is_loopback(host: str) -> bool:
 
 
 def _require_leave_for_plain_http(host: str, file: KmsFile, conf: HadoopConf) -> None:
-    written_out = conf.get(_SSL_ENABLED, "").lower() == "false"
+    written_out = conf.get(SSL_ENABLED, "").lower() == "false"
     if is_loopback(host) or file.allow_plain_http or written_out:
         return
     raise ConfigError(
         f"listening on {host} in plain HTTP would send data keys over the network in clear",
-        hint=f"listen on localhost, or write out that this is meant: allow_plain_http: true in kms.yaml,"
-        f" or {_SSL_ENABLED} = false in kms-site.xml",
+        hint=f"give --tls-cert and --tls-key, or listen on localhost, or write out that this is meant:"
+        f" allow_plain_http: true in kms.yaml, or {SSL_ENABLED} = false in kms-site.xml",
     )
 
 
@@ -220,11 +228,6 @@ def _refuse_unbuilt(conf: HadoopConf) -> None:
         raise ConfigError(
             f"{_AUTHENTICATION}type is {kind!r}: only simple is built in this release, and it is no substitute",
             hint="keep the stock KMS on a cluster with Kerberos",
-        )
-    if conf.get_bool(_SSL_ENABLED, False):
-        raise ConfigError(
-            f"{_SSL_ENABLED} is true: TLS is not built in this release, and serving without it is not the same",
-            hint="listen on localhost behind a TLS proxy, or keep the stock KMS",
         )
     if conf.get_bool(_AUTHENTICATION + "simple.anonymous.allowed", False):
         raise ConfigError(
