@@ -35,6 +35,7 @@ def kms() -> None:
 @global_options
 def serve(
     context: CommandContext,
+    *,
     config: Path | None,
     listen: str | None,
     keystore: str | None,

@@ -98,8 +98,8 @@ class Options:
 class Settings:
     """Everything decided. Times are seconds. `signature_secret` is Hadoop's secret file, None for a random one.
 
-    `admin_socket_named` is False for the default path, which may be left out where a socket cannot be. `tls` is None for
-    plain HTTP.
+    `admin_socket_named` is False for the default path, which may be left out where a socket cannot be. `tls` is None
+    for plain HTTP.
     """
 
     host: str
