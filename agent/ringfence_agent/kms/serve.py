@@ -50,7 +50,6 @@ _COOKIE_ROOT_BYTES = 32
 def serve(settings: Settings) -> None:
     """Serves until SIGTERM. Prints one line on standard output when every worker answers. Raises RingfenceError."""
     process_hygiene.forbid_core_dumps()
-    tls = settings.tls.open() if settings.tls is not None else None
     tcp = listen_tcp(settings.host, settings.port, slots=settings.workers)
     listeners: list[Listener] = [tcp]
     try:
@@ -62,8 +61,7 @@ def serve(settings: Settings) -> None:
             workers=settings.workers,
             render_error=render_server_error,
             drain_timeout_s=settings.drain_s,
-            tls=tls,
-            on_ready=lambda: _announce(tcp, "http" if tls is None else "https"),
+            on_ready=lambda: _announce(tcp),
         )
     except BaseException:
         for listener in listeners:
@@ -82,9 +80,9 @@ def _admin_listeners(settings: Settings) -> list[Listener]:
         return []
 
 
-def _announce(tcp: TcpListener, scheme: str) -> None:
+def _announce(tcp: TcpListener) -> None:
     host = f"[{tcp.host}]" if ":" in tcp.host else tcp.host
-    sys.stdout.write(f"ready kms://{scheme}@{host}:{tcp.port}/kms\n")
+    sys.stdout.write(f"ready kms://http@{host}:{tcp.port}/kms\n")
     sys.stdout.flush()
 
 
@@ -100,7 +98,7 @@ async def open_application(
         audit = AuditLog(settings.audit_file, context.slot, audit_thread, settings.audit_sync_s)
         stack.callback(audit.close)
         opened = open_keystore(settings.keystore, settings.root_key, settings.init)
-        store = StoreAccess(opened, context.generation, audit.require_room)
+        store = StoreAccess(opened, context.generation, context.token_generation, audit.require_room)
         stack.callback(store.close)
         acl_file = AclFile(settings.acl_directory)
         groups = Groups(settings.groups, lookups, time.monotonic)

@@ -1,7 +1,8 @@
 """The key store as the event loop uses it: one thread, and a word to every other worker after each change.
 
-Every change is followed by a bump of the shared generation *after* its commit and before its answer leaves, even
-when it failed: a failure reported after a commit must not leave other workers with what was before.
+Every change is followed by a bump of a shared generation *after* its commit and before its answer leaves, even when it
+failed: a failure reported after a commit must not leave other workers with what was before. There are two generations:
+one for keys and policy, one for delegation tokens, so that a renewed token costs no worker its keys.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
-from ringfence_agent.keystore.interface import KeyStore
+from ringfence_agent.keystore.interface import OpenStore
 
 T = TypeVar("T")
 
@@ -26,6 +27,23 @@ class Generation(Protocol):
         """Tells every worker that something changed."""
 
 
+class _Topic:
+    """One generation, and how much of it this worker has taken note of."""
+
+    __slots__ = ("generation", "seen")
+
+    def __init__(self, generation: Generation) -> None:
+        self.generation = generation
+        self.seen = generation.current()
+
+    def has_changed(self) -> bool:
+        current = self.generation.current()
+        if current == self.seen:
+            return False
+        self.seen = current
+        return True
+
+
 class StoreAccess:
     """Runs store methods in this worker's one store thread.
 
@@ -34,13 +52,17 @@ class StoreAccess:
     """
 
     def __init__(
-        self, store: KeyStore, generation: Generation, before_change: Callable[[], None] = lambda: None
+        self,
+        store: OpenStore,
+        generation: Generation,
+        token_generation: Generation,
+        before_change: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._before_change = before_change
-        self._generation = generation
+        self._keys = _Topic(generation)
+        self._tokens = _Topic(token_generation)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="keystore")
-        self._seen = generation.current()
 
     @property
     def label(self) -> str:
@@ -48,34 +70,51 @@ class StoreAccess:
         return self._store.label
 
     def has_changed(self) -> bool:
-        """Whether anything was committed anywhere since the last call that said so; cheap enough for each request."""
-        current = self._generation.current()
-        if current == self._seen:
-            return False
-        self._seen = current
-        return True
+        """Whether keys or policy were changed anywhere since the last call that said so; cheap enough for each request.
 
-    async def read(self, method: Callable[[KeyStore], T]) -> T:
-        """What `method` reads. It is as of a moment after this call began.
+        The same for tokens is `tokens_have_changed`.
+        """
+        return self._keys.has_changed()
+
+    def tokens_have_changed(self) -> bool:
+        """Whether a token may have been renewed, cancelled or removed, or a master key added, since the last call."""
+        return self._tokens.has_changed()
+
+    async def read(self, method: Callable[[OpenStore], T]) -> T:
+        """What `method` reads of keys and policy. It is as of a moment after this call began.
 
         When something is committed meanwhile, the next `has_changed` says so, whoever asked in between: what was
         read may be answered with, but not kept.
         """
-        seen, value = await self._run(lambda: (self._generation.current(), method(self._store)))
-        if self._generation.current() != seen:
-            self._seen = b""
+        return await self._read(self._keys, method)
+
+    async def read_tokens(self, method: Callable[[OpenStore], T]) -> T:
+        """As `read`, for tokens and `tokens_have_changed`."""
+        return await self._read(self._tokens, method)
+
+    async def change(self, method: Callable[[OpenStore], T]) -> T:
+        """What `method` returns after its commit, when every worker knows that keys or policy changed."""
+        return await self._change(self._keys, method)
+
+    async def change_tokens(self, method: Callable[[OpenStore], T]) -> T:
+        """As `change`, for tokens."""
+        return await self._change(self._tokens, method)
+
+    async def _read(self, topic: _Topic, method: Callable[[OpenStore], T]) -> T:
+        seen, value = await self._run(lambda: (topic.generation.current(), method(self._store)))
+        if topic.generation.current() != seen:
+            topic.seen = b""
         return value
 
-    async def change(self, method: Callable[[KeyStore], T]) -> T:
-        """What `method` returns after its commit, when every worker knows that something changed."""
+    async def _change(self, topic: _Topic, method: Callable[[OpenStore], T]) -> T:
         self._before_change()
-        return await self._run(lambda: self._change(method))
+        return await self._run(lambda: self._change_and_tell(topic, method))
 
-    def _change(self, method: Callable[[KeyStore], T]) -> T:
+    def _change_and_tell(self, topic: _Topic, method: Callable[[OpenStore], T]) -> T:
         try:
             return method(self._store)
         finally:
-            self._generation.bump()
+            topic.generation.bump()
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)

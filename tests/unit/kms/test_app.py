@@ -63,7 +63,7 @@ class Bench:
         self.store = BusyStore()
         self.audit_file = directory / "audit" / "worker-0.jsonl"
         self.audit = AuditLog(AuditSettings(directory=directory / "audit"), 0, executor)
-        self.access = StoreAccess(self.store, table.view(0), self.audit.require_writable)
+        self.access = StoreAccess(self.store, table.view(0), GenerationTable(1).view(0), self.audit.require_writable)
         groups = Groups(GroupSettings(30.0, 30.0), executor, lambda: 0.0, look_up=lambda _: frozenset({"staff"}))
         rules = AccessRules(read_acls(HadoopConf(acls)), groups.of)
         keys = KeyCache(self.access, lambda: 0.0, 600.0)

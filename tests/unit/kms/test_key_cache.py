@@ -24,7 +24,7 @@ class Bench:
         table = GenerationTable(2)
         self.other: Generation = table.view(1)
         self.store = MemoryKeyStore()
-        self.access = StoreAccess(self.store, table.view(0))
+        self.access = StoreAccess(self.store, table.view(0), GenerationTable(1).view(0))
         self.now_s = 0.0
         self.cache = KeyCache(self.access, lambda: self.now_s, KEEP_S)
 
