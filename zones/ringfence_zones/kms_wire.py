@@ -125,6 +125,7 @@ _EEK_LIST = msgspec.json.Decoder(list[EncryptedKeyVersionBody])
 _ANY = msgspec.json.Decoder(Any)
 _PUBLISH = msgspec.json.Decoder(PublishBody)
 _KEY_VERSION = msgspec.json.Decoder(KeyVersionBody)
+_KEY_VERSIONS = msgspec.json.Decoder(list[KeyVersionBody])
 _METADATA = msgspec.json.Decoder(_MetadataBody)
 _METADATA_LIST = msgspec.json.Decoder(list[_MetadataBody])
 _NAMES = msgspec.json.Decoder(list[str])
@@ -200,6 +201,11 @@ def decode_publish(data: bytes) -> PublishBody:
 def decode_key_version(data: bytes) -> KeyVersionBody:
     """The answer of create, roll and decrypt. Raises MalformedJsonError."""
     return _decode(_KEY_VERSION, data)
+
+
+def decode_key_versions(data: bytes) -> list[KeyVersionBody]:
+    """The answer of `_versions`. Raises MalformedJsonError."""
+    return _decode(_KEY_VERSIONS, data)
 
 
 def decode_names(data: bytes) -> list[str]:

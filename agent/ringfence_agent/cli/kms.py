@@ -9,10 +9,11 @@ import click
 
 from ringfence_agent.kms import serve as serving
 from ringfence_agent.kms.config import DEFAULT_FILE, Options, load_settings
+from ringfence_zones.cli.component_group import ComponentGroup
 from ringfence_zones.cli.context import CommandContext, global_options
 
 
-@click.group()
+@click.group(cls=ComponentGroup)
 def kms() -> None:
     """The Hadoop-compatible key server."""
 

@@ -53,6 +53,12 @@ def read_keys(
     return tuple(keys)
 
 
+def known_versions(entries: Sequence[JceksEntry], receipt: Receipt) -> dict[str, int]:
+    """The keys that `read_keys` leaves out, and the current version of each."""
+    groups = _group({entry.alias: entry for entry in entries})
+    return {name: max(versions) for name, versions in groups.items() if _is_known(versions.values(), receipt)}
+
+
 def make_entries(
     keys: Sequence[StoredKey],
     password: Secret,

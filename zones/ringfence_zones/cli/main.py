@@ -16,10 +16,9 @@ from typing import NamedTuple, NoReturn
 import click
 
 from ringfence_zones.cli import exits
+from ringfence_zones.cli.component_group import ENTRY_POINT_GROUP
 from ringfence_zones.cli.context import CommandContext, global_options
 from ringfence_zones.errors import InputError, MissingExtraError, RingfenceError
-
-_ENTRY_POINT_GROUP = "ringfence.commands"
 
 
 class _Summary(NamedTuple):
@@ -60,7 +59,8 @@ SUMMARIES = {
 
 class _LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        components = {entry.name for entry in entry_points(group=_ENTRY_POINT_GROUP)}
+        # A name with a dot belongs below another component's group, which lists it.
+        components = {entry.name for entry in entry_points(group=ENTRY_POINT_GROUP) if "." not in entry.name}
         return sorted(components | _COMMANDS.keys())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
@@ -81,8 +81,8 @@ class _LazyGroup(click.Group):
 
 def _find_entry_point(name: str) -> EntryPoint | None:
     if name in _COMMANDS:
-        return EntryPoint(name, _COMMANDS[name], _ENTRY_POINT_GROUP)
-    return next(iter(entry_points(group=_ENTRY_POINT_GROUP, name=name)), None)
+        return EntryPoint(name, _COMMANDS[name], ENTRY_POINT_GROUP)
+    return next(iter(entry_points(group=ENTRY_POINT_GROUP, name=name)), None)
 
 
 def _describe(name: str) -> str:

@@ -1,0 +1,248 @@
+"""`ringfence key import` and `ringfence key export`: keys from and to a stock KMS.
+
+Both open the key store themselves, as another instance of the KMS would. A KMS that is running on it sees imported keys
+as it sees any other instance's: by the store's change number. So there is no import through the admin socket: a second
+way in would take key material over HTTP to do the same.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import click
+
+from ringfence_agent import process_hygiene
+from ringfence_agent.keystore.interface import KeyStore, StoredKey
+from ringfence_agent.keystore.jceks import format_jceks
+from ringfence_agent.keystore.jceks_file import (
+    ReceiptFile,
+    find_password,
+    is_jceks_uri,
+    jceks_path,
+    read_jceks,
+    write_new,
+)
+from ringfence_agent.keystore.jceks_keys import OnProgress, Receipt, known_versions, make_entries, read_keys, receipt_of
+from ringfence_agent.keystore.key_import import (
+    ImportedKey,
+    ImportedVersion,
+    KeyImport,
+    check_imported_key,
+    judge_new,
+)
+from ringfence_agent.keystore.open import default_root_key, open_keystore, store_path
+from ringfence_agent.keystore.ownership import acting_as_owner
+from ringfence_agent.kms.audit_config import AuditBlock, audit_settings
+from ringfence_agent.kms.audit_offline import record_exports
+from ringfence_zones.cli.context import CommandContext, global_options
+from ringfence_zones.cli.render import counted, print_json, print_table
+from ringfence_zones.errors import InputError, KeyNotFoundError
+from ringfence_zones.kms_material import KmsMaterialClient
+
+_CONNECTIONS = 4
+_LONG_RUN = 20  # entries: four seconds
+_FILE = click.Path(path_type=Path)
+_keystore = click.option("--keystore", metavar="URI", required=True, help="Ringfence's key store, sqlite:////ABS/PATH")
+_root_key = click.option("--root-key", type=_FILE, metavar="FILE", help="root key file  [beside the SQLite store]")
+_receipt = click.option(
+    "--receipt", type=_FILE, metavar="FILE", help="remembers entries, so that the next run opens only new ones"
+)
+
+
+@click.command("import")
+@click.option(
+    "--from",
+    "source",
+    metavar="URI",
+    required=True,
+    help="jceks://file@/PATH, or kms://http@HOST:9600/kms with GET rights",
+)
+@click.option(
+    "--password-file", type=_FILE, metavar="FILE", help="the Java key store's  [HADOOP_KEYSTORE_PASSWORD, else 'none']"
+)
+@_keystore
+@_root_key
+@click.option("--init", is_flag=True, help="make a store that is not there; a fresh SQLite store needs no leave")
+@_receipt
+@click.option(
+    "--plan", "plan_only", is_flag=True, help="read and check everything, tell what would come, change nothing"
+)
+@global_options
+def import_keys(
+    context: CommandContext,
+    source: str,
+    password_file: Path | None,
+    keystore: str,
+    root_key: Path | None,
+    init: bool,
+    receipt: Path | None,
+    plan_only: bool,
+) -> None:
+    """Take keys over from a stock KMS or its key store: same names, versions and times.
+
+    All keys are read and checked first, and then come in one transaction or not at all. What is here already stays; a
+    key of the same name with other material is a conflict, and then nothing is imported. May be repeated at any time,
+    also while a KMS serves from the key store.
+    """
+    process_hygiene.forbid_core_dumps()
+    read = functools.partial(_read, source, password_file, context.user)
+    if plan_only and _is_absent(keystore):
+        keys, _ = read({}, {})
+        _print_import(context, source, [judge_new(key) for key in keys], plan_only=True)
+        return
+    with acting_as_owner(keystore):
+        store = open_keystore(keystore, root_key, init)
+    with closing(store):
+        known = ReceiptFile(receipt, store.label) if receipt is not None else None
+        here = {metadata.name: metadata.versions for metadata in store.list_metadata()}
+        keys, new_receipt = read(known.load() if known is not None else {}, here)
+        with acting_as_owner(keystore):
+            done = store.import_keys(keys, dry_run=plan_only)
+    if known is not None and new_receipt and not plan_only:
+        known.save(new_receipt)
+    _print_import(context, source, done, plan_only=plan_only)
+
+
+@click.command("export")
+@click.option("--to", "target", metavar="URI", required=True, help="jceks://file@/PATH of a file that is not there")
+@click.option("--password-file", type=_FILE, metavar="FILE", required=True, help="what the file is sealed with")
+@_keystore
+@_root_key
+@click.option(
+    "--base", metavar="URI", help="take over from this Java key store, still sealed, what the receipt knows of it"
+)
+@_receipt
+@click.option("--audit-directory", type=_FILE, metavar="DIR", help="the audit log  [<store>.audit.d]")
+@click.argument("names", metavar="[KEY]...", nargs=-1)
+@global_options
+def export_keys(
+    context: CommandContext,
+    target: str,
+    password_file: Path,
+    keystore: str,
+    root_key: Path | None,
+    base: str | None,
+    receipt: Path | None,
+    audit_directory: Path | None,
+    names: Sequence[str],
+) -> None:
+    """Write keys into a Java key store that a stock KMS opens; all of them when none is named.
+
+    For whoever can read the root key, which is root or the service's user. The file is new, for its owner alone, and
+    as safe as its password. Every exported key is on record in the audit log before the file is there.
+    """
+    process_hygiene.forbid_core_dumps()
+    path, password = jceks_path(target), find_password(password_file, os.environ)
+    if path.exists():
+        raise InputError(f"{path} is there already, and nothing is ever written over a key store")
+    carried = {entry.alias: entry for entry in read_jceks(jceks_path(base), password)} if base else {}
+    with acting_as_owner(keystore), closing(open_keystore(keystore, root_key, init=False)) as store:
+        keys, label = _chosen(store, names), store.label
+    known = ReceiptFile(receipt, label) if receipt is not None else None
+    entries = make_entries(keys, password, carried, known.load() if known else {}, _progress("sealing entries"))
+    with acting_as_owner(keystore):
+        record_exports(audit_directory or _audit_directory(keystore), [key.metadata for key in keys], path)
+    write_new(path, format_jceks(entries, password))
+    if known is not None:
+        known.save(receipt_of(entries))
+    _print_export(context, path, keys)
+
+
+def _read(
+    source: str, password_file: Path | None, user: str, receipt: Receipt, here: Mapping[str, int]
+) -> tuple[Sequence[ImportedKey], dict[str, str]]:
+    """The source's keys and its new receipt. `here` counts versions: what the receipt says must be true."""
+    if not is_jceks_uri(source):
+        return _read_kms(source, user), {}
+    password = find_password(password_file, os.environ)
+    entries = read_jceks(jceks_path(source), password)
+    for name, version in known_versions(entries, receipt).items():
+        if here.get(name, 0) <= version:
+            raise InputError(
+                f"the receipt says that version {version} of key {name} is here already, but it is not",
+                hint="run it again without the receipt; every key is then read",
+            )
+    return read_keys(entries, password, receipt, _progress("opening entries")), receipt_of(entries)
+
+
+def _read_kms(uri: str, user: str) -> Sequence[ImportedKey]:
+    """Every key of a running KMS. Its versions' own times are not told: they get their key's."""
+    keys = []
+    with closing(KmsMaterialClient(uri, user)) as client, ThreadPoolExecutor(_CONNECTIONS) as threads:
+        names = client.list_key_names()
+        report = _progress("reading keys")
+        for done, found in enumerate(threads.map(client.read_key, names)):
+            report(done + 1, len(names))
+            if found is None:
+                continue  # deleted since the list was made
+            metadata, versions = found
+            of_key = [ImportedVersion(each.version, each.material, metadata.created_ms) for each in versions]
+            keys.append(ImportedKey(metadata, tuple(of_key)))
+    for key in keys:
+        check_imported_key(key)
+    return keys
+
+
+def _is_absent(keystore: str) -> bool:
+    """Whether there is no such store yet: a plan does not make one."""
+    path = store_path(keystore)
+    return not os.path.lexists(path) and not os.path.lexists(default_root_key(path))
+
+
+def _chosen(store: KeyStore, names: Sequence[str]) -> list[StoredKey]:
+    """The keys of these names, all of them without any. Raises KeyNotFoundError."""
+    chosen = []
+    for name in sorted(set(names)) or [metadata.name for metadata in store.list_metadata()]:
+        key = store.find_key(name)
+        if key is None and names:
+            raise KeyNotFoundError(name, f"{store.label} has no key {name}")
+        if key is not None:
+            chosen.append(key)
+    return chosen
+
+
+def _progress(what: str) -> OnProgress:
+    """Says each tenth of a long run on standard error."""
+    said = 0
+
+    def report(done: int, total: int) -> None:
+        nonlocal said
+        if total >= _LONG_RUN and done * 10 // total > said:
+            said = done * 10 // total
+            click.echo(f"{what}: {done} of {total}", err=True)
+
+    return report
+
+
+def _print_import(context: CommandContext, source: str, done: Sequence[KeyImport], *, plan_only: bool) -> None:
+    changed = [each for each in done if each.added]
+    if context.json:
+        keys = [{"name": each.key_name, "new": each.is_new, "added": list(each.added)} for each in changed]
+        print_json({"schema": 1, "source": source, "planned": plan_only, "keys": keys})
+        return
+    if changed:
+        rows = [(each.key_name, "new" if each.is_new else "rolled", _span(each.added)) for each in changed]
+        print_table(("KEY", "", "VERSIONS"), rows)
+    verb = "would come" if plan_only else "came"
+    click.echo(f"{counted(len(changed), 'key')} {verb} from {source}")
+
+
+def _print_export(context: CommandContext, path: Path, keys: Sequence[StoredKey]) -> None:
+    if context.json:
+        exported = [{"name": key.metadata.name, "versions": len(key.versions)} for key in keys]
+        print_json({"schema": 1, "file": str(path), "keys": exported})
+        return
+    click.echo(f"{counted(len(keys), 'key')} exported to {path}")
+
+
+def _span(numbers: Sequence[int]) -> str:
+    return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+
+
+def _audit_directory(keystore: str) -> Path:
+    return audit_settings(AuditBlock(), store_path(keystore)).directory

@@ -1,0 +1,52 @@
+"""Root works on a store as the store's owner does, so that no file of it ends up as root's.
+
+A store's directory belongs to the service's user, who could put anything there: root touches it only with that user's
+rights. What root alone may read, a stock KMS's key store say, is read outside.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ringfence_agent.keystore.open import store_path
+from ringfence_zones.errors import InputError
+
+
+@contextmanager
+def acting_as_owner(uri: str) -> Iterator[None]:
+    """As root: the rights of whoever owns the directory of an SQLite store, within the block. Else nothing changes.
+
+    The rights are the process's: no other thread may need root's meanwhile.
+    """
+    uid, gid = _find_owner(uri)
+    if os.geteuid() != 0 or uid == 0:
+        yield
+        return
+    groups, own_gid = os.getgroups(), os.getegid()
+    os.setgroups(_groups_of(uid, gid))
+    os.setegid(gid)
+    os.seteuid(uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(own_gid)
+        os.setgroups(groups)
+
+
+def _find_owner(uri: str) -> tuple[int, int]:
+    try:
+        found = store_path(uri).parent.stat()
+    except (InputError, OSError):
+        return 0, 0  # another kind of store, or none: the open says what is wrong
+    return found.st_uid, found.st_gid
+
+
+def _groups_of(uid: int, gid: int) -> list[int]:
+    try:
+        return os.getgrouplist(pwd.getpwuid(uid).pw_name, gid)
+    except KeyError:
+        return [gid]

@@ -1,0 +1,35 @@
+"""A group of commands that another component may add one to, without either importing the other.
+
+The entry point `GROUP.COMMAND` in `ringfence.commands` adds COMMAND to GROUP; it is loaded when it is named, or when
+the group's help lists it. So `ringfence kms takeover` lives in bootstrap, below a group that lives in agent.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+
+import click
+
+ENTRY_POINT_GROUP = "ringfence.commands"
+
+
+class ComponentGroup(click.Group):
+    """See the module."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The group's own commands and the added ones."""
+        return sorted({*super().list_commands(ctx), *(entry.name.partition(".")[2] for entry in self._added())})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """A command of the group's own, else an added one."""
+        own = super().get_command(ctx, cmd_name)
+        if own is not None:
+            return own
+        for entry in self._added():
+            if entry.name == f"{self.name}.{cmd_name}":
+                loaded = entry.load()
+                return loaded if isinstance(loaded, click.Command) else None
+        return None
+
+    def _added(self) -> list[EntryPoint]:
+        return [entry for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.name.startswith(f"{self.name}.")]
