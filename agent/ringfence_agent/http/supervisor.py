@@ -27,6 +27,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from ringfence_agent import process_hygiene
 from ringfence_agent.http.generation import GenerationTable
@@ -35,6 +36,9 @@ from ringfence_agent.http.listening import Listener
 from ringfence_agent.http.response import ErrorRenderer, plain_error
 from ringfence_agent.http.worker import ApplicationFactory, WorkerContext, WorkerSettings, parse_report, run_worker
 from ringfence_zones.errors import ConfigError, RingfenceError
+
+if TYPE_CHECKING:  # a server without TLS does without `cryptography`
+    from ringfence_agent.http.tls import ServerTls
 
 _log = logging.getLogger(__name__)
 
@@ -77,7 +81,8 @@ class Supervisor:
     """Runs `workers` processes of one application. See the module for what it does on which signal.
 
     `factory` is called in every worker. `on_ready` is called once in the master, when every worker answers.
-    Listeners are made by `listen_tcp(..., slots=workers)` and `listen_unix`; the supervisor closes them.
+    Listeners are made by `listen_tcp(..., slots=workers)` and `listen_unix`; the supervisor closes them. With `tls`
+    the TCP listeners speak it; a reload reads its files again.
     """
 
     def __init__(
@@ -89,11 +94,12 @@ class Supervisor:
         limits: Limits | None = None,
         render_error: ErrorRenderer = plain_error,
         drain_timeout_s: float = 20.0,
+        tls: ServerTls | None = None,
         on_ready: Callable[[], None] | None = None,
     ) -> None:
         if workers < 1:
             raise ConfigError(f"{workers} workers cannot serve", hint="use at least one worker")
-        self._settings = WorkerSettings(factory, limits or Limits(), render_error, drain_timeout_s)
+        self._settings = WorkerSettings(factory, limits or Limits(), render_error, drain_timeout_s, tls)
         self._listeners = list(listeners)
         self._slots = [_Slot() for _ in range(workers)]
         # Two per slot, for a worker and its successor, and the master's.
@@ -341,6 +347,8 @@ class Supervisor:
         if self._reload_requested and not self._to_replace and self._successor is None and self._ready_announced:
             self._reload_requested = False
             self._to_replace.extend(range(len(self._slots)))
+            if self._settings.tls is not None:
+                self._settings.tls.renew()
             _log.info("reload: replacing %d workers", len(self._slots))
         if self._successor is not None and self._successor.ready:
             self._put_in_place(self._successor)

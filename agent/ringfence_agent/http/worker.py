@@ -15,6 +15,7 @@ import socket
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import uvloop
 
@@ -25,6 +26,9 @@ from ringfence_agent.http.response import Application, ErrorRenderer
 from ringfence_agent.http.server import HttpServer
 from ringfence_agent.http.service import HttpService
 from ringfence_zones.errors import ConfigError, InputError, RingfenceError
+
+if TYPE_CHECKING:  # a server without TLS does without `cryptography`
+    from ringfence_agent.http.tls import ServerTls
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +64,7 @@ class WorkerSettings:
     limits: Limits
     render_error: ErrorRenderer
     drain_timeout_s: float
+    tls: ServerTls | None = None
 
 
 def run_worker(
@@ -84,7 +89,8 @@ async def _serve(
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     async with settings.factory(context) as application:
-        server = HttpServer(HttpService(application, settings.limits, settings.render_error), sockets)
+        service = HttpService(application, settings.limits, settings.render_error)
+        server = HttpServer(service, sockets, tls=settings.tls)
         await server.start()
         _report(report_descriptor, {"ready": True})
         await stop.wait()

@@ -50,6 +50,7 @@ _COOKIE_ROOT_BYTES = 32
 def serve(settings: Settings) -> None:
     """Serves until SIGTERM. Prints one line on standard output when every worker answers. Raises RingfenceError."""
     process_hygiene.forbid_core_dumps()
+    tls = settings.tls.open() if settings.tls is not None else None
     tcp = listen_tcp(settings.host, settings.port, slots=settings.workers)
     listeners: list[Listener] = [tcp]
     try:
@@ -61,7 +62,8 @@ def serve(settings: Settings) -> None:
             workers=settings.workers,
             render_error=render_server_error,
             drain_timeout_s=settings.drain_s,
-            on_ready=lambda: _announce(tcp),
+            tls=tls,
+            on_ready=lambda: _announce(tcp, "http" if tls is None else "https"),
         )
     except BaseException:
         for listener in listeners:
@@ -80,9 +82,9 @@ def _admin_listeners(settings: Settings) -> list[Listener]:
         return []
 
 
-def _announce(tcp: TcpListener) -> None:
+def _announce(tcp: TcpListener, scheme: str) -> None:
     host = f"[{tcp.host}]" if ":" in tcp.host else tcp.host
-    sys.stdout.write(f"ready kms://http@{host}:{tcp.port}/kms\n")
+    sys.stdout.write(f"ready kms://{scheme}@{host}:{tcp.port}/kms\n")
     sys.stdout.flush()
 
 
