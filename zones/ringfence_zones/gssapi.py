@@ -83,20 +83,21 @@ class Acceptor:
                 command=f"klist -k {keytab}",
             ) from error
 
-    def accept(self, token: bytes, end_point: bytes | None = None) -> Accepted:
+    def accept(self, token: bytes, binding: bytes | None = None) -> Accepted:
         """The client that sent this token.
 
-        `end_point` is the hash of this server's certificate on that connection (`tls-server-end-point`), None
-        without TLS. Raises AuthenticationError, whose message is for the log alone.
+        `binding` is the channel binding of its connection (`tls-server-end-point:` and the hash of this server's
+        certificate), None without TLS. Raises AuthenticationError, whose message is for the log alone.
         """
         if not token or token[0] != _FIRST_TOKEN:
             raise AuthenticationError("this is no first token of SPNEGO or Kerberos")
         if len(token) > MAX_TOKEN_BYTES:
             raise AuthenticationError(f"a token of {len(token)} bytes is longer than any ticket")
-        application_data = self._application_data(end_point)
+        if self._channel_binding is ChannelBinding.OFF:
+            binding = None
         context, source = c_void_p(), c_void_p()
         try:
-            accepted = self._accept(token, application_data, context, source)
+            accepted = self._accept(token, binding, context, source)
         finally:
             gss.released(source)
             gss.delete_context(context)
@@ -105,14 +106,9 @@ class Acceptor:
             raise AuthenticationError(f"{accepted.principal} sent no channel binding, which is required here")
         return accepted
 
-    def _application_data(self, end_point: bytes | None) -> bytes | None:
-        if end_point is None or self._channel_binding is ChannelBinding.OFF:
-            return None
-        return b"tls-server-end-point:" + end_point
-
-    def _accept(self, token: bytes, application_data: bytes | None, context: c_void_p, source: c_void_p) -> Accepted:
+    def _accept(self, token: bytes, binding: bytes | None, context: c_void_p, source: c_void_p) -> Accepted:
         minor, flags, mechanism, answer = c_uint32(), c_uint32(), POINTER(gss.Oid)(), gss.Buffer()
-        bindings = gss.bindings_of(application_data)
+        bindings = gss.bindings_of(binding)
         major = gss.library().gss_accept_sec_context(
             *(byref(minor), byref(context), self._credential.handle, byref(gss.given(token))),
             *(bindings, byref(source), byref(mechanism), byref(answer), byref(flags), None, None),
@@ -160,7 +156,7 @@ class Initiator:
 
     `cache` is a ticket cache in the library's notation (`FILE:...`); without it the environment decides. With
     `client_keytab` tickets are got and renewed as needed, for `principal` or for the keytab's first entry.
-    `end_point` is the hash of the server's certificate (`tls-server-end-point`).
+    `binding` is the channel binding to send (`tls-server-end-point:` and the hash of the server's certificate).
 
     Raises AuthenticationError with the library's reason, which for a user's own tickets is the user's to read.
     """
@@ -173,14 +169,14 @@ class Initiator:
         cache: str | None = None,
         client_keytab: Path | None = None,
         principal: str | None = None,
-        end_point: bytes | None = None,
+        binding: bytes | None = None,
     ) -> None:
         store = {"ccache": cache} if cache is not None else {}
         if client_keytab is not None:
             store["client_keytab"] = f"FILE:{client_keytab}"
         self._service = service
         self._host = host
-        self._application_data = b"tls-server-end-point:" + end_point if end_point is not None else None
+        self._binding = binding
         self._context = c_void_p()
         self._complete = False
         self._credential = gss.Credential(gss.INITIATE, store, principal)
@@ -202,7 +198,7 @@ class Initiator:
         with gss.service_name(self._service, self._host) as target:
             major = gss.library().gss_init_sec_context(
                 *(byref(minor), self._credential.handle, byref(self._context), target, byref(gss.spnego())),
-                *(gss.MUTUAL_FLAG | gss.REPLAY_FLAG, gss.INDEFINITE, gss.bindings_of(self._application_data)),
+                *(gss.MUTUAL_FLAG | gss.REPLAY_FLAG, gss.INDEFINITE, gss.bindings_of(self._binding)),
                 *(byref(gss.given(received)) if received else None, None, byref(token), byref(flags), None),
             )
         made = gss.taken(token)

@@ -31,7 +31,7 @@ TOKEN_TYPE = "kerberos-dt"  # noqa: S105 - the handler's name in the cookie
 class TokenAcceptor(Protocol):
     """What is needed of `ringfence_zones.gssapi.Acceptor`."""
 
-    def accept(self, token: bytes, end_point: bytes | None = None) -> Accepted:
+    def accept(self, token: bytes, binding: bytes | None = None) -> Accepted:
         """The client that sent this token. Blocks. Raises AuthenticationError."""
 
 
@@ -61,16 +61,18 @@ class NegotiateMechanism:
 
     async def _accept(self, call: Call, token: bytes, refusal: AuthenticationError) -> None:
         loop = asyncio.get_running_loop()
+        tls = call.request.peer.tls
+        binding = None if tls is None else tls.channel_binding
         try:
-            accepted, user = await loop.run_in_executor(self._executor, self._prove, token)
+            accepted, user = await loop.run_in_executor(self._executor, self._prove, token, binding)
         except AuthenticationError as error:
             call.detail = {"proof": error.message}
             raise refusal from error
         answer = ("WWW-Authenticate", f"Negotiate {base64.b64encode(accepted.token).decode('ascii')}")
         call.session = self._sessions.begin(user, accepted.principal, answer)
 
-    def _prove(self, token: bytes) -> tuple[Accepted, str]:
-        accepted = self._acceptor.accept(token)
+    def _prove(self, token: bytes, binding: bytes | None) -> tuple[Accepted, str]:
+        accepted = self._acceptor.accept(token, binding)
         return accepted, self._names.short_name(accepted.principal)
 
 

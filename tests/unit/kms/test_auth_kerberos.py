@@ -31,7 +31,7 @@ class Acceptor:
     def __init__(self) -> None:
         self.seen: list[bytes] = []
 
-    def accept(self, token: bytes, end_point: bytes | None = None) -> Accepted:
+    def accept(self, token: bytes, binding: bytes | None = None) -> Accepted:
         if token in self.seen or not token.startswith(b"for "):
             raise AuthenticationError("secret detail")
         self.seen.append(token)

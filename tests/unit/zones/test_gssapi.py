@@ -33,9 +33,9 @@ def acceptor(kdc: Kdc) -> Acceptor:
     return Acceptor(kdc.keytab("HTTP/localhost"))
 
 
-def client(kdc: Kdc, user: str = "gss-alice", service: str = "HTTP", end_point: bytes | None = None) -> Initiator:
+def client(kdc: Kdc, user: str = "gss-alice", service: str = "HTTP", binding: bytes | None = None) -> Initiator:
     cache = kdc.kinit(user)["KRB5CCNAME"]
-    return Initiator(service, "localhost", cache=cache, end_point=end_point)
+    return Initiator(service, "localhost", cache=cache, binding=binding)
 
 
 def token_of(kdc: Kdc, user: str = "gss-alice", service: str = "HTTP") -> bytes:
@@ -140,10 +140,10 @@ def test_a_token_past_its_ticket_is_refused(
 @pytest.mark.parametrize("mode", list(ChannelBinding))
 def test_channel_bindings(kdc: Kdc, mode: ChannelBinding) -> None:
     acceptor = Acceptor(kdc.keytab("HTTP/localhost"), channel_binding=mode)
-    ours, others = b"1" * 32, b"2" * 32
+    ours, others = b"tls-server-end-point:" + b"1" * 32, b"tls-server-end-point:" + b"2" * 32
 
     def accepts(sent: bytes | None) -> bool | None:
-        with client(kdc, end_point=sent) as initiator:
+        with client(kdc, binding=sent) as initiator:
             try:
                 return acceptor.accept(initiator.first_token(), ours).channel_bound
             except AuthenticationError:
