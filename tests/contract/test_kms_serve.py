@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -14,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from kms_serving import DEADLINE_S, OPEN_ACLS, KmsPlace, RunningKms, call, json_of, remote_exception_of, write_xml
+
+from ringfence_agent.kms.audit_reader import find_files
 
 
 @pytest.fixture
@@ -48,12 +49,12 @@ def test_every_decision_has_one_audit_line_before_its_answer(place: KmsPlace, wo
             assert len(lines) == number + 1
         assert len(eeks) == 3
         assert {line["slot"] for line in lines} == set(range(workers))
-        assert {key: lines[-1][key] for key in ("op", "key", "user", "identity", "from", "status", "outcome")} == {
+        assert {key: lines[-1][key] for key in ("op", "key", "user", "identity", "address", "status", "outcome")} == {
             "op": "GENERATE_EEK",
             "key": "k",
             "user": "hdfs",
             "identity": "claimed",
-            "from": "127.0.0.1",
+            "address": "127.0.0.1",
             "status": 200,
             "outcome": "ok",
         }
@@ -75,7 +76,7 @@ def test_neither_log_holds_key_material_or_cookies(place: KmsPlace) -> None:
         kms.process.send_signal(signal.SIGTERM)
         kms.close()
         _, log = kms.process.communicate(timeout=DEADLINE_S)
-    written = place.audit_file.read_bytes() + log
+    written = b"".join(path.read_bytes() for path in place.audit_directory.iterdir()) + log
     assert b'"k"' in written  # the scan looks at the right place
     for secret in secrets:
         assert len(secret) > 20
@@ -87,7 +88,8 @@ def test_an_audit_log_that_cannot_be_written_refuses_every_request(place: KmsPla
         kms.every_worker()
     full = place.directory / "full.yaml"
     # A limit on the file size is inherited by the server: the log is longer than that already, the store is not grown.
-    place.audit_file.write_bytes(b"{}\n" * 1_000_000)
+    for number in range(workers):
+        (place.audit_directory / f"worker-{number}.jsonl").write_bytes(b"{}\n" * 1_000_000)
     full.write_text(f"keystore: sqlite:///{place.store}\nhadoop_conf: {place.conf}\nlisten: localhost:0\n")
     command = [place.command()[0], "kms", "serve", "--config", str(full), "--workers", str(workers)]
     limited = ["bash", "-c", 'ulimit -f 2000; exec "$0" "$@"', *command]
@@ -338,10 +340,10 @@ def test_its_own_file_is_read_strictly(tmp_path: Path) -> None:
 def test_its_own_file_serves(tmp_path: Path, workers: int) -> None:
     tmp_path.chmod(0o700)
     file = tmp_path / "kms.yaml"
-    socket, audit = tmp_path / "admin.sock", tmp_path / "audit.jsonl"
+    socket, audit = tmp_path / "admin.sock", tmp_path / "audit"
     file.write_text(
         f"listen: localhost:0\nkeystore: sqlite:///{tmp_path}/k.db\nworkers: {workers}\n"
-        f"admin: {{socket: {socket}}}\naudit: {{file: {audit}, sync: 50ms}}\n"
+        f"admin: {{socket: {socket}}}\naudit: {{directory: {audit}, sync: 50ms}}\n"
     )
     command = [KmsPlace(tmp_path).command()[0], "kms", "serve", "--config", str(file)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -351,7 +353,7 @@ def test_its_own_file_serves(tmp_path: Path, workers: int) -> None:
         with kms.connect() as client:
             assert call(client, "GET", "/kms/v1/keys/names").status == 200
         assert socket.is_socket()
-        assert json.loads(audit.read_text())["op"] == "GET_KEYS"
+        assert [record.fields["op"] for record in find_files([audit]).read()] == ["GET_KEYS"]
     finally:
         process.terminate()
         process.communicate(timeout=DEADLINE_S)

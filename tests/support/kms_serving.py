@@ -24,6 +24,8 @@ from xml.sax.saxutils import escape
 
 from http_serving import Answer, RawClient
 
+from ringfence_agent.kms.audit_reader import find_files
+
 DEADLINE_S = 30.0
 # What most tests want: everything open, as the stock kms-acls.xml has it.
 OPEN_ACLS = {f"default.key.acl.{operation}": "*" for operation in ("MANAGEMENT", "READ", "GENERATE_EEK", "DECRYPT_EEK")}
@@ -71,8 +73,8 @@ class KmsPlace:
         return self.directory / "k.db"
 
     @property
-    def audit_file(self) -> Path:
-        return self.directory / "k.db.audit.jsonl"
+    def audit_directory(self) -> Path:
+        return self.directory / "k.db.audit.d"
 
     @property
     def admin_socket(self) -> Path:
@@ -86,7 +88,12 @@ class KmsPlace:
         ]
 
     def audit_lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.audit_file.read_text().splitlines()]
+        """Every worker's records in time order, but for those of changes about to be made."""
+        return [record for record in self.all_audit_lines() if record["outcome"] != "begun"]
+
+    def all_audit_lines(self) -> list[dict[str, Any]]:
+        files = find_files([self.audit_directory])
+        return [record.fields for record in files.read()]
 
     @contextmanager
     def serving(self, workers: int, *options: str) -> Iterator[RunningKms]:

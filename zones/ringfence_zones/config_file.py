@@ -5,7 +5,7 @@ Rules (design section 9):
 1. A file holds what its program knows and nothing else: an unknown key stops the program, and the message names the
    nearest known one. A key given twice stops it as well, and YAML means what `policy_yaml` says it means.
 2. Every problem is reported in one go, each with its line.
-3. Durations carry their unit (`5s`, `10m`); a bare number is refused.
+3. Durations and sizes carry their unit (`5s`, `10m`, `64MiB`); a bare number is refused.
 4. No value holds a secret: models name files (`*_file`), so that a message may quote what it refuses.
 
 It only reads; it fills in no default that the model does not state.
@@ -28,6 +28,9 @@ MAX_FILE_BYTES = 1024 * 1024
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 
+_UNITS_BYTES = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4}
+_SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB|TiB)")
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -45,6 +48,14 @@ def parse_duration_s(value: object) -> float:
     return float(match[1]) * _UNITS_S[match[2]]
 
 
+def parse_size_bytes(value: object) -> int:
+    """`"4096B"`, `"64KiB"`, `"256MiB"`, `"2GiB"`, `"1TiB"` in bytes. Raises ValueError without a unit."""
+    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("must be a size with a unit: 4096B, 64KiB, 256MiB or 2GiB")
+    return int(match[1]) * _UNITS_BYTES[match[2]]
+
+
 def _absolute_path(value: object) -> Path:
     if not isinstance(value, str | Path) or not Path(value).is_absolute():
         raise ValueError("must be an absolute path")
@@ -53,6 +64,8 @@ def _absolute_path(value: object) -> Path:
 
 DurationS = Annotated[float, BeforeValidator(parse_duration_s)]
 """Seconds, written with a unit; only a model's default is a bare float."""
+SizeBytes = Annotated[int, BeforeValidator(parse_size_bytes)]
+"""Bytes, written with a unit; only a model's default is a bare int."""
 AbsolutePath = Annotated[Path, BeforeValidator(_absolute_path)]
 """A local path that means the same from every working directory."""
 

@@ -1,9 +1,9 @@
 """The KMS as an HTTP application: authenticates, routes, lets a handler decide, audits, answers.
 
 One request, in order: has anything been committed; who calls; what is asked for; is the published policy at hand; the
-handler; one audit line; the answer. The whole of it runs synchronously when everything is in memory. What is not is
-loaded off the event loop, and the request starts again from the top (`Unready`) with the same `Call`: who sent it is
-proven once.
+handler; one audit record; the answer, which the HTTP core holds until `commit`. The whole of it runs synchronously
+when everything is in memory. What is not is loaded off the event loop, and the request starts again from the top
+(`Unready`) with the same `Call`: who sent it is proven once.
 
 OPTIONS is authentication and nothing else: 200 on every path once the caller is known, as Hadoop's client needs.
 """
@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Mapping
 from ringfence_agent.http.request import Request
 from ringfence_agent.http.response import Response, ResponseHead
 from ringfence_agent.kms import (
-    cookie,
+    audit_record,
     eek_resource,
     key_resource,
     keys_resource,
@@ -25,7 +25,6 @@ from ringfence_agent.kms import (
     status_resource,
 )
 from ringfence_agent.kms.admin_access import AdminAccess
-from ringfence_agent.kms.audit import AuditLog
 from ringfence_agent.kms.call import Authenticator, Call, Handler, Kms
 from ringfence_agent.kms.caller import Caller, Identity
 from ringfence_agent.kms.published import read_if_newer
@@ -54,25 +53,21 @@ _HANDLERS: dict[Resource, dict[bytes, Handler]] = {
     Resource.STATUS: {b"GET": status_resource.get},
     Resource.POLICY: {b"GET": policy_resource.get, b"PUT": policy_resource.put},
 }
-_TOKEN_OPERATIONS = frozenset({"GETDELEGATIONTOKEN", "RENEWDELEGATIONTOKEN", "CANCELDELEGATIONTOKEN"})
 # What one request may need loaded: its proof, the policy, groups, its keys. More means that something is wrong.
 _MAX_LOADS = 8
 _SESSION_HEADS_LIMIT = 1024
 _OPTIONS_OK = ResponseHead(200, headers=[("Allow", "OPTIONS,GET,HEAD,POST,PUT,DELETE")])
 _NO_QUERY = Query()
-# An error may quote what a client sent, which may be megabytes.
-_MAX_LOGGED_CHARS = 2048
-_OUTCOMES = {401: "unauthenticated", 403: "denied"}
+_OUTCOMES = {401: audit_record.UNAUTHENTICATED, 403: audit_record.DENIED}
 
 
 class KmsApplication:
     """Call it with a request (`ringfence_agent.http.response.Application`)."""
 
-    def __init__(self, kms: Kms, authenticator: Authenticator, admins: AdminAccess, audit: AuditLog) -> None:
+    def __init__(self, kms: Kms, authenticator: Authenticator, admins: AdminAccess) -> None:
         self._kms = kms
         self._authenticator = authenticator
         self._admins = admins
-        self._audit = audit
         self._router = Router()
         self._policy_is_current = False
         # Heads with a session's Set-Cookie: hdfs-native starts a session with every request.
@@ -151,8 +146,7 @@ class KmsApplication:
 
     def _dispatch(self, call: Call) -> Response | Awaitable[Response]:
         request = call.request
-        operation = call.query.operation
-        if operation is not None and operation.upper() in _TOKEN_OPERATIONS:
+        if call.query.token_operation is not None:
             return remote_exception.remote_exception(
                 400, remote_exception.UNSUPPORTED, "this KMS does not serve delegation tokens"
             )
@@ -189,33 +183,28 @@ class KmsApplication:
 
     def _refuse(self, call: Call, error: RingfenceError) -> Response:
         if isinstance(error, AuthenticationError):
-            response = remote_exception.unauthenticated(error.message, self._authenticator.challenge, cookie.CLEARED)
+            response = self._authenticator.refuse(call, error)
         else:
             response = remote_exception.render(error)
-        call.detail = {**(call.detail or {}), "error": error.message[:_MAX_LOGGED_CHARS]}
-        if call.request.method == b"OPTIONS" and response.head.status == 401:
-            return response  # the first step of every handshake: nothing was decided
+        if call.request.method == b"OPTIONS" and response.head.status == 401 and call.detail is None:
+            return response  # the first step of every handshake: nothing was offered, and nothing decided
+        call.detail = {**(call.detail or {}), "error": error.message}
         return self._finish(call, response)
 
     def _finish(self, call: Call, response: Response) -> Response:
         status = response.head.status
-        # A refused doAs leaves no caller: it is the session's own doing.
-        caller = call.caller or call.session
-        try:
-            self._audit.record(
-                op=call.op or "UNKNOWN",
-                key=call.key,
-                user=call.user or None,
-                identity=(Identity.NONE if caller is None else caller.identity).value,
-                address=call.request.peer.address,
-                status=status,
-                outcome="ok" if status < 300 else _OUTCOMES.get(status, "failed"),
-                revision=self._kms.access.published.revision,
-                detail=call.detail,
-            )
-        except StoreUnavailableError as error:
-            return remote_exception.render(error)
+        detail = call.detail
+        if status >= 400:
+            path = call.request.raw_path.decode("ascii", "backslashreplace")
+            detail = {"method": call.request.method.decode("ascii", "backslashreplace"), "path": path, **(detail or {})}
+        outcome = audit_record.OK if status < 300 else _OUTCOMES.get(status, audit_record.FAILED)
+        self._kms.audit.record(call.decision(status, outcome, self._kms.access.published.revision), detail)
         return self._with_session(call, response)
+
+    def commit(self) -> Response | None:
+        """Puts the decisions of this turn on record; what every answer is replaced by when that fails."""
+        refusal = self._kms.audit.commit()
+        return None if refusal is None else remote_exception.render(refusal)
 
     def _with_session(self, call: Call, response: Response) -> Response:
         """The answer with the caller's new session, and whatever else goes out with it."""

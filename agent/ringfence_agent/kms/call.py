@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from ringfence_agent.http.request import Request
 from ringfence_agent.http.response import Response
+from ringfence_agent.keystore.interface import KeyStore
 from ringfence_agent.kms.access import AccessRules
-from ringfence_agent.kms.caller import Caller
+from ringfence_agent.kms.audit import AuditLog
+from ringfence_agent.kms.audit_record import BEGUN, Decision, Details
+from ringfence_agent.kms.caller import Caller, Identity
 from ringfence_agent.kms.key_cache import KeyCache
 from ringfence_agent.kms.routes import Query
 from ringfence_agent.kms.store_access import StoreAccess
+from ringfence_zones.errors import AuthenticationError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +38,12 @@ class Kms:
     access: AccessRules
     defaults: KeyDefaults
     version: str
+    audit: AuditLog
+
+    async def change(self, call: Call, method: Callable[[KeyStore], T]) -> T:
+        """What `method` returns after its commit. That it is about to happen is on record, and on disk, before."""
+        await self.audit.begin(call.decision(None, BEGUN, self.access.published.revision), call.detail)
+        return await self.store.change(method)
 
 
 @dataclass(slots=True)
@@ -48,7 +60,11 @@ class Call:
     real_user `caller.real_user`: who acts for the user, None when nobody does
     rule      what allowed or refused it, as `ringfence_agent.kms.access` words it; None when nothing was asked
 
-    Handlers note in `op`, `key` and `detail` what the audit log is to say; the access rules note `rule`.
+    version   the number of the key version that was used or made
+    count     how many EDEKs or keys the call was about, where that is not one
+
+    Handlers note in `op`, `key`, `version`, `count` and `detail` what the audit log is to say; the access rules note
+    `rule`.
     """
 
     request: Request
@@ -60,24 +76,45 @@ class Call:
     name: str = ""
     op: str = ""
     key: str | None = None
+    version: int | None = None
+    count: int | None = None
     rule: str | None = None
-    detail: dict[str, object] | None = None
+    detail: Details | None = None
     policy_is_current: bool = False
+
+    def decision(self, status: int | None, outcome: str, revision: int) -> Decision:
+        """What the audit log says of this call."""
+        # A refused doAs leaves no caller: it is the session's own doing.
+        caller = self.caller or self.session
+        return Decision(
+            self.op or "UNKNOWN",
+            self.key,
+            self.version,
+            self.user or None,
+            self.real_user,
+            None if caller is None else caller.principal,
+            (Identity.NONE if caller is None else caller.identity).value,
+            self.request.peer.address,
+            status,
+            outcome,
+            self.rule,
+            revision,
+            self.count,
+        )
 
 
 class Authenticator(Protocol):
     """Proves who sent a request."""
 
-    @property
-    def challenge(self) -> str:
-        """The WWW-Authenticate header of a 401."""
-
     def authenticate(self, call: Call) -> Caller:
         """Who sent the request.
 
-        Raises AuthenticationError when nobody was proven (its message becomes the reason phrase), and Unready when
-        the proof takes a thread or the store: the load then sets `call.session`, and this is not asked again.
+        Raises AuthenticationError when nobody was proven, and Unready when the proof takes a thread or the store: the
+        load then sets `call.session`, and this is not asked again.
         """
+
+    def refuse(self, call: Call, error: AuthenticationError) -> Response:
+        """The answer to a request of which nobody was proven to be the sender; its message is for the client."""
 
 
 # A handler answers from memory, raises Unready for what is not there, or returns an awaitable once it has begun to

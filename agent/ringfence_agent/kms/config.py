@@ -23,6 +23,7 @@ from pydantic import Field
 
 from ringfence_agent.keystore.open import store_path
 from ringfence_agent.kms.acl_file import AclFile
+from ringfence_agent.kms.audit_config import AuditBlock, AuditSettings, audit_settings, warn_of_other_loggers
 from ringfence_agent.kms.call import KeyDefaults
 from ringfence_agent.kms.groups_config import GroupsBlock, GroupSettings, group_settings
 from ringfence_agent.kms.tls_config import SSL_ENABLED, TlsBlock, TlsSettings, tls_settings
@@ -51,19 +52,11 @@ class AdminBlock(ConfigModel):
     token_file: AbsolutePath | None = None
 
 
-class AuditBlock(ConfigModel):
-    """The audit log: `<store>.audit.jsonl` unless named, synced to disk within `sync`."""
-
-    file: AbsolutePath | None = None
-    sync: DurationS = Field(0.1, ge=0.001, le=60)
-
-
 class KmsFile(ConfigModel):
     """`kms.yaml`."""
 
     listen: str = f"localhost:{DEFAULT_PORT}"
     keystore: str | None = None
-    groups: GroupsBlock = GroupsBlock()
     root_key_file: AbsolutePath | None = None
     workers: int | None = Field(None, ge=1, le=_MAX_WORKERS)
     tls: TlsBlock | None = None
@@ -71,6 +64,7 @@ class KmsFile(ConfigModel):
     hadoop_conf: AbsolutePath | None = None
     admin: AdminBlock = AdminBlock()
     audit: AuditBlock = AuditBlock()
+    groups: GroupsBlock = GroupsBlock()
     session: DurationS = Field(float(_VALIDITY_S), ge=1)
     revocation_bound: DurationS = Field(30.0, ge=1, le=3600)
     key_memory: DurationS = Field(600.0, ge=1, le=86_400)
@@ -116,8 +110,7 @@ class Settings:
     admin_socket: Path
     admin_socket_named: bool
     admin_token_file: Path | None
-    audit_file: Path
-    audit_sync_s: float
+    audit: AuditSettings
     session_s: int
     cookie_path: str | None
     cookie_domain: str | None
@@ -136,6 +129,7 @@ def load_settings(options: Options) -> Settings:
         _require_leave_for_plain_http(host, file, conf)
     _refuse_unbuilt(conf)
     _warn_of_proxy_users(conf)
+    warn_of_other_loggers(conf)
     uri = options.keystore or file.keystore or conf.get("hadoop.kms.key.provider.uri", "")
     if not uri:
         raise ConfigError("no key store is named", hint="give --keystore sqlite:////var/lib/ringfence/keys.db")
@@ -158,8 +152,7 @@ def load_settings(options: Options) -> Settings:
         admin_socket=socket or store.with_name(store.name + ".sock"),
         admin_socket_named=socket is not None,
         admin_token_file=options.admin_token_file or file.admin.token_file,
-        audit_file=file.audit.file or store.with_name(store.name + ".audit.jsonl"),
-        audit_sync_s=file.audit.sync,
+        audit=audit_settings(file.audit, store),
         session_s=_positive(conf, _AUTHENTICATION + "token.validity", int(file.session)),
         cookie_path=conf.get(_AUTHENTICATION + "cookie.path"),
         cookie_domain=conf.get(_AUTHENTICATION + "cookie.domain"),

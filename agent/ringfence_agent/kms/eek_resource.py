@@ -38,7 +38,7 @@ def generate(kms: Kms, call: Call) -> Response:
     if require(call.query.eek_op, "eekOp") != "generate":
         raise InputError(_WRONG_EEK_OP)
     count = _count(call.query.num_keys)
-    call.detail = {"count": max(count, 0)}
+    call.count = max(count, 0)
     key = _key_for(kms, call, name, Operation.GENERATE_EEK)
     return json_ok(key.current.generate_json(count))
 
@@ -86,7 +86,7 @@ def open_eek(kms: Kms, call: Call) -> Response:
         raise InputError(_WRONG_EEK_OP)
     cipher = key.find_cipher(number)
     assert cipher is not None, "the version was found above"
-    call.detail = {"version": number}
+    call.version = number
     iv, edek = kms_wire.decode_iv(iv_text), kms_wire.decode_base64(material)
     if eek_op == "decrypt":
         return json_ok(cipher.decrypt_json(iv, edek))
@@ -117,7 +117,7 @@ def reencrypt_batch(kms: Kms, call: Call) -> Response | Awaitable[Response]:
     name = call.key = require_text(call.name, "name")
     call.op = "REENCRYPT_EEK_BATCH"
     bodies = kms_wire.decode_eek_list(json_body(call.request))
-    call.detail = {"count": len(bodies)}
+    call.count = len(bodies)
     if not bodies:
         kms.access.require_operation(call, call.op, name, Operation.GENERATE_EEK)
         return json_ok(b"[]")

@@ -35,13 +35,14 @@ def roll(kms: Kms, call: Call) -> Awaitable[Response]:
     material = None
     if body.material is not None:
         material = Secret(check_material(body.material, key.metadata.length_bits))
+    call.detail = {"material_given": material is not None}
     may_see = kms.access.may_see_material(call, name)
     return _roll(kms, call, name, material, may_see)
 
 
 async def _roll(kms: Kms, call: Call, name: str, material: Secret | None, may_see: bool) -> Response:
-    version = await kms.store.change(lambda store: store.roll_key(name, material))
-    call.detail = {"version": version.version, "material_given": material is not None}
+    version = await kms.change(call, lambda store: store.roll_key(name, material))
+    call.version = version.version
     shown = version.material.reveal() if may_see else None
     return json_ok(kms_wire.encode(kms_wire.key_version_json(name, version.name, shown)))
 
@@ -55,11 +56,11 @@ def delete(kms: Kms, call: Call) -> Awaitable[Response]:
     if key is None:
         raise KeyNotFoundError(name, f"Key {name} does not exist in {kms.store.label}")
     kms.access.require_key(call, name, key.acl_name, KeyOperation.MANAGEMENT)
-    return _delete(kms, name)
+    return _delete(kms, call, name)
 
 
-async def _delete(kms: Kms, name: str) -> Response:
-    await kms.store.change(lambda store: store.delete_key(name))
+async def _delete(kms: Kms, call: Call, name: str) -> Response:
+    await kms.change(call, lambda store: store.delete_key(name))
     return empty_ok()
 
 

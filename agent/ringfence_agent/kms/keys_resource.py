@@ -42,14 +42,19 @@ def create(kms: Kms, call: Call) -> Awaitable[Response]:
         kms.access.require_operation(call, call.op, name, Operation.SET_KEY_MATERIAL)
     new = _new_key(kms, name, body)
     kms.access.require_creation(call, name, (body.attributes or {}).get(KEY_ACL_NAME))
-    call.detail = {"length": new.length_bits, "material_given": body.material is not None}
+    call.detail = {
+        "length": new.length_bits,
+        "material_given": body.material is not None,
+        "description": new.description,
+    }
     # Before the commit: it may need to look up groups, and nothing may be asked for again after the change.
     may_see = kms.access.may_see_material(call, name)
     return _create(kms, call, new, may_see)
 
 
 async def _create(kms: Kms, call: Call, new: NewKey, may_see: bool) -> Response:
-    version = await kms.store.change(lambda store: store.create_key(new))
+    version = await kms.change(call, lambda store: store.create_key(new))
+    call.version = version.version
     material = version.material.reveal() if may_see else None
     body = kms_wire.encode(kms_wire.key_version_json(new.name, version.name, material))
     return json_created(body, _location(call, new.name))
@@ -115,5 +120,5 @@ def list_metadata(kms: Kms, call: Call) -> Response:
     for key in keys:
         if key is not None:
             kms.access.require_key(call, key.metadata.name, key.acl_name, KeyOperation.READ)
-    call.detail = {"count": len(keys)}
+    call.count = len(keys)
     return json_ok(kms_wire.encode_metadata_list([key.metadata if key is not None else None for key in keys]))

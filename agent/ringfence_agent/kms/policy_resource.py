@@ -41,7 +41,7 @@ def put(kms: Kms, call: Call) -> Awaitable[Response]:
 
 async def _publish(kms: Kms, call: Call, body: PublishBody) -> Response:
     # Checking a document of a thousand zones takes a while: it is done in the store's thread, off the event loop.
-    published = await kms.store.change(lambda store: _check_and_store(store, body, call.user))
+    published = await kms.change(call, lambda store: _check_and_store(store, body, call.user))
     call.detail = {"published": published.revision, "digest": published.digest}
     return json_ok(kms_wire.encode({"revision": published.revision, "digest": published.digest}))
 

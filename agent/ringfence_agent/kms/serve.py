@@ -19,7 +19,7 @@ from importlib.metadata import version
 
 from ringfence_agent import process_hygiene
 from ringfence_agent.http.listening import Listener, TcpListener, listen_tcp, listen_unix
-from ringfence_agent.http.response import Application
+from ringfence_agent.http.outbox import Recorded
 from ringfence_agent.http.supervisor import Supervisor
 from ringfence_agent.http.worker import WorkerContext
 from ringfence_agent.keystore.open import open_keystore
@@ -28,15 +28,18 @@ from ringfence_agent.kms.acl_file import AclFile
 from ringfence_agent.kms.admin_access import AdminAccess, read_token
 from ringfence_agent.kms.app import KmsApplication
 from ringfence_agent.kms.audit import AuditLog
-from ringfence_agent.kms.auth_simple import TOKEN_TYPE, SimpleAuthenticator
-from ringfence_agent.kms.call import Kms
+from ringfence_agent.kms.auth_simple import TOKEN_TYPE, UserNameMechanism
+from ringfence_agent.kms.authentication import CallAuthenticator
+from ringfence_agent.kms.call import Call, Kms
+from ringfence_agent.kms.caller import Caller, Identity
 from ringfence_agent.kms.config import Settings
-from ringfence_agent.kms.cookie import CookieSigner, RollingSecrets
+from ringfence_agent.kms.cookie import CookieAttributes, CookieSigner, RollingSecrets
 from ringfence_agent.kms.groups import Groups
 from ringfence_agent.kms.key_cache import KeyCache
 from ringfence_agent.kms.remote_exception import render_server_error
+from ringfence_agent.kms.sessions import Sessions
 from ringfence_agent.kms.store_access import StoreAccess
-from ringfence_zones.errors import ConfigError
+from ringfence_zones.errors import AuthenticationError, ConfigError
 from ringfence_zones.secret import Secret
 
 _log = logging.getLogger(__name__)
@@ -89,29 +92,28 @@ def _announce(tcp: TcpListener, scheme: str) -> None:
 
 
 @asynccontextmanager
-async def open_application(
-    settings: Settings, cookie_root: Secret, context: WorkerContext
-) -> AsyncIterator[Application]:
+async def open_application(settings: Settings, cookie_root: Secret, context: WorkerContext) -> AsyncIterator[Recorded]:
     """One worker's application, from opening its store to closing it."""
     async with AsyncExitStack() as stack:
         # What may wait for a directory server or a file server must not hold up the store, nor the audit log's disk.
         lookups = _executor(stack, "lookups", _LOOKUP_THREADS)
         audit_thread = _executor(stack, "audit")
-        audit = AuditLog(settings.audit_file, context.slot, audit_thread, settings.audit_sync_s)
+        audit = AuditLog(settings.audit, context.slot, audit_thread)
         stack.callback(audit.close)
         opened = open_keystore(settings.keystore, settings.root_key, settings.init)
-        store = StoreAccess(opened, context.generation, context.token_generation, audit.require_room)
+        store = StoreAccess(opened, context.generation, context.token_generation, audit.require_writable)
         stack.callback(store.close)
         acl_file = AclFile(settings.acl_directory)
         groups = Groups(settings.groups, lookups, time.monotonic)
         access = AccessRules(acl_file.load(), groups.of, key_authorization=settings.key_authorization)
         keys = KeyCache(store, time.monotonic, settings.key_memory_s)
         token = read_token(settings.admin_token_file) if settings.admin_token_file is not None else None
-        kms = Kms(store, keys, access, settings.defaults, version("ringfence"))
+        kms = Kms(store, keys, access, settings.defaults, version("ringfence"), audit)
         authenticator = _authenticator(settings, cookie_root)
-        ticker = asyncio.create_task(_tick(access, keys, acl_file, lookups))
+        ticker = asyncio.create_task(_tick(access, keys, acl_file, lookups, audit))
         stack.push_async_callback(_cancel, ticker)
-        yield KmsApplication(kms, authenticator, AdminAccess(token), audit)
+        application = KmsApplication(kms, authenticator, AdminAccess(token))
+        yield Recorded(application, application.commit)
 
 
 def _executor(stack: AsyncExitStack, name: str, threads: int = 1) -> Executor:
@@ -120,23 +122,33 @@ def _executor(stack: AsyncExitStack, name: str, threads: int = 1) -> Executor:
     return executor
 
 
-def _authenticator(settings: Settings, cookie_root: Secret) -> SimpleAuthenticator:
+def _authenticator(settings: Settings, cookie_root: Secret) -> CallAuthenticator:
     now_ms = _epoch_ms()
     rolling = RollingSecrets(cookie_root, settings.session_s, fixed=settings.signature_secret is not None)
     signer = CookieSigner(rolling, TOKEN_TYPE, settings.session_s, now_ms)
-    return SimpleAuthenticator(signer, now_ms, path=settings.cookie_path, domain=settings.cookie_domain)
+    attributes = CookieAttributes(settings.cookie_path, settings.cookie_domain)
+    sessions = Sessions(signer, Identity.CLAIMED, now_ms, attributes)
+    return CallAuthenticator(sessions, UserNameMechanism(sessions), _NoTokens())
+
+
+class _NoTokens:
+    """Until tokens are served."""
+
+    def verify(self, _call: Call, _url_string: bytes) -> Caller:
+        raise AuthenticationError("Authentication required")
 
 
 def _epoch_ms() -> Callable[[], int]:
     return lambda: time.time_ns() // 1_000_000
 
 
-async def _tick(access: AccessRules, keys: KeyCache, acl_file: AclFile, lookups: Executor) -> None:
+async def _tick(access: AccessRules, keys: KeyCache, acl_file: AclFile, lookups: Executor, audit: AuditLog) -> None:
     loop = asyncio.get_running_loop()
     while True:
         await asyncio.sleep(_TICK_S)
         access.forget()
         keys.drop_old()
+        audit.tick()
         changed = await loop.run_in_executor(lookups, acl_file.find_changed)
         if changed is not None:
             access.use_acls(changed)

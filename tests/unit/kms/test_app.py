@@ -9,11 +9,13 @@ from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from kms_authenticators import simple_authenticator
 from memory_keystore import MemoryKeyStore
 
 from ringfence_agent.http.generation import GenerationTable
@@ -25,13 +27,12 @@ from ringfence_agent.kms.acls import read_acls
 from ringfence_agent.kms.admin_access import AdminAccess
 from ringfence_agent.kms.app import KmsApplication
 from ringfence_agent.kms.audit import AuditLog
-from ringfence_agent.kms.auth_simple import SimpleAuthenticator
+from ringfence_agent.kms.audit_config import AuditSettings
 from ringfence_agent.kms.call import KeyDefaults, Kms
-from ringfence_agent.kms.cookie import CookieSigner, RollingSecrets
 from ringfence_agent.kms.groups import Groups
+from ringfence_agent.kms.groups_config import GroupSettings
 from ringfence_agent.kms.key_cache import KeyCache
 from ringfence_agent.kms.store_access import StoreAccess
-from ringfence_agent.kms.groups_config import GroupSettings
 from ringfence_zones.errors import StoreTamperedError, StoreUnavailableError
 from ringfence_zones.hadoop_conf import HadoopConf
 from ringfence_zones.keys import KeyVersion
@@ -67,9 +68,8 @@ class Bench:
         groups = Groups(GroupSettings(30.0, 30.0), executor, lambda: 0.0, look_up=lambda _: frozenset({"staff"}))
         rules = AccessRules(read_acls(HadoopConf(acls)), groups.of)
         keys = KeyCache(self.access, lambda: 0.0, 600.0)
-        kms = Kms(self.access, keys, rules, KeyDefaults("AES/CTR/NoPadding", 128), "1")
-        signer = CookieSigner(RollingSecrets(Secret(b"r" * 32), 100), "simple-dt", 100, lambda: 0)
-        self.app = KmsApplication(kms, SimpleAuthenticator(signer, lambda: 0), AdminAccess(None), self.audit)
+        kms = Kms(self.access, keys, rules, KeyDefaults("AES/CTR/NoPadding", 128), "1", self.audit)
+        self.app = KmsApplication(kms, simple_authenticator(lambda: 0), AdminAccess(None))
         self.store.create_key(NewKey("k", "AES/CTR/NoPadding", 128, Secret(bytes(16)), None, {}))
 
     def answer(self, request: Request) -> Response | Awaitable[Response]:
@@ -77,7 +77,12 @@ class Bench:
 
     async def ask(self, path: bytes, query: bytes = b"", method: bytes = b"GET", body: bytes = b"") -> Response:
         answer = self.answer(request(path, query, method, body))
-        return answer if isinstance(answer, Response) else await answer
+        response = answer if isinstance(answer, Response) else await answer
+        return self.app.commit() or response
+
+    def lines(self) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in self.audit_file.read_text().splitlines()]
+        return [line for line in lines if line["outcome"] != "begun"]
 
 
 def request(path: bytes, query: bytes = b"", method: bytes = b"GET", body: bytes = b"") -> Request:
@@ -139,7 +144,7 @@ def test_a_store_that_cannot_be_read_refuses_and_says_so_in_the_audit_log(
         assert (await bench.ask(*GENERATE)).head.status == status
 
     asyncio.run(ask())
-    (line,) = [json.loads(line) for line in bench.audit_file.read_text().splitlines()]
+    (line,) = bench.lines()
     assert (line["user"], line["status"], line["outcome"]) == ("alice", status, "failed")
 
 
@@ -169,10 +174,10 @@ def test_a_policy_that_cannot_be_read_closes_every_key(bench: Bench) -> None:
 
 
 def test_an_audit_log_that_fails_turns_an_answer_into_a_refusal(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(**_: object) -> None:
-        raise StoreUnavailableError("the audit log cannot be written: x")
+    def fail(_descriptor: int, _data: bytes) -> int:
+        raise OSError(122, "Disk quota exceeded")
 
-    monkeypatch.setattr(bench.audit, "record", fail)
+    monkeypatch.setattr(os, "write", fail)
 
     async def ask() -> None:
         answer = await bench.ask(*GENERATE)
@@ -268,10 +273,10 @@ def assert_nothing_changes(bench: Bench) -> None:
 
 
 def test_nothing_changes_when_the_disk_has_no_room_to_record_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "fstatvfs", lambda _: SimpleNamespace(f_bavail=1, f_frsize=4096))
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=1, f_frsize=4096))
     assert_nothing_changes(bench)
     monkeypatch.undo()
-    lines = [json.loads(line) for line in bench.audit_file.read_text().splitlines()]
+    lines = bench.lines()
     assert [(line["op"], line["status"]) for line in lines] == [
         ("CREATE_KEY", 503),
         ("ROLL_NEW_VERSION", 503),
@@ -310,8 +315,9 @@ def test_a_change_is_on_record_although_a_bug_follows_it(bench: Bench, monkeypat
     async def roll() -> None:
         with pytest.raises(ZeroDivisionError):
             await bench.ask(b"/kms/v1/key/k", b"", b"POST", b"{}")
+        assert bench.app.commit() is None
 
     asyncio.run(roll())
-    (line,) = [json.loads(line) for line in bench.audit_file.read_text().splitlines()]
+    (line,) = bench.lines()
     assert (line["op"], line["key"], line["status"]) == ("ROLL_NEW_VERSION", "k", 500)
     assert line["error"] == "unhandled ZeroDivisionError"
