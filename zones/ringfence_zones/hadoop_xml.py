@@ -1,6 +1,6 @@
 """Edits one property of a Hadoop `*-site.xml` file and leaves every other byte as it was.
 
-`hadoop_conf.py` reads; this module writes. Rules:
+`hadoop_conf.py` reads; this module writes, and tells where a property stands. Rules:
 
 1. Only the text of one `<value>` changes, or one `<property>` is added after the last. Comments, blanks, order,
    line ends and encoding of the rest survive byte for byte: the file belongs to an administrator.
@@ -52,6 +52,20 @@ def read_property(document: bytes, name: str) -> SiteProperty | None:
     if found is None:
         return None
     return SiteProperty(found.value.text if found.value else "", found.final)
+
+
+def property_lines(document: bytes) -> dict[str, int]:
+    """By name, the line on which the property that Hadoop would use begins.
+
+    Raises ConfigError when the document is not one this module may edit.
+    """
+    scan = _scan(document)
+    lines = {}
+    for name in {each.name for each in scan.properties if each.name}:
+        found = _effective(scan, name)
+        assert found is not None, "the name is one of the document's"
+        lines[name] = document.count(b"\n", 0, found.element.start) + 1
+    return lines
 
 
 def set_property(document: bytes, name: str, value: str) -> bytes:

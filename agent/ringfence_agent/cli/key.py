@@ -2,7 +2,39 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import click
+
+from ringfence_agent.kms.access import Subject
+from ringfence_agent.kms.acl_document import AclDocument, read_acl_document
+from ringfence_agent.kms.acl_explain import ASKED, Explainer, Explanation, PolicyInForce
+from ringfence_agent.kms.acl_lint import find_acl_problems
+from ringfence_agent.kms.acls import FILE_NAME
+from ringfence_zones.cli import exits
+from ringfence_zones.cli.context import CommandContext, global_options
+from ringfence_zones.cli.render import print_findings, print_json, shown
+from ringfence_zones.client_config import read_client_config
+from ringfence_zones.findings import findings_json
+from ringfence_zones.hadoop_conf import read_hadoop_conf
+from ringfence_zones.kms_admin import open_admin_client
+from ringfence_zones.kms_uri import parse_kms_uri
+from ringfence_zones.policy import load_policy, policy_from_json
+
+# An admin socket has no use for the URI that a token would be sent to.
+_ON_THIS_MACHINE = "kms://http@localhost:9600/kms"
+
+_acls_option = click.option(
+    "--acls",
+    "acl_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help=f"the ACL file  [{FILE_NAME} in --hadoop-conf]",
+)
+_policy_option = click.option(
+    "-f", "--file", "policy_file", type=click.Path(path_type=Path), metavar="FILE", help="the policy document"
+)
 
 
 @click.group()
@@ -13,3 +45,104 @@ def key() -> None:
 @key.group()
 def acl() -> None:
     """Who may do what on which key, and which line says so."""
+
+
+@acl.command()
+@click.argument("user")
+@click.argument("operation", metavar="OP", type=click.Choice(list(ASKED), case_sensitive=False))
+@click.argument("key_name", metavar="KEY")
+@click.option("--real-user", metavar="USER", help="who acts for USER (doAs)")
+@click.option("--group", "groups", multiple=True, metavar="GROUP", help="a group of USER, instead of looking them up")
+@click.option("--acl-name", metavar="NAME", help="the key's attribute key.acl.name  [the key's name]")
+@_acls_option
+@_policy_option
+@global_options
+def explain(
+    context: CommandContext,
+    user: str,
+    operation: str,
+    key_name: str,
+    real_user: str | None,
+    groups: tuple[str, ...],
+    acl_name: str | None,
+    acl_file: Path | None,
+    policy_file: Path | None,
+) -> None:
+    """Say whether USER may do OP on KEY, and which line decides it. Always exits 0.
+
+    Read are kms-acls.xml, the groups this machine knows, and the policy: FILE with -f, else the revision that the
+    KMS of this machine enforces, when its admin socket is known. Nothing is sent to the KMS but that question.
+    """
+    document = _document(context, acl_file)
+    in_force = _policy(context, policy_file)
+    given = frozenset(groups)
+    explainer = Explainer(document, in_force, (lambda _: given) if given else None)
+    explanation = explainer.explain(Subject(user, real_user), operation.upper(), key_name, acl_name)
+    if context.json:
+        print_json(explanation.to_json())
+    else:
+        _print(explanation, document, in_force)
+
+
+@acl.command()
+@click.option("--superuser", default="hdfs", metavar="USER", help="who runs the NameNode  [hdfs]")
+@_acls_option
+@_policy_option
+@global_options
+@click.pass_context
+def lint(
+    click_context: click.Context,
+    context: CommandContext,
+    superuser: str,
+    acl_file: Path | None,
+    policy_file: Path | None,
+) -> None:
+    """Name what a kms-acls.xml says otherwise than it looks; exit 3 when anything is found.
+
+    Works on the file of a stock KMS too. With -f it also names lines that the policy makes void.
+    """
+    document = _document(context, acl_file)
+    keys = {zone.key for zone in load_policy(policy_file).zones} if policy_file is not None else set[str]()
+    findings = find_acl_problems(document, superuser, keys)
+    if context.json:
+        print_json(findings_json(findings))
+    else:
+        print_findings(findings, nothing=f"{document.path}: nothing found")
+    click_context.exit(exits.FINDINGS if findings else exits.DONE)
+
+
+def _document(context: CommandContext, acl_file: Path | None) -> AclDocument:
+    return read_acl_document((acl_file or context.hadoop_conf / FILE_NAME).absolute())
+
+
+def _policy(context: CommandContext, policy_file: Path | None) -> PolicyInForce | None:
+    if policy_file is not None:
+        return PolicyInForce(load_policy(policy_file), 0, str(policy_file))
+    config = read_client_config(context.hadoop_conf, os.environ)
+    if config.kms_admin_socket is None and config.kms_token_file is None:
+        return None
+    provider = read_hadoop_conf(context.hadoop_conf, "core-site.xml").get("hadoop.security.key.provider.path")
+    found = open_admin_client(config, parse_kms_uri(provider or _ON_THIS_MACHINE)).find_published()
+    if found is None:
+        return None
+    publication, document = found
+    return PolicyInForce(policy_from_json(document), publication.revision, f"policy revision {publication.revision}")
+
+
+def _print(explanation: Explanation, document: AclDocument, in_force: PolicyInForce | None) -> None:
+    subject = explanation.subject
+    who = subject.user if subject.real_user is None else f"{subject.user} (through {subject.real_user})"
+    verb = "may" if explanation.allowed else "may not"
+    click.echo(shown(f"{who} {verb} {explanation.operation} on {explanation.key}"))
+    for step in explanation.steps:
+        outcome = "allowed" if step.allowed else "refused"
+        value = "" if step.value is None else f" = {step.value!r}"
+        click.echo(shown(f"  {step.check:<9}  {outcome}  {step.source or document.path}  {_bare(step.rule)}{value}"))
+    groups = ", ".join(sorted(explanation.groups)) or "none that this machine knows"
+    click.echo(shown(f"  groups     {groups}"))
+    if in_force is None:
+        click.echo("no published policy was looked at", err=True)
+
+
+def _bare(rule: str) -> str:
+    return rule.removeprefix(f"{FILE_NAME}:").replace("default:hadoop", "not set: hadoop")

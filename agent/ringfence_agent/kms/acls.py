@@ -192,6 +192,12 @@ def find_ineffective(conf: HadoopConf) -> dict[str, str]:
     return ineffective
 
 
+def key_of(name: str) -> str | None:
+    """The key that a property `key.acl.KEY.OPERATION` is about, None for every other property."""
+    split = _split_key_acl(name)
+    return split[0] if split is not None else None
+
+
 def _split_key_acl(name: str) -> tuple[str, KeyOperation] | None:
     # Key names may hold dots: the operation follows the last one.
     if not name.startswith(_KEY_ACL):
