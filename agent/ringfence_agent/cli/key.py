@@ -13,6 +13,7 @@ from ringfence_agent.kms.acl_explain import ASKED, Explainer, Explanation, Polic
 from ringfence_agent.kms.acl_lint import find_acl_problems
 from ringfence_agent.kms.acls import FILE_NAME
 from ringfence_zones.cli import exits
+from ringfence_zones.cli.component_group import ComponentGroup
 from ringfence_zones.cli.context import CommandContext, global_options
 from ringfence_zones.cli.render import print_findings, print_json, shown
 from ringfence_zones.client_config import read_client_config
@@ -37,7 +38,7 @@ _policy_option = click.option(
 )
 
 
-@click.group()
+@click.group(cls=ComponentGroup)
 def key() -> None:
     """Keys and who may use them."""
 
