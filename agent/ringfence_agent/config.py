@@ -5,6 +5,7 @@
     policy: /etc/ringfence/zones.yaml      # absent: the revision that the Ringfence KMS enforces
     socket: /run/ringfence/agent.sock
     state_dir: /var/lib/ringfence/agent    # remembers which pins are the agent's
+    kerberos: {principal: hdfs@EXAMPLE.COM, keytab: /etc/security/hdfs.keytab}   # else the ticket cache
     user: hdfs                             # under simple authentication; listing zones needs a superuser
     interval: 5s
     call_timeout: 30s                      # one call to HDFS or the KMS; a child that stalls longer is replaced
@@ -27,6 +28,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from ringfence_zones.config_file import AbsolutePath, ConfigModel, DurationS, read_config
 from ringfence_zones.errors import ConfigError
+from ringfence_zones.kerberos import KerberosKeytab
 
 DEFAULT_CONFIG_FILE = Path("/etc/ringfence/agent.yaml")
 
@@ -44,6 +46,7 @@ class AgentConfig(ConfigModel):
     socket: AbsolutePath = Path("/run/ringfence/agent.sock")
     socket_group: AccountName | None = None
     state_dir: AbsolutePath = Path("/var/lib/ringfence/agent")
+    kerberos: KerberosKeytab | None = None
     user: AccountName = "hdfs"
     interval: DurationS = Field(default=5.0, ge=0.2, le=3600.0)
     call_timeout: DurationS = Field(default=30.0, ge=1.0, le=600.0)

@@ -13,6 +13,7 @@ from ringfence_agent.enforce import Observation
 from ringfence_agent.pins import PinMemory, read_pin_file
 from ringfence_agent.policy_source import PolicySource
 from ringfence_zones.hdfs_interface import Hdfs
+from ringfence_zones.http_session import PLAIN_ACCESS, HttpAccess
 from ringfence_zones.kms_client import KmsClient
 from ringfence_zones.observe import observe_cluster
 
@@ -28,6 +29,7 @@ class Observer:
         *,
         namenode_conf_dir: Path,
         user: str,
+        access: HttpAccess = PLAIN_ACCESS,
         kms_timeout_s: float,
     ) -> None:
         self._hdfs = hdfs
@@ -35,6 +37,7 @@ class Observer:
         self._memory = memory
         self._namenode_conf_dir = namenode_conf_dir
         self._user = user
+        self._access = access
         self._kms_timeout_s = kms_timeout_s
         self._kms: KmsClient | None = None
         self._kms_uri: str | None = None
@@ -58,6 +61,8 @@ class Observer:
         if uri != self._kms_uri:
             if self._kms is not None:
                 self._kms.close()
-            self._kms = KmsClient(uri, self._user, read_timeout_s=self._kms_timeout_s) if uri else None
+            self._kms = (
+                KmsClient(uri, self._user, access=self._access, read_timeout_s=self._kms_timeout_s) if uri else None
+            )
             self._kms_uri = uri
         return self._kms

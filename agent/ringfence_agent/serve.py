@@ -37,10 +37,11 @@ from ringfence_agent.observe import Observer
 from ringfence_agent.pins import PinMemory
 from ringfence_agent.policy_source import FilePolicy, PolicySource, PublishedPolicy
 from ringfence_agent.snapshot import Board
-from ringfence_zones.client_config import read_client_config
+from ringfence_zones.client_config import read_client_config, read_http_access
 from ringfence_zones.errors import ConfigError, HdfsError
 from ringfence_zones.hadoop_conf import HadoopConf, read_hadoop_conf
 from ringfence_zones.hdfs_child import HdfsChild
+from ringfence_zones.http_session import HttpAccess
 from ringfence_zones.kms_admin import Publication, open_admin_client
 from ringfence_zones.kms_uri import parse_kms_uri
 from ringfence_zones.namenodes import default_filesystem
@@ -116,14 +117,15 @@ def serve(config: AgentConfig, hadoop_conf: Path, on_ready: Callable[[Path], Non
     conf = read_hadoop_conf(hadoop_conf, "core-site.xml", "hdfs-site.xml")
     default_fs = default_filesystem(conf)
     policies = _open_policies(config, hadoop_conf, conf)
-    is_simple = conf.get("hadoop.security.authentication", "simple").lower() == "simple"
-    hdfs = HdfsChild(hadoop_conf, config.user if is_simple else None, deadline_s=config.call_timeout)
+    access = read_http_access(hadoop_conf, os.environ, config.kerberos)
+    as_user = config.user if access.kerberos is None else None
+    hdfs = HdfsChild(hadoop_conf, as_user, keytab=config.kerberos, deadline_s=config.call_timeout)
     lock = StateLock(config.state_dir)
     try:
         listener = _listen(config)
         try:
             board = Board(config.stale_after)
-            loop, stop = _build_loop(config, hadoop_conf, hdfs, policies, board, listener)
+            loop, stop = _build_loop(config, hadoop_conf, access, hdfs, policies, board, listener)
             asyncio.run(_run(_build_server(config, board, listener, default_fs), loop, stop, hdfs, listener, on_ready))
         finally:
             listener.close()
@@ -142,7 +144,9 @@ def _open_policies(config: AgentConfig, hadoop_conf: Path, conf: HadoopConf) -> 
         if not provider:
             raise ConfigError("agent.yaml names no policy file, and core-site.xml no KMS that could have published one")
         client_config = read_client_config(hadoop_conf, os.environ)
-        client = open_admin_client(client_config, parse_kms_uri(provider), timeout_s=config.call_timeout)
+        access = read_http_access(hadoop_conf, os.environ, config.kerberos)
+        uri = parse_kms_uri(provider)
+        client = open_admin_client(client_config, uri, access=access, timeout_s=config.call_timeout)
         return client.find_published()
 
     return PublishedPolicy(find_published)
@@ -171,6 +175,7 @@ def _listen(config: AgentConfig) -> UnixListener:
 def _build_loop(
     config: AgentConfig,
     hadoop_conf: Path,
+    access: HttpAccess,
     hdfs: HdfsChild,
     policies: PolicySource,
     board: Board,
@@ -180,7 +185,13 @@ def _build_loop(
     conf_dir = config.namenode_conf_dir or hadoop_conf
     memory = PinMemory(config.state_dir, conf_dir / "core-site.xml")
     observer = Observer(
-        hdfs, policies, memory, namenode_conf_dir=conf_dir, user=config.user, kms_timeout_s=config.call_timeout
+        hdfs,
+        policies,
+        memory,
+        namenode_conf_dir=conf_dir,
+        user=config.user,
+        access=access,
+        kms_timeout_s=config.call_timeout,
     )
     pinner = Pinner(hdfs, memory, timeout_s=config.call_timeout, pause=lambda pause_s: _pause(stop, pause_s))
     identity = _identity(listener.path)

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from ringfence_zones.client_config import read_http_access
 from ringfence_zones.errors import (
     ConfigError,
     HdfsError,
-    InputError,
     NoKeyProviderError,
     RingfenceError,
 )
@@ -35,6 +35,9 @@ from ringfence_zones.hadoop_home import find_hadoop_home
 from ringfence_zones.hdfs_failure import JavaFailure, Where, translate, translate_create_zone
 from ringfence_zones.hdfs_interface import PropertyChange, ReconfigurationStatus
 from ringfence_zones.hdfs_jvm import Jvm, read_failure, start_jvm
+from ringfence_zones.hdfs_login import JavaLogin, refuse_claimed_user
+from ringfence_zones.http_session import HttpAccess
+from ringfence_zones.kerberos import KerberosKeytab
 from ringfence_zones.model import DirectoryState, EncryptionZone
 from ringfence_zones.namenodes import NameNodeAddress, default_filesystem, find_live_value, namenode_addresses
 
@@ -53,6 +56,8 @@ _CLIENT_CONF = {
     "dfs.client.failover.max.attempts": "6",
     "dfs.client.failover.sleep.base.millis": "200",
     "dfs.client.failover.sleep.max.millis": "2000",
+    # A process that lives longer than a ticket logs in again when it is time, however short tickets are.
+    "hadoop.kerberos.min.seconds.before.relogin": "1",
     # Modes given here are meant exactly.
     "fs.permissions.umask-mode": "000",
 }
@@ -64,18 +69,23 @@ _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
 class HdfsGateway:
     """See the module's rules. Made by `open_gateway`."""
 
-    def __init__(self, jvm: Jvm, file_system: Any, java_conf: Any, conf: HadoopConf, user: str) -> None:
+    def __init__(
+        self, jvm: Jvm, file_system: Any, java_conf: Any, conf: HadoopConf, login: JavaLogin, access: HttpAccess
+    ) -> None:
         self._jvm = jvm
         self._fs = file_system
         self._java_conf = java_conf
-        self._user = user
+        self._login = login
+        # Who this process is to the cluster's HTTP daemons, the KMS among them.
+        self.access = access
         self.namenodes: tuple[NameNodeAddress, ...] = namenode_addresses(conf)
-        self._where = Where(urlsplit(default_filesystem(conf)).netloc, user)
+        ticket_command = access.kerberos.command if access.kerberos is not None else None
+        self._where = Where(urlsplit(default_filesystem(conf)).netloc, login.user, ticket_command)
 
     @property
     def user(self) -> str:
         """The short name HDFS knows this process by."""
-        return self._user
+        return self._login.user
 
     def hadoop_version(self) -> tuple[int, int, int]:
         """The version of the Hadoop jars in use, which on a cluster's node are the cluster's own."""
@@ -120,6 +130,7 @@ class HdfsGateway:
         content or what the NameNode said; NoKeyProviderError; Kms errors when the NameNode's own KMS is the cause.
         """
         zone = None
+        self._login.refresh()
         try:
             self._fs.createEncryptionZone(self._jvm.path(path), key_name)
         except self._jvm.exception as error:
@@ -226,7 +237,7 @@ class HdfsGateway:
         """
         protected: set[str] | None = None
         for address in self.namenodes:
-            live = find_live_value(address, PROTECTED_DIRECTORIES)
+            live = find_live_value(address, PROTECTED_DIRECTORIES, self.access)
             if live is None:
                 return None
             paths = set(split_list(live.value))
@@ -311,6 +322,7 @@ class HdfsGateway:
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
+        self._login.refresh()
         try:
             yield
         except self._jvm.exception as error:
@@ -318,27 +330,27 @@ class HdfsGateway:
             raise translate(read_failure(error), self._where) from None
 
 
-def open_gateway(hadoop_conf: Path, as_user: str | None = None, environ: Mapping[str, str] = os.environ) -> HdfsGateway:
+def open_gateway(
+    hadoop_conf: Path,
+    as_user: str | None = None,
+    environ: Mapping[str, str] = os.environ,
+    keytab: KerberosKeytab | None = None,
+) -> HdfsGateway:
     """Starts the JVM when needed and connects as `as_user`, else as Hadoop itself would.
 
-    Nothing is sent to the NameNode yet. Raises HadoopNotFoundError, ConfigError, MissingExtraError, and InputError
-    for a user named on a cluster with Kerberos.
+    On a cluster with Kerberos that is whoever the ticket cache or a keytab proves: `keytab`, else client.yaml's.
+    Nothing is sent to the NameNode yet. Raises HadoopNotFoundError, ConfigError, MissingExtraError, InputError for a
+    user named on a cluster with Kerberos, and AuthenticationError when there is no valid ticket.
     """
     conf = read_hadoop_conf(hadoop_conf, "core-site.xml", "hdfs-site.xml")
     uri = default_filesystem(conf)
-    if as_user is not None and conf.get("hadoop.security.authentication", "simple").lower() != "simple":
-        raise InputError(
-            f"--as {as_user} is for simple authentication, and this cluster uses Kerberos",
-            hint=f"get a ticket as that user instead: kinit {as_user}",
-        )
-    jvm = start_jvm(find_hadoop_home(hadoop_conf, environ))
+    access = read_http_access(hadoop_conf, environ, keytab)
+    if access.kerberos is not None:
+        refuse_claimed_user(as_user)
+    jvm = start_jvm(find_hadoop_home(hadoop_conf, environ), environ)
     try:
         java_conf = _java_configuration(jvm)
-        users = jvm.java_class("org.apache.hadoop.security.UserGroupInformation")
-        users.setConfiguration(java_conf)
-        if as_user is not None:
-            users.setLoginUser(users.createRemoteUser(as_user))
-        user = str(users.getCurrentUser().getShortUserName())
+        login = JavaLogin(jvm, java_conf, access.kerberos, as_user, environ)
         # Not FileSystem.get: it loads every file system on the class path first, which takes a second on EMR.
         file_system = jvm.java_class("org.apache.hadoop.hdfs.DistributedFileSystem")()
         file_system.initialize(jvm.java_class("java.net.URI")(uri), java_conf)
@@ -349,7 +361,7 @@ def open_gateway(hadoop_conf: Path, as_user: str | None = None, environ: Mapping
         raise ConfigError(
             f"the Hadoop client does not take the configuration in {hadoop_conf}: {failure.sentence}"
         ) from None
-    return HdfsGateway(jvm, file_system, java_conf, conf, user)
+    return HdfsGateway(jvm, file_system, java_conf, conf, login, access)
 
 
 def _java_configuration(jvm: Jvm) -> Any:

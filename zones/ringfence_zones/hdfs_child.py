@@ -24,6 +24,7 @@ from ringfence_zones.errors import HadoopNotFoundError, NameNodeUnavailableError
 from ringfence_zones.hadoop_conf import read_hadoop_conf
 from ringfence_zones.hdfs_child_wire import GREETING_ID, decode_error, decode_result, encode_line
 from ringfence_zones.hdfs_interface import ReconfigurationStatus
+from ringfence_zones.kerberos import KerberosKeytab
 from ringfence_zones.model import DirectoryState, EncryptionZone
 from ringfence_zones.namenodes import NameNodeAddress, namenode_addresses
 
@@ -42,18 +43,23 @@ class HdfsChild:
         hadoop_conf: Path,
         as_user: str | None = None,
         *,
+        keytab: KerberosKeytab | None = None,
         deadline_s: float = DEFAULT_DEADLINE_S,
         environ: Mapping[str, str] | None = None,
         command: Sequence[str] = (sys.executable, "-m", _MODULE),
     ) -> None:
         """Reads the configuration, starts nothing. Raises ConfigError.
 
-        `environ` is the child's environment (this process's own when None), `command` the program to supervise.
+        `as_user` is for simple authentication, `keytab` for Kerberos; see `open_gateway`. `environ` is the child's
+        environment (this process's own when None), `command` the program to supervise.
         """
         self.namenodes: tuple[NameNodeAddress, ...] = namenode_addresses(
             read_hadoop_conf(hadoop_conf, "core-site.xml", "hdfs-site.xml")
         )
-        self._argv = [*command, str(hadoop_conf), *([as_user] if as_user is not None else [])]
+        login = ["--as", as_user] if as_user is not None else []
+        if keytab is not None:
+            login += ["--keytab", str(keytab.keytab), keytab.principal]
+        self._argv = [*command, str(hadoop_conf), *login]
         self._deadline_s = deadline_s
         self._environ = environ
         self._lock = threading.Lock()

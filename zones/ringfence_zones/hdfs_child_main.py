@@ -1,4 +1,6 @@
-"""The process behind `HdfsChild`: `python -m ringfence_zones.hdfs_child_main HADOOP_CONF [USER]`.
+"""The process behind `HdfsChild`: `python -m ringfence_zones.hdfs_child_main HADOOP_CONF [LOGIN]`.
+
+LOGIN is `--as USER` or `--keytab FILE PRINCIPAL`; without one Hadoop's own rules say who it is.
 
 Reads requests from standard input and answers on what was standard output when it started; Java and anything else
 that prints goes to standard error. It ends when its input does, so it never outlives the process that started it:
@@ -21,6 +23,7 @@ from typing import Any
 from ringfence_zones.errors import HdfsError, RingfenceError
 from ringfence_zones.hdfs import HdfsGateway, open_gateway
 from ringfence_zones.hdfs_child_wire import GREETING_ID, decode_arguments, encode_error, encode_line
+from ringfence_zones.kerberos import KerberosKeytab
 
 _THREADS = 8
 _log = logging.getLogger(__name__)
@@ -48,7 +51,7 @@ def main(arguments: list[str]) -> int:
     answers = _Answers(os.dup(1))
     os.dup2(2, 1)
     try:
-        gateway = open_gateway(Path(arguments[0]), arguments[1] if len(arguments) > 1 else None)
+        gateway = _open(Path(arguments[0]), arguments[1:])
     except RingfenceError as error:
         answers.send({"id": GREETING_ID, "error": encode_error(error)})
         return 1
@@ -58,6 +61,13 @@ def main(arguments: list[str]) -> int:
         pool.submit(_serve, gateway, answers, json.loads(line))
     # Not a return: a call that hangs in Java would hold the interpreter's exit.
     os._exit(0)
+
+
+def _open(hadoop_conf: Path, login: list[str]) -> HdfsGateway:
+    if login[:1] == ["--keytab"]:
+        keytab = KerberosKeytab(keytab=Path(login[1]), principal=login[2])
+        return open_gateway(hadoop_conf, keytab=keytab)
+    return open_gateway(hadoop_conf, login[1] if login else None)
 
 
 def _serve(gateway: HdfsGateway, answers: _Answers, request: dict[str, Any]) -> None:

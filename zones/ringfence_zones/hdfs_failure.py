@@ -94,10 +94,14 @@ class JavaFailure:
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """Whom a failure is about: names for the sentence and the hint, no secret among them."""
+    """Whom a failure is about: names for the sentence and the hint, no secret among them.
+
+    `ticket_command` gets a Kerberos ticket; None under simple authentication.
+    """
 
     namenode: str
     user: str
+    ticket_command: str | None = None
 
 
 def translate(failure: JavaFailure, where: Where) -> RingfenceError:
@@ -118,10 +122,16 @@ def translate(failure: JavaFailure, where: Where) -> RingfenceError:
         return NameNodeUnavailableError(
             f"no NameNode of {where.namenode} is active now: {failure.sentence}", hint="run the same command again soon"
         )
-    if classes & _UNAUTHENTICATED:
+    # A refusal that no server sent: this client has no ticket, or the two sides do not agree on a method.
+    is_local_refusal = bool(classes & _DENIED) and not failure.remote
+    if classes & _UNAUTHENTICATED or is_local_refusal:
+        why = "this client has nothing to prove itself with" if is_local_refusal else failure.sentence
         return AuthenticationError(
-            f"the NameNode at {where.namenode} did not accept who is calling: {failure.sentence}",
-            hint="with Kerberos, get a ticket with kinit first",
+            f"the NameNode at {where.namenode} did not accept who is calling: {why}",
+            hint="get a ticket, then run the same command again"
+            if where.ticket_command
+            else "is hadoop.security.authentication in core-site.xml what the NameNode has?",
+            command=where.ticket_command,
         )
     if classes & _DENIED:
         return HdfsPermissionError(

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import os
 import threading
+from collections.abc import Mapping
 from functools import cached_property
 from types import ModuleType
 from typing import Any
@@ -86,8 +88,8 @@ class Jvm:
         return self.java_class("org.apache.hadoop.fs.Path")
 
 
-def start_jvm(home: HadoopHome) -> Jvm:
-    """Starts the JVM, or returns the running one. Thread-safe.
+def start_jvm(home: HadoopHome, environ: Mapping[str, str] = os.environ) -> Jvm:
+    """Starts the JVM, or returns the running one. Thread-safe. KRB5_CONFIG counts for Java too, its first file.
 
     Raises MissingExtraError without JPype and HadoopNotFoundError when the JVM does not load.
     """
@@ -103,7 +105,13 @@ def start_jvm(home: HadoopHome) -> Jvm:
             jpype.config.destroy_jvm = False
             atexit.register(_stop_reference_queue, jpype)  # first, for Ctrl-C may come while the JVM starts
             try:
-                jpype.startJVM(str(home.libjvm), *_OPTIONS, classpath=list(home.class_path), convertStrings=False)
+                jpype.startJVM(
+                    str(home.libjvm),
+                    *_OPTIONS,
+                    *_kerberos_options(environ),
+                    classpath=list(home.class_path),
+                    convertStrings=False,
+                )
             except (OSError, RuntimeError, TypeError, ValueError) as error:
                 raise HadoopNotFoundError(
                     f"the Java at {home.libjvm} does not start: {error}",
@@ -136,6 +144,12 @@ def read_failure(error: BaseException) -> JavaFailure:
         cause = cause.getCause()
     message = throwable.getMessage()
     return JavaFailure(java_class, "" if message is None else str(message), remote, tuple(causes))
+
+
+def _kerberos_options(environ: Mapping[str, str]) -> list[str]:
+    # MIT's library reads the variable, Java only the property; /etc/krb5.conf both find themselves.
+    first = environ.get("KRB5_CONFIG", "").partition(":")[0]
+    return [f"-Djava.security.krb5.conf={first}"] if first else []
 
 
 def _stop_reference_queue(jpype: ModuleType) -> None:

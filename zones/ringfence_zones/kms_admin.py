@@ -1,8 +1,8 @@
 """The admin endpoint of Ringfence's KMS: the published policy, read and replaced by compare-and-set.
 
 Over the KMS's Unix socket the caller is proven by the kernel (root, or the service's user); elsewhere by a bearer
-token from a file nobody else may read, and then only over TLS or loopback. A user name is never a proof here, so
-this client sends none.
+token from a file nobody else may read, and then only over TLS or loopback, or by Kerberos on a cluster that uses it.
+A user name is never a proof here, so this client sends none.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import ssl
 import stat
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+
+import requests
 
 from ringfence_zones import kms_wire
 from ringfence_zones.client_config import ADMIN_SOCKET_VARIABLE, TOKEN_FILE_VARIABLE, ClientConfig
@@ -28,6 +31,7 @@ from ringfence_zones.errors import (
     KmsUnavailableError,
     RevisionConflictError,
 )
+from ringfence_zones.http_session import PLAIN_ACCESS, DaemonSession, HttpAccess, HttpAnswer
 from ringfence_zones.kms_uri import KmsUri
 from ringfence_zones.unix_http import UnixHTTPConnection
 
@@ -48,10 +52,9 @@ class Publication:
 class AdminClient:
     """Made by `open_admin_client`. One connection per call: publications are rare."""
 
-    def __init__(self, label: str, connect: _Connector, headers: dict[str, str]) -> None:
+    def __init__(self, label: str, way: _Way) -> None:
         self._label = label
-        self._connect = connect
-        self._headers = headers
+        self._way = way
 
     def get_publication(self) -> Publication:
         """The newest published revision; revision 0 and no digest before the first."""
@@ -74,25 +77,19 @@ class AdminClient:
         return _publication(self._send("PUT", body, expected_revision))
 
     def _send(self, method: str, body: bytes | None, expected_revision: int = 0) -> Any:
-        connection = self._connect()
         try:
-            headers = {**self._headers, **({"Content-Type": "application/json"} if body is not None else {})}
-            connection.request(method, _PATH, body=body, headers=headers)
-            answer = connection.getresponse()
-            data = answer.read(_MAX_ANSWER_BYTES + 1)
+            answer = self._way(method, body)
         except (OSError, http.client.HTTPException) as error:
             raise KmsUnavailableError(
                 f"the KMS's admin endpoint at {self._label} does not answer: {_why(error)}",
-                hint="is the KMS running on this machine, and may this user open the socket?",
+                hint="is the KMS running, and if this is its Unix socket, may this user open it?",
             ) from error
-        finally:
-            connection.close()
         if answer.status == HTTPStatus.CONFLICT:
             raise RevisionConflictError(expected_revision, self.get_publication().revision)
         if answer.status != HTTPStatus.OK:
-            raise self._error(answer.status, data)
+            raise self._error(answer.status, answer.body)
         try:
-            return json.loads(data)
+            return json.loads(answer.body)
         except ValueError as error:
             raise KmsError(f"{self._label} sent no JSON: is this Ringfence's KMS?") from error
 
@@ -113,23 +110,30 @@ class AdminClient:
         )
 
 
-def open_admin_client(config: ClientConfig, uri: KmsUri, *, timeout_s: float = _TIMEOUT_S) -> AdminClient:
-    """The way to the admin endpoint that this machine is configured for; the socket when both are.
+def open_admin_client(
+    config: ClientConfig,
+    uri: KmsUri,
+    *,
+    access: HttpAccess = PLAIN_ACCESS,
+    timeout_s: float = _TIMEOUT_S,
+) -> AdminClient:
+    """The way to the admin endpoint that this machine is configured for: socket, token file, Kerberos, in this order.
 
     `timeout_s` bounds each wait for an answer.
     Raises ConfigError when there is none, or when a token would travel in clear or lies open.
     """
     if config.kms_admin_socket is not None:
-        path = config.kms_admin_socket
-        return AdminClient(str(path), _Connector(timeout_s, unix_socket=path), {"Host": "localhost"})
+        return AdminClient(str(config.kms_admin_socket), _SocketWay(config.kms_admin_socket, timeout_s))
     if config.kms_token_file is not None:
         if uri.is_plain_http and not uri.is_loopback:
             raise ConfigError(
                 f"{uri.text} is plain HTTP: the admin token would cross the network in clear",
                 hint="serve the KMS with TLS, or publish on its own machine through its admin socket",
             )
-        token = _read_token(config.kms_token_file)
-        return AdminClient(uri.origins[0], _Connector(timeout_s, uri=uri), {"Authorization": f"Bearer {token}"})
+        header = {"Authorization": f"Bearer {_read_token(config.kms_token_file)}"}
+        return AdminClient(uri.origins[0], _HttpWay(uri, HttpAccess(None, access.trust), header, timeout_s))
+    if access.kerberos is not None:
+        return AdminClient(uri.origins[0], _HttpWay(uri, access, {}, timeout_s))
     raise ConfigError(
         "this machine knows no way to the KMS's admin endpoint, which publishing a policy needs",
         hint=f"set kms_admin_socket in client.yaml or {ADMIN_SOCKET_VARIABLE} to the KMS's admin socket"
@@ -137,20 +141,43 @@ def open_admin_client(config: ClientConfig, uri: KmsUri, *, timeout_s: float = _
     )
 
 
-class _Connector:
-    def __init__(self, timeout_s: float, *, unix_socket: Path | None = None, uri: KmsUri | None = None) -> None:
-        self._timeout_s = timeout_s
-        self._unix_socket = unix_socket
-        self._uri = uri
+_Way = Callable[[str, bytes | None], HttpAnswer]
+_JSON = {"Content-Type": "application/json"}
 
-    def __call__(self) -> http.client.HTTPConnection:
-        if self._unix_socket is not None:
-            return UnixHTTPConnection(self._unix_socket, self._timeout_s)
-        assert self._uri is not None
-        host, port = self._uri.hosts[0], self._uri.port
-        if self._uri.is_plain_http:
-            return http.client.HTTPConnection(host, port, timeout=self._timeout_s)
-        return http.client.HTTPSConnection(host, port, timeout=self._timeout_s, context=ssl.create_default_context())
+
+class _SocketWay:
+    """The KMS's own machine: the kernel tells it who is asking."""
+
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        self._path = path
+        self._timeout_s = timeout_s
+
+    def __call__(self, method: str, body: bytes | None) -> HttpAnswer:
+        with closing(UnixHTTPConnection(self._path, self._timeout_s)) as connection:
+            connection.request(method, _PATH, body=body, headers={"Host": "localhost", **(_JSON if body else {})})
+            answer = connection.getresponse()
+            return HttpAnswer(answer.status, answer.read(_MAX_ANSWER_BYTES + 1))
+
+
+class _HttpWay:
+    """Over the network: a token in the headers, or Kerberos."""
+
+    def __init__(self, uri: KmsUri, access: HttpAccess, headers: dict[str, str], timeout_s: float) -> None:
+        self._url = uri.origins[0] + _PATH
+        self._access = access
+        self._headers = headers
+        self._timeout_s = timeout_s
+
+    def __call__(self, method: str, body: bytes | None) -> HttpAnswer:
+        with closing(DaemonSession(self._access)) as session:
+            return session.exchange(
+                method,
+                self._url,
+                body=body,
+                headers={**self._headers, **(_JSON if body else {})},
+                timeout=(self._timeout_s, self._timeout_s),
+                max_bytes=_MAX_ANSWER_BYTES,
+            )
 
 
 def _publication(answer: Any) -> Publication:
@@ -180,8 +207,12 @@ def _read_token(path: Path) -> str:
 
 
 def _why(error: OSError | http.client.HTTPException) -> str:
-    if isinstance(error, TimeoutError):
+    if isinstance(error, requests.exceptions.SSLError):
+        return "its TLS certificate is not trusted, or it speaks no TLS"
+    if isinstance(error, TimeoutError | requests.Timeout):
         return "timed out"
+    if isinstance(error, requests.ConnectionError):
+        return "no connection"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return "the connection broke off"

@@ -1,7 +1,8 @@
 """A client of the Hadoop KMS protocol: keys without their material.
 
 Works against Ringfence's KMS and Hadoop's own. Under simple authentication the caller's name travels with each
-request (`user.name`), which both accept without a handshake or a cookie.
+request (`user.name`), which both accept without a handshake or a cookie. On a cluster with Kerberos no name does: the
+ticket says who is calling, and a KMS that does not take it is never asked under a claimed name instead.
 
 Rules:
 
@@ -35,7 +36,7 @@ from ringfence_zones.errors import (
     KmsUnavailableError,
     RingfenceError,
 )
-from ringfence_zones.http_session import direct_session
+from ringfence_zones.http_session import PLAIN_ACCESS, DaemonSession, HttpAccess, HttpAnswer
 from ringfence_zones.keys import DEFAULT_CIPHER, KeyMetadata
 from ringfence_zones.kms_uri import parse_kms_uri
 
@@ -46,6 +47,10 @@ _READ_TIMEOUT_S = 60.0  # hadoop.security.kms.client.timeout
 _MAX_ANSWER_BYTES = 32 * 1024 * 1024
 # Hadoop's client keeps the query of keys/metadata about this long.
 _MAX_QUERY_CHARS = 1500
+_TRUST_HINT = (
+    "name the PEM file of the authority that signed its certificate as kms_ca_file in client.yaml, or the trust store"
+    " in ssl-client.xml"
+)
 _ADDRESS_HINT = "is it running, and is hadoop.security.key.provider.path in core-site.xml right?"
 
 
@@ -58,22 +63,28 @@ class RingfenceStatus:
     digest: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    status: int
-    body: bytes
-
-
 class KmsClient:
     """One KMS, of one or more instances, as one user. Thread-safe; each thread keeps its own connection alive."""
 
-    def __init__(self, uri: str, user: str, *, read_timeout_s: float = _READ_TIMEOUT_S) -> None:
-        """Connects to nothing yet. Raises ConfigError for an address that is no KMS address."""
+    def __init__(
+        self,
+        uri: str,
+        user: str,
+        *,
+        access: HttpAccess = PLAIN_ACCESS,
+        read_timeout_s: float = _READ_TIMEOUT_S,
+    ) -> None:
+        """`user` is the name that is claimed unless `access` has Kerberos.
+
+        Connects to nothing yet. Raises ConfigError for an address that is no KMS address.
+        """
         self.uri = parse_kms_uri(uri)
         self.user = user
+        self._access = access
+        self._claim = [] if access.kerberos is not None else [("user.name", user)]
         self._timeout = (_CONNECT_TIMEOUT_S, read_timeout_s)
         self._sessions = threading.local()
-        self._opened: list[requests.Session] = []
+        self._opened: list[DaemonSession] = []
         # The instance that answered last: the next call starts there.
         self._preferred = 0
 
@@ -158,13 +169,13 @@ class KmsClient:
 
     # Inside
 
-    def _read(self, path: str, params: Sequence[tuple[str, str]] = ()) -> _Answer:
+    def _read(self, path: str, params: Sequence[tuple[str, str]] = ()) -> HttpAnswer:
         return self._checked(self._send("GET", f"{self.uri.path}/v1/{path}", params=params, idempotent=True))
 
-    def _change(self, method: str, path: str, body: bytes | None = None) -> _Answer:
+    def _change(self, method: str, path: str, body: bytes | None = None) -> HttpAnswer:
         return self._checked(self._send(method, f"{self.uri.path}/v1/{path}", body=body, idempotent=False))
 
-    def _change_existing(self, name: str, method: str, path: str, body: bytes | None = None) -> _Answer:
+    def _change_existing(self, name: str, method: str, path: str, body: bytes | None = None) -> HttpAnswer:
         try:
             return self._change(method, path, body)
         except KmsRemoteError:
@@ -180,18 +191,19 @@ class KmsClient:
         params: Sequence[tuple[str, str]] = (),
         body: bytes | None = None,
         idempotent: bool,
-    ) -> _Answer:
+    ) -> HttpAnswer:
         """One exchange with the first instance that answers. Raises KmsUnavailableError when none does."""
         origins = self.uri.origins
         # One more attempt for a read: a kept connection may have been closed by the server in the meantime.
         attempts = len(origins) + (1 if idempotent else 0)
-        why = ""
+        why, hint = "", _ADDRESS_HINT
         for attempt in range(attempts):
             index = (self._preferred + attempt) % len(origins)
             try:
                 answer = self._exchange(method, origins[index] + path, params, body)
             except requests.RequestException as error:
                 why = _why_no_answer(error)
+                hint = _TRUST_HINT if isinstance(error, requests.exceptions.SSLError) else _ADDRESS_HINT
                 if not idempotent and not _never_left(error):
                     break
                 continue
@@ -201,43 +213,41 @@ class KmsClient:
             why = _message(answer) or "it is busy"
             if not idempotent:
                 break
-        raise KmsUnavailableError(f"the KMS at {self.uri.text} does not answer: {why}", hint=_ADDRESS_HINT)
+        raise KmsUnavailableError(f"the KMS at {self.uri.text} does not answer: {why}", hint=hint)
 
-    def _exchange(self, method: str, url: str, params: Sequence[tuple[str, str]], body: bytes | None) -> _Answer:
-        headers = {"Content-Type": "application/json"} if body is not None else {}
-        with self._session().request(
+    def _exchange(self, method: str, url: str, params: Sequence[tuple[str, str]], body: bytes | None) -> HttpAnswer:
+        answer = self._session().exchange(
             method,
             url,
-            params=[*params, ("user.name", self.user)],
-            data=body,
-            headers=headers,
+            params=[*params, *self._claim],
+            body=body,
+            headers={"Content-Type": "application/json"} if body is not None else {},
             timeout=self._timeout,
-            allow_redirects=False,
-            stream=True,
-        ) as answer:
-            data = answer.raw.read(_MAX_ANSWER_BYTES + 1, decode_content=True)
-        if len(data) > _MAX_ANSWER_BYTES:
+            max_bytes=_MAX_ANSWER_BYTES,
+        )
+        if len(answer.body) > _MAX_ANSWER_BYTES:
             raise KmsError(f"the KMS at {self.uri.text} sent more than {_MAX_ANSWER_BYTES} bytes")
-        return _Answer(answer.status_code, data)
+        return answer
 
-    def _session(self) -> requests.Session:
-        session: requests.Session | None = getattr(self._sessions, "session", None)
+    def _session(self) -> DaemonSession:
+        session: DaemonSession | None = getattr(self._sessions, "session", None)
         if session is None:
-            session = direct_session()
+            session = DaemonSession(self._access)
             self._sessions.session = session
             self._opened.append(session)
         return session
 
-    def _checked(self, answer: _Answer) -> _Answer:
+    def _checked(self, answer: HttpAnswer) -> HttpAnswer:
         if answer.status in (HTTPStatus.OK, HTTPStatus.CREATED):
             return answer
         raise self._error(answer)
 
-    def _error(self, answer: _Answer) -> RingfenceError:
+    def _error(self, answer: HttpAnswer) -> RingfenceError:
         if answer.status == HTTPStatus.UNAUTHORIZED:
             return AuthenticationError(
                 f"the KMS at {self.uri.text} does not accept the name {self.user} alone: it uses Kerberos or another"
                 " authentication than simple",
+                hint="set hadoop.security.authentication to kerberos in core-site.xml if the cluster uses it",
             )
         remote = kms_wire.decode_remote_exception(answer.body)
         if remote is not None:
@@ -279,7 +289,7 @@ def _decoded(decode: Callable[[bytes], T], body: bytes) -> T:
         raise KmsError(f"the KMS sent an answer that is not its protocol: {error.message}") from error
 
 
-def _message(answer: _Answer) -> str | None:
+def _message(answer: HttpAnswer) -> str | None:
     remote = kms_wire.decode_remote_exception(answer.body)
     return remote.message if remote is not None else None
 

@@ -2,21 +2,23 @@
 
 Addresses come from `core-site.xml` and `hdfs-site.xml` by the rules of `org.apache.hadoop.hdfs.DFSUtil`. A daemon's
 `/conf` servlet (`org.apache.hadoop.conf.ConfServlet`) shows what the process holds now, a live reload included; its
-RPC has no call for that. Where the web interface is closed to us (SPNEGO, firewall) the answer is None, not a guess.
+RPC has no call for that. Where the web interface is closed to us the answer is None, not a guess.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
+from http import HTTPStatus
 from urllib.parse import urlsplit
 
 import requests
 
-from ringfence_zones.errors import ConfigError
+from ringfence_zones.errors import AuthenticationError, ConfigError
 from ringfence_zones.hadoop_conf import split_list
-from ringfence_zones.http_session import direct_session
+from ringfence_zones.http_session import PLAIN_ACCESS, DaemonSession, HttpAccess
 
 DEFAULT_RPC_PORT = 8020
 _HTTP = ("http", "dfs.namenode.http-address", 9870)
@@ -70,37 +72,38 @@ def namenode_addresses(conf: Mapping[str, str]) -> tuple[NameNodeAddress, ...]:
     return tuple(addresses)
 
 
-def find_live_value(address: NameNodeAddress, name: str) -> LiveValue | None:
-    """A property as that NameNode holds it now; None when the daemon would not tell."""
-    found = _ask(address, name)
-    if found is None or found.known:
-        return found
-    # 404 means "no such property" only from a servlet that knows another one.
-    control = _ask(address, "fs.defaultFS")
-    return found if control is not None and control.known else None
+def find_live_value(address: NameNodeAddress, name: str, access: HttpAccess = PLAIN_ACCESS) -> LiveValue | None:
+    """A property as that NameNode holds it now; None when the daemon would not tell.
+
+    Raises ConfigError when it speaks TLS and what to trust cannot be read.
+    """
+    with closing(DaemonSession(access)) as session:
+        found = _ask(session, address, name)
+        if found is None or found.known:
+            return found
+        # 404 means "no such property" only from a servlet that knows another one.
+        control = _ask(session, address, "fs.defaultFS")
+        return found if control is not None and control.known else None
 
 
-def _ask(address: NameNodeAddress, name: str) -> LiveValue | None:
+def _ask(session: DaemonSession, address: NameNodeAddress, name: str) -> LiveValue | None:
     try:
-        with (
-            direct_session() as session,
-            session.get(
-                f"{address.web}/conf",
-                params={"name": name, "format": "json"},
-                # Newer releases go by Accept, older ones by `format`.
-                headers={"Accept": "application/json"},
-                timeout=_TIMEOUT_S,
-                allow_redirects=False,
-                stream=True,
-            ) as answer,
-        ):
-            if answer.status_code == requests.codes.not_found:
-                return LiveValue(known=False, value="")
-            if answer.status_code != requests.codes.ok:
-                return None
-            found = json.loads(answer.raw.read(_MAX_ANSWER_BYTES, decode_content=True))["property"]
+        answer = session.exchange(
+            "GET",
+            f"{address.web}/conf",
+            params=[("name", name), ("format", "json")],
+            # Newer releases go by Accept, older ones by `format`.
+            headers={"Accept": "application/json"},
+            timeout=(_TIMEOUT_S, _TIMEOUT_S),
+            max_bytes=_MAX_ANSWER_BYTES,
+        )
+        if answer.status == HTTPStatus.NOT_FOUND:
+            return LiveValue(known=False, value="")
+        if answer.status != HTTPStatus.OK:
+            return None
+        found = json.loads(answer.body)["property"]
         return LiveValue(known=True, value=str(found.get("value") or "")) if found.get("key") == name else None
-    except (requests.RequestException, ValueError, KeyError, AttributeError, TypeError, OSError):
+    except (requests.RequestException, AuthenticationError, ValueError, KeyError, AttributeError, TypeError, OSError):
         return None
 
 

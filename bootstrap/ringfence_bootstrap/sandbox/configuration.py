@@ -59,7 +59,7 @@ def write_configuration(layout: Layout, state: State) -> None:
         path.write_text(_merged([_filled(template, values) for template in templates]))
     (layout.conf / "log4j.properties").write_text(_packaged("log4j.properties"))
     (layout.conf / "audit-log4j.properties").write_text(_packaged("audit-log4j.properties"))
-    (layout.directory / "agent.yaml").write_text(_agent_yaml(layout))
+    (layout.directory / "agent.yaml").write_text(_agent_yaml(layout, state))
     (layout.conf / "ringfence-client.yaml").write_text(_client_yaml(layout, state))
     if state.kms == "stock":
         _write_secret(layout.kms_conf / "kms-keystore.password", secrets.token_urlsafe(24))
@@ -105,8 +105,9 @@ def _merged(texts: list[str]) -> str:
     return texts[0].replace(inner[0], "".join(inner))
 
 
-def _agent_yaml(layout: Layout) -> str:
-    return (
+def _agent_yaml(layout: Layout, state: State) -> str:
+    keytab = f"kerberos: {{principal: hdfs, keytab: {layout.keytab('hdfs')}}}\n" if state.kerberos else ""
+    return keytab + (
         f"hadoop_conf: {layout.conf}\n"
         f"namenode_conf_dir: {layout.conf}\n"
         f"socket: {layout.agent_socket}\n"
@@ -117,7 +118,8 @@ def _agent_yaml(layout: Layout) -> str:
 
 
 def _client_yaml(layout: Layout, state: State) -> str:
-    return f"kms_admin_socket: {layout.kms_socket}\n" if state.kms == "ringfence" else ""
+    trust = f"kms_ca_file: {layout.authority}\n" if state.tls else ""
+    return trust + (f"kms_admin_socket: {layout.kms_socket}\n" if state.kms == "ringfence" else "")
 
 
 def install_launchers(layout: Layout, jars: Path) -> None:

@@ -112,7 +112,8 @@ def _admin(context: CommandContext, cluster: Cluster, plan: Plan) -> AdminClient
     """Opened before anything is changed: without a way to publish, nothing is begun."""
     if plan.refusals or not any(action.kind is ActionKind.PUBLISH_POLICY for action in plan.actions):
         return None
-    return open_admin_client(read_client_config(context.hadoop_conf, os.environ), cluster.kms.uri)
+    config = read_client_config(context.hadoop_conf, os.environ)
+    return open_admin_client(config, cluster.kms.uri, access=cluster.hdfs.access)
 
 
 @contextmanager

@@ -45,7 +45,7 @@ def open_cluster(context: CommandContext) -> Iterator[Cluster]:
                 "the NameNode has no key provider, so the cluster can have no encryption zone",
                 hint="set hadoop.security.key.provider.path to the KMS in the NameNode's core-site.xml and restart it",
             )
-        kms = KmsClient(uri, gateway.user)
+        kms = KmsClient(uri, gateway.user, access=gateway.access)
         try:
             yield Cluster(gateway, kms)
         finally:

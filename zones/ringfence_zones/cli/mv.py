@@ -16,6 +16,7 @@ from ringfence_zones.cli.cluster import open_hdfs
 from ringfence_zones.cli.context import CommandContext, global_options, login_name
 from ringfence_zones.cli.policy_file import load_optional_policy, policy_option
 from ringfence_zones.cli.render import print_json, shown
+from ringfence_zones.client_config import is_secure
 from ringfence_zones.errors import (
     AgentUnavailableError,
     HdfsPermissionError,
@@ -63,7 +64,8 @@ def mv(click_context: click.Context, context: CommandContext, policy_file: Path 
 def _ask_agent(context: CommandContext, src: HdfsPath, dst: HdfsPath) -> MoveDecision | None:
     """The agent's decision; None when there is no agent or it has no answer for this user."""
     agent = find_agent(context.agent_socket)
-    if agent is None:
+    # With Kerberos the ticket says who moves; the agent would answer for the operating system's user.
+    if agent is None or is_secure(context.hadoop_conf):
         return None
     user = context.user if context.user != login_name() else None
     try:

@@ -5,6 +5,7 @@ With the agent's socket there it starts no JVM: zones come from the agent, keys 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,8 +17,11 @@ from ringfence_zones.agent_client import AgentClient, find_agent
 from ringfence_zones.cli.cluster import open_hdfs
 from ringfence_zones.cli.context import CommandContext, global_options
 from ringfence_zones.cli.render import counted, print_json, print_table, shown
+from ringfence_zones.client_config import read_http_access
 from ringfence_zones.errors import AgentUnavailableError, RingfenceError
 from ringfence_zones.hadoop_conf import HadoopConf, read_hadoop_conf
+from ringfence_zones.hdfs_login import refuse_claimed_user
+from ringfence_zones.http_session import HttpAccess
 from ringfence_zones.keys import KeyMetadata
 from ringfence_zones.kms_client import KmsClient, RingfenceStatus
 from ringfence_zones.namenodes import default_filesystem
@@ -47,10 +51,13 @@ class _Kms:
 def status(context: CommandContext) -> None:
     """Show zones, keys, KMS and agent on one screen."""
     conf = read_hadoop_conf(context.hadoop_conf, "core-site.xml", "hdfs-site.xml")
+    access = read_http_access(context.hadoop_conf, os.environ)
+    if access.kerberos is not None:
+        refuse_claimed_user(context.as_user)
     agent = find_agent(context.agent_socket)
     health = agent.find_health() if agent is not None else None
     zones, provider = _look(context, agent if health is not None else None, conf)
-    kms = _ask_kms(provider, context.user, sorted({zone.key for zone in zones}))
+    kms = _ask_kms(provider, context.user, access, sorted({zone.key for zone in zones}))
     if context.json:
         print_json(_to_json(conf, zones, kms, health))
     else:
@@ -75,11 +82,11 @@ def _look(context: CommandContext, agent: AgentClient | None, conf: HadoopConf) 
         return zones, hdfs.key_provider_uri()
 
 
-def _ask_kms(uri: str | None, user: str, names: Sequence[str]) -> _Kms:
+def _ask_kms(uri: str | None, user: str, access: HttpAccess, names: Sequence[str]) -> _Kms:
     if uri is None:
         return _Kms(None, {}, None, "the NameNode has no key provider")
     try:
-        with closing(KmsClient(uri, user)) as client:
+        with closing(KmsClient(uri, user, access=access)) as client:
             ringfence = client.find_ringfence_status()
             return _Kms(uri, client.find_keys(names) if names else {}, ringfence, None)
     except RingfenceError as error:
