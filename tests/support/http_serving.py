@@ -7,7 +7,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import uvloop
@@ -31,23 +31,28 @@ class Running:
     service: HttpService
     loop: asyncio.AbstractEventLoop
     server: HttpServer
+    client_context: ssl.SSLContext | None = None
 
     @property
     def address(self) -> tuple[str, int]:
         host, port = self.listener.sockets_for(0)[0].getsockname()[:2]
         return host, port
 
-    def connect(self) -> RawClient:
-        return RawClient(socket.create_connection(self.address, timeout=DEADLINE_S))
+    def connect(self, context: ssl.SSLContext | None = None, session: ssl.SSLSession | None = None) -> RawClient:
+        """Through the TLS handshake where a context is given, here or to `serving`."""
+        client = self.connect_plain()
+        context = context or self.client_context
+        if context is not None:
+            try:
+                client.socket = context.wrap_socket(client.socket, server_hostname="localhost", session=session)
+            except BaseException:
+                client.socket.close()
+                raise
+        return client
 
-    def connect_tls(self, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> RawClient:
-        """Through the handshake; closing with close_notify is not asked of the server's clients."""
-        plain = socket.create_connection(self.address, timeout=DEADLINE_S)
-        try:
-            return RawClient(context.wrap_socket(plain, server_hostname="localhost", session=session))
-        except BaseException:
-            plain.close()
-            raise
+    def connect_plain(self) -> RawClient:
+        """Without TLS, whatever the server speaks."""
+        return RawClient(socket.create_connection(self.address, timeout=DEADLINE_S))
 
     def drain(self, timeout_s: float = 5.0) -> bool:
         return asyncio.run_coroutine_threadsafe(self.server.drain(timeout_s), self.loop).result(DEADLINE_S)
@@ -101,11 +106,21 @@ class RawClient:
         body, self.buffer = self.buffer[:length], self.buffer[length:]
         return Answer(int(status), reason, headers, body)
 
+    def end_input(self) -> None:
+        """Says that nothing more will be sent, and still reads: close_notify over TLS, a half-closed socket else."""
+        if not isinstance(self.socket, ssl.SSLSocket):
+            self.socket.shutdown(socket.SHUT_WR)
+            return
+        self.socket.settimeout(0)
+        with suppress(ssl.SSLWantReadError):  # the server's own close_notify is not here yet
+            self.socket.unwrap()
+        self.socket.settimeout(DEADLINE_S)
+
     def is_closed(self) -> bool:
         """Waits for the server to close; false when it says something more instead."""
         try:
             return self.buffer == b"" and self.socket.recv(1) == b""
-        except ConnectionResetError:
+        except (ConnectionResetError, ssl.SSLZeroReturnError):
             return True
 
     def _fill(self) -> None:
@@ -123,6 +138,7 @@ def serving(
     render_error: ErrorRenderer = plain_error,
     listener: Listener | None = None,
     tls: ServerTls | None = None,
+    client_context: ssl.SSLContext | None = None,
     sweep_interval_s: float = 0.02,
 ) -> Iterator[Running]:
     """Serves on a free loopback port, or on the given listener, until the block ends."""
@@ -134,7 +150,7 @@ def serving(
     thread.start()
     try:
         asyncio.run_coroutine_threadsafe(server.start(), loop).result(DEADLINE_S)
-        running = Running(listener, service, loop, server)
+        running = Running(listener, service, loop, server, client_context)
         yield running
         if not service.draining:
             running.drain(0.0)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Iterator
 
 import pytest
+from certificates import Certificates
 from http_serving import DEADLINE_S, RawClient, Running, serving
 
 from ringfence_agent.http.limits import Limits
@@ -72,11 +73,17 @@ async def _raise() -> Response:
     raise RuntimeError("the secret is hunter2")
 
 
-@pytest.fixture(params=[application, Recorded(application, lambda: None)], ids=["at-once", "recorded"])
-def running(request: pytest.FixtureRequest) -> Iterator[Running]:
-    """A connection does the same for its client whether or not its answers wait for a commit."""
-    with serving(request.param) as server:
-        yield server
+@pytest.fixture(params=["at-once", "recorded", "tls"])
+def running(request: pytest.FixtureRequest, certificates: Certificates) -> Iterator[Running]:
+    """A connection does the same for its client with TLS and without, and when its answers wait for a commit."""
+    if request.param == "tls":
+        tls, context = certificates.server_tls(), certificates.client_context()
+        with serving(application, tls=tls, client_context=context) as server:
+            yield server
+    else:
+        served = Recorded(application, lambda: None) if request.param == "recorded" else application
+        with serving(served) as server:
+            yield server
 
 
 @pytest.fixture
@@ -265,7 +272,7 @@ def test_application_can_close_the_connection(client: RawClient) -> None:
 
 def test_half_closed_client_still_gets_its_slow_answers(client: RawClient) -> None:
     client.send(GET % b"/slow" + GET % b"/2")
-    client.socket.shutdown(socket.SHUT_WR)
+    client.end_input()
     assert json.loads(client.read_answer().body)["path"] == "/slow"
     assert json.loads(client.read_answer().body)["path"] == "/2"
     assert client.is_closed()
@@ -318,7 +325,7 @@ def test_refusal_comes_after_the_answers_before_it(client: RawClient) -> None:
 
 def test_half_closed_client_gets_its_slow_answer_and_the_refusal_behind_it(client: RawClient) -> None:
     client.send(GET % b"/slow" + b"garbage\r\n\r\n")
-    client.socket.shutdown(socket.SHUT_WR)
+    client.end_input()
     assert json.loads(client.read_answer().body)["path"] == "/slow"
     assert client.read_answer().status == 400
     assert client.is_closed()
