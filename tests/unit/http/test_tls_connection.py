@@ -63,10 +63,12 @@ def _wait_until(condition: Callable[[], bool]) -> None:
 def test_both_versions_and_both_kinds_of_key_are_served(
     certificates: Certificates, kind: str, version: ssl.TLSVersion
 ) -> None:
-    with serving(application, tls=certificates.server_tls(getattr(certificates, kind))) as running:
-        with _ask(running, _only(certificates.client_context(), version)) as client:
-            assert isinstance(client.socket, ssl.SSLSocket)
-            assert client.socket.version() == version.name.replace("_", ".")
+    with (
+        serving(application, tls=certificates.server_tls(getattr(certificates, kind))) as running,
+        _ask(running, _only(certificates.client_context(), version)) as client,
+    ):
+        assert isinstance(client.socket, ssl.SSLSocket)
+        assert client.socket.version() == version.name.replace("_", ".")
 
 
 def test_with_two_certificates_an_old_rsa_client_and_a_new_one_each_get_theirs(certificates: Certificates) -> None:
@@ -177,10 +179,12 @@ def test_without_a_required_client_certificate_nothing_is_served(certificates: C
 
 def test_a_server_certificate_is_no_client_certificate_by_itself(certificates: Certificates) -> None:
     """A certificate that is sent without being asked for is not believed."""
-    with serving(application, tls=certificates.server_tls()) as running:
-        with running.connect(certificates.client_context(certificates.client)) as client:
-            client.send(GET % b"/")
-            assert b"client_name=None" in client.read_answer().body
+    with (
+        serving(application, tls=certificates.server_tls()) as running,
+        running.connect(certificates.client_context(certificates.client)) as client,
+    ):
+        client.send(GET % b"/")
+        assert b"client_name=None" in client.read_answer().body
 
 
 # -- clients that speak something else, too slowly, or not at all
@@ -285,11 +289,13 @@ def test_a_client_cut_off_in_the_middle_of_a_request_is_not_answered(certificate
 
 def test_large_bodies_go_both_ways(certificates: Certificates) -> None:
     size = 3_000_000
-    with serving(application, tls=certificates.server_tls()) as running:
-        with running.connect(certificates.client_context()) as client:
-            head = b"POST /large?%d HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % (size, size)
-            client.send(head + b"y" * size)
-            assert client.read_answer().body == b"x" * size
+    with (
+        serving(application, tls=certificates.server_tls()) as running,
+        running.connect(certificates.client_context()) as client,
+    ):
+        head = b"POST /large?%d HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % (size, size)
+        client.send(head + b"y" * size)
+        assert client.read_answer().body == b"x" * size
 
 
 def test_a_client_that_does_not_read_is_not_answered_further_and_loses_nothing(certificates: Certificates) -> None:
@@ -300,33 +306,39 @@ def test_a_client_that_does_not_read_is_not_answered_further_and_loses_nothing(c
         handled.append(request.raw_path)
         return Response(_OK, b"x" * size)
 
-    with serving(large, tls=certificates.server_tls()) as running:
-        with running.connect(certificates.client_context()) as client:
-            client.send(GET % b"/" * count)
-            _wait_until(lambda: len(handled) > 0)
-            barrier = threading.Event()
-            running.loop.call_soon_threadsafe(running.loop.call_later, 0.3, barrier.set)
-            assert barrier.wait(DEADLINE_S)
-            assert len(handled) < count
-            for _ in range(count):
-                assert len(client.read_answer().body) == size
+    with (
+        serving(large, tls=certificates.server_tls()) as running,
+        running.connect(certificates.client_context()) as client,
+    ):
+        client.send(GET % b"/" * count)
+        _wait_until(lambda: len(handled) > 0)
+        barrier = threading.Event()
+        running.loop.call_soon_threadsafe(running.loop.call_later, 0.3, barrier.set)
+        assert barrier.wait(DEADLINE_S)
+        assert len(handled) < count
+        for _ in range(count):
+            assert len(client.read_answer().body) == size
 
 
 def test_drain_over_tls_answers_what_is_under_way_and_lets_the_silent_go(certificates: Certificates) -> None:
     context = certificates.client_context()
-    with serving(application, tls=certificates.server_tls()) as running:
-        with running.connect(context) as busy, running.connect(context) as idle, running.connect_plain() as silent:
-            busy.send(GET % b"/slow")
-            _wait_until(lambda: len(running.service.tasks) == 1)
-            drained = threading.Thread(target=running.drain)
-            drained.start()
-            answer = busy.read_answer()
-            assert (answer.body, answer.header("Connection")) == (b"slow", "close")
-            busy.socket.close()
-            assert idle.is_closed()
-            assert silent.is_closed()
-            drained.join(DEADLINE_S)
-            assert not drained.is_alive()
+    with (
+        serving(application, tls=certificates.server_tls()) as running,
+        running.connect(context) as busy,
+        running.connect(context) as idle,
+        running.connect_plain() as silent,
+    ):
+        busy.send(GET % b"/slow")
+        _wait_until(lambda: len(running.service.tasks) == 1)
+        drained = threading.Thread(target=running.drain)
+        drained.start()
+        answer = busy.read_answer()
+        assert (answer.body, answer.header("Connection")) == (b"slow", "close")
+        busy.socket.close()
+        assert idle.is_closed()
+        assert silent.is_closed()
+        drained.join(DEADLINE_S)
+        assert not drained.is_alive()
 
 
 def test_what_waits_in_the_accept_queue_when_draining_begins_is_served_over_tls(certificates: Certificates) -> None:
