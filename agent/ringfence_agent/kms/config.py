@@ -21,11 +21,13 @@ from pathlib import Path
 
 from pydantic import Field
 
+from ringfence_agent.http.limits import Limits
 from ringfence_agent.keystore.open import store_path
 from ringfence_agent.kms.acl_file import AclFile
 from ringfence_agent.kms.audit_config import AuditBlock, AuditSettings, audit_settings, warn_of_other_loggers
 from ringfence_agent.kms.call import KeyDefaults
 from ringfence_agent.kms.groups_config import GroupsBlock, GroupSettings, group_settings
+from ringfence_agent.kms.limits_config import LimitsBlock, http_limits
 from ringfence_agent.kms.tls_config import SSL_ENABLED, TlsBlock, TlsSettings, tls_settings
 from ringfence_zones.config_file import AbsolutePath, ConfigModel, DurationS, read_config
 from ringfence_zones.errors import ConfigError
@@ -60,6 +62,7 @@ class KmsFile(ConfigModel):
     root_key_file: AbsolutePath | None = None
     workers: int | None = Field(None, ge=1, le=_MAX_WORKERS)
     tls: TlsBlock | None = None
+    limits: LimitsBlock = LimitsBlock()
     allow_plain_http: bool = False
     hadoop_conf: AbsolutePath | None = None
     admin: AdminBlock = AdminBlock()
@@ -99,6 +102,7 @@ class Settings:
     host: str
     port: int
     tls: TlsSettings | None
+    limits: Limits
     workers: int
     keystore: str
     root_key: Path | None
@@ -140,6 +144,7 @@ def load_settings(options: Options) -> Settings:
         host=host,
         port=port,
         tls=tls,
+        limits=http_limits(file.limits, conf),
         workers=options.workers or file.workers or len(os.sched_getaffinity(0)),
         keystore=uri,
         root_key=options.root_key or file.root_key_file,

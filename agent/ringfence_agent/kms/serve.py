@@ -63,6 +63,7 @@ def serve(settings: Settings) -> None:
             functools.partial(open_application, settings, cookie_root),
             listeners,
             workers=settings.workers,
+            limits=settings.limits,
             render_error=render_server_error,
             drain_timeout_s=settings.drain_s,
             tls=tls,
