@@ -29,6 +29,11 @@ _OK = ResponseHead(200, headers=[("Content-Type", "application/json")])
 class _Application:
     def __init__(self, worker: WorkerContext) -> None:
         self._worker = worker
+        self._reopened = 0
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._reopen)
+
+    def _reopen(self) -> None:
+        self._reopened += 1
 
     def __call__(self, request: Request) -> Response | Awaitable[Response]:
         answer: dict[str, object] = {"pid": os.getpid(), "slot": self._worker.slot, "uid": request.peer.uid}
@@ -39,6 +44,8 @@ class _Application:
                 self._worker.generation.bump()
             case b"/generation":
                 answer["generation"] = self._worker.generation.current().hex()
+            case b"/reopened":
+                answer["reopened"] = self._reopened
             case b"/slow":
                 return self._slow(float(request.raw_query), answer)
         return _json(answer)

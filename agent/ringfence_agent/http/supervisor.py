@@ -5,6 +5,7 @@
   worker's socket wait for its successor.
 - SIGTERM or SIGINT: every worker drains; a second one kills. SIGHUP: workers are replaced one slot after another, each
   only once its successor answers; if a successor fails to start, the reload ends and the old worker stays.
+- SIGUSR1 is passed on to every worker, for an application that reopens its logs; others pay no heed to it.
 - A worker that dies is replaced: at once, then with a doubling delay while it keeps dying. Its death bumps the
   generation, because it may have committed without coming to its own bump.
 - When the master dies, by whatever means, the kernel kills its workers.
@@ -42,7 +43,7 @@ if TYPE_CHECKING:  # a server without TLS does without `cryptography`
 
 _log = logging.getLogger(__name__)
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
 # A worker that has lived so long starts the back-off afresh when it dies.
 _STEADY_S = 30.0
 _FIRST_DELAY_S = 0.1
@@ -80,7 +81,8 @@ class _Slot:
 class Supervisor:
     """Runs `workers` processes of one application. See the module for what it does on which signal.
 
-    `factory` is called in every worker. `on_ready` is called once in the master, when every worker answers.
+    `factory` is called in every worker. In the master, `on_ready` is called once, when every worker answers, and
+    `on_crash` whenever a serving worker has died unasked.
     Listeners are made by `listen_tcp(..., slots=workers)` and `listen_unix`; the supervisor closes them. With `tls`
     the TCP listeners speak it; a reload reads its files again.
     """
@@ -96,6 +98,7 @@ class Supervisor:
         drain_timeout_s: float = 20.0,
         tls: ServerTls | None = None,
         on_ready: Callable[[], None] | None = None,
+        on_crash: Callable[[], None] | None = None,
     ) -> None:
         if workers < 1:
             raise ConfigError(f"{workers} workers cannot serve", hint="use at least one worker")
@@ -108,10 +111,12 @@ class Supervisor:
         self._token_table = GenerationTable(2 * workers + 1)
         self._token_generation = self._token_table.view(2 * workers)
         self._on_ready = on_ready
+        self._on_crash = on_crash
         self._ready_announced = False
         self._stopping = False
         self._stop_requests = 0
         self._reload_requested = False
+        self._reopen_requested = False
         self._to_replace: deque[int] = deque()
         self._successor: _Worker | None = None
         self._selector = selectors.DefaultSelector()
@@ -156,6 +161,10 @@ class Supervisor:
             else:
                 self._read_reports(key.data)
         self._reap()
+        if self._reopen_requested:
+            self._reopen_requested = False
+            for worker in self._all_workers():
+                _signal(worker, signal.SIGUSR1)
         if self._stop_requests:
             self._stop()
         self._kill_overdue()
@@ -233,7 +242,7 @@ class Supervisor:
         try:
             process_hygiene.die_with_parent(parent_pid)
             signal.set_wakeup_fd(-1)
-            for number in (signal.SIGINT, signal.SIGHUP):
+            for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
                 signal.signal(number, signal.SIG_IGN)
             for number in (signal.SIGTERM, signal.SIGCHLD):
                 signal.signal(number, signal.SIG_DFL)
@@ -299,6 +308,8 @@ class Supervisor:
             return
         if not self._ready_announced:
             raise worker.problem or RingfenceError(_obituary(worker, exit_code), hint="the log above says more")
+        if self._on_crash is not None:
+            self._on_crash()
         if self._successor is None or self._successor.slot != worker.slot:
             self._schedule(worker.slot, worker)
         _log.error("%s", _obituary(worker, exit_code))
@@ -381,6 +392,8 @@ class Supervisor:
             self._stop_requests += 1
         elif number == signal.SIGHUP:
             self._reload_requested = True
+        elif number == signal.SIGUSR1:
+            self._reopen_requested = True
 
     def _give_signals_back(self) -> None:
         signal.set_wakeup_fd(-1)

@@ -207,6 +207,8 @@ class AuditLog:
         self._sequence = self._written
 
     def _change_files(self, change: Callable[[AuditFile], object]) -> None:
+        if self._closed:
+            return
         settings = self._settings
         # What was written to the old files still has to reach the disk.
         old = [output.file.duplicate() for output in self._outputs]

@@ -1,7 +1,8 @@
 """Puts the KMS together: what the master prepares before the fork, what each worker opens after it.
 
 Before: settings, listening sockets, the cookies' root secret. After: the key store, caches, the audit log. A reload
-(SIGHUP) starts new workers, which read `kms-acls.xml` afresh; other settings need a restart.
+(SIGHUP) starts new workers, which read `kms-acls.xml` afresh; other settings need a restart. SIGUSR1 reopens the
+audit files.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import functools
 import logging
 import secrets
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -101,6 +103,7 @@ async def open_application(settings: Settings, cookie_root: Secret, context: Wor
         audit_thread = _executor(stack, "audit")
         audit = AuditLog(settings.audit, context.slot, audit_thread)
         stack.callback(audit.close)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, audit.reopen)
         opened = open_keystore(settings.keystore, settings.root_key, settings.init)
         store = StoreAccess(opened, context.generation, context.token_generation, audit.require_writable)
         stack.callback(store.close)

@@ -131,6 +131,17 @@ def test_bump_in_one_worker_is_seen_by_the_other_with_the_next_request(program: 
     raise AssertionError("the other worker never answered")
 
 
+def test_sigusr1_reaches_every_worker_and_ends_none(program: Program) -> None:
+    before = program.pids()
+    for _ in range(3):
+        program.signal(signal.SIGUSR1)
+        program.ask(b"/")
+    _wait_until(
+        lambda: all(program.ask(b"/reopened")["reopened"] for _ in range(20)), "every worker to have had the signal"
+    )
+    assert program.pids() == before
+
+
 def test_dead_worker_is_replaced_and_its_death_bumps_the_generation(program: Program) -> None:
     before = program.ask(b"/generation")["generation"]
     pids = program.pids()
