@@ -9,11 +9,16 @@ from pathlib import Path
 import pytest
 from stock_acls import KEY_OPERATIONS, OPERATIONS, REFUSED, Person, ask_hadoop, questions
 
+from ringfence_agent.keystore.interface import PolicyRevision
 from ringfence_agent.kms.access import AccessRules, Subject
 from ringfence_agent.kms.acl_file import AclFile
-from ringfence_agent.kms.acls import KeyOperation, Operation
+from ringfence_agent.kms.acls import KeyOperation, Operation, read_acls
 from ringfence_agent.kms.groups_config import parse_static_mapping
+from ringfence_agent.kms.published import read_published
 from ringfence_zones.errors import AccessDeniedError, ConfigError
+from ringfence_zones.hadoop_conf import HadoopConf
+from ringfence_zones.policy import canonical_json, parse_policy
+from ringfence_zones.stock_acls import stock_acls
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -186,3 +191,49 @@ def test_static_groups_are_read_as_hadoop_reads_them(tmp_path: Path) -> None:
         found = {user: ",".join(sorted(static[user])) if user in static else "-" for user in users}
         ours.append("".join(f"{user}={found[user]};" for user in users).replace("\n", "\\n"))
     assert dict(zip(MAPPINGS, ours, strict=True)) == dict(zip(MAPPINGS, hadoops, strict=True))
+
+
+POLICY = """
+version: 1
+cluster: c
+zones:
+  - {path: /k, key: k, owner: alice, group: ops, mode: "0750", readers: ["@staff"]}
+  - {path: /open, key: a.b.c, readers: ["*"], writers: [bob]}
+  - {path: /closed, key: never.mentioned}
+kms: {namenode_users: [dave], admins: [bob, "@ops"]}
+"""
+POLICY_KEYS = ("k", "a.b.c", "never.mentioned")
+
+
+def published_answers() -> list[bool]:
+    policy = parse_policy(POLICY, "p")
+    answers = []
+    for person in PEOPLE:
+        access = AccessRules(read_acls(HadoopConf({})), lambda _, person=person: frozenset(person.groups))
+        access.use_published(read_published(PolicyRevision(1, canonical_json(policy), "", "", 0)))
+        subject = Subject(person.user, person.real_user)
+        answers += [access.decide_key(subject, key, key, op).allowed for key in POLICY_KEYS for op in KEY_OPERATIONS]
+    return answers
+
+
+def test_a_stock_kms_with_the_written_acls_decides_as_ours_with_the_published_policy(tmp_path: Path) -> None:
+    root = tmp_path / "cases"
+    root.mkdir()
+    policy = parse_policy(POLICY, "p")
+    shipped = "".join(
+        f"<property><name>{name}</name><value>*</value></property>"
+        for name in ("hadoop.kms.acl.GET", *(f"default.key.acl.{op.value}" for op in KEY_OPERATIONS), "key.acl.k.READ")
+    )
+    merged = stock_acls(policy, f"<configuration>{shipped}</configuration>".encode(), "kms-acls.xml")
+    cases = {
+        "alone": stock_acls(policy, None, "").document.decode(),
+        "merged": merged.document.decode(),
+    }
+    hadoops, _ = ask_hadoop(root, cases, PEOPLE, POLICY_KEYS)
+    asked = questions(PEOPLE, POLICY_KEYS)
+    wanted = published_answers()
+    assert 0 < sum(wanted) < len(wanted)
+    for name in cases:
+        answers = list(zip(asked, hadoops[name], strict=True))
+        assert [answer == "1" for (_, key, to), answer in answers if key and to != "create"] == wanted, name
+        assert not [who for (who, key, to), answer in answers if not key and to == "GET" and answer == "1"], name

@@ -1,8 +1,8 @@
-"""Edits one property of a Hadoop `*-site.xml` file and leaves every other byte as it was.
+"""Edits properties of a Hadoop `*-site.xml` file and leaves every other byte as it was.
 
 `hadoop_conf.py` reads; this module writes, and tells where a property stands. Rules:
 
-1. Only the text of one `<value>` changes, or one `<property>` is added after the last. Comments, blanks, order,
+1. Only the text of a `<value>` changes, or a `<property>` is added after the last. Comments, blanks, order,
    line ends and encoding of the rest survive byte for byte: the file belongs to an administrator.
 2. What the edit would not mean to Hadoop is refused, not guessed: XInclude, document types, a value written as an
    attribute, several values in one property, encodings other than UTF-8, ASCII and Latin-1.
@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,24 +48,18 @@ def read_property(document: bytes, name: str) -> SiteProperty | None:
 
     Raises ConfigError when the document is not one this module may edit.
     """
-    found = _effective(_scan(document), name)
-    if found is None:
-        return None
-    return SiteProperty(found.value.text if found.value else "", found.final)
+    return read_properties(document).get(name)
+
+
+def read_properties(document: bytes) -> dict[str, SiteProperty]:
+    """Every property that Hadoop would use, by name. Raises ConfigError as `read_property`."""
+    return {name: SiteProperty(_value_of(found), found.final) for name, found in _effective(_scan(document)).items()}
 
 
 def property_lines(document: bytes) -> dict[str, int]:
-    """By name, the line on which the property that Hadoop would use begins.
-
-    Raises ConfigError when the document is not one this module may edit.
-    """
-    scan = _scan(document)
-    lines = {}
-    for name in {each.name for each in scan.properties if each.name}:
-        found = _effective(scan, name)
-        assert found is not None, "the name is one of the document's"
-        lines[name] = document.count(b"\n", 0, found.element.start) + 1
-    return lines
+    """By name, the line on which the property that Hadoop would use begins. Raises ConfigError as `read_property`."""
+    starts = {name: found.element.start for name, found in _effective(_scan(document)).items()}
+    return {name: document.count(b"\n", 0, start) + 1 for name, start in starts.items()}
 
 
 def set_property(document: bytes, name: str, value: str) -> bytes:
@@ -74,15 +68,27 @@ def set_property(document: bytes, name: str, value: str) -> bytes:
     The property Hadoop would use is the one edited when several have the name. Raises ConfigError when the
     document or the value cannot be written so that Hadoop reads it back the same.
     """
+    return set_properties(document, {name: value})
+
+
+def set_properties(document: bytes, properties: Mapping[str, str]) -> bytes:
+    """As `set_property`, for several; those that are not there are added in the order given."""
     scan = _scan(document)
-    found = _effective(scan, name)
-    if found is None:
-        edited = _insert(document, scan, name, _escape(value, scan.encoding))
-    else:
-        edited = _replace(document, found, _escape(value, scan.encoding))
-    written = read_property(edited, name)
-    if written is None or written.value != value:
-        raise ConfigError(f"the value {value!r} of {name} cannot be written to a Hadoop configuration file")
+    found = _effective(scan)
+    edited = document
+    # From the end of the document to its beginning: an edit moves only what lies behind it.
+    new = {name: _escape(value, scan.encoding) for name, value in properties.items() if name not in found}
+    if new:
+        edited = _insert(edited, scan, new)
+    there = [(found[name], value) for name, value in properties.items() if name in found]
+    for one, _ in there:
+        _refuse_attribute(one)
+    for one, value in sorted(there, key=lambda each: each[0].element.start, reverse=True):
+        edited = _replace(edited, one, _escape(value, scan.encoding))
+    written = read_properties(edited)
+    for name, value in properties.items():
+        if name not in written or written[name].value != value:
+            raise ConfigError(f"the value {value!r} of {name} cannot be written to a Hadoop configuration file")
     return edited
 
 
@@ -188,6 +194,8 @@ class _Property:
     name_start: int = -1
     value: _Element | None = None
     final: bool = False
+    # Whether some property of this name was final before its end.
+    closed: bool = False
 
 
 @dataclass(slots=True)
@@ -197,18 +205,27 @@ class _Scan:
     encoding: str
 
 
-def _effective(scan: _Scan, name: str) -> _Property | None:
-    chosen: _Property | None = None
+def _effective(scan: _Scan) -> dict[str, _Property]:
+    """By name, the property that counts; one without a name counts for nothing."""
+    chosen: dict[str, _Property] = {}
     for candidate in scan.properties:
-        if candidate.name == name:
-            # Hadoop passes over an empty value: it does not take an earlier one's place.
-            if chosen is None or _says_something(candidate):
-                chosen = candidate
-            if candidate.final:
-                break
-    if chosen is not None and "value" in chosen.element.attributes:
-        _refuse(f"it writes {name} as an attribute: write it as a <value> element")
+        known = chosen.get(candidate.name)
+        # Hadoop passes over an empty value: it does not take an earlier one's place. A final one keeps its own.
+        if known is None or (not known.closed and _says_something(candidate)):
+            chosen[candidate.name] = candidate
+        if candidate.final:
+            chosen[candidate.name].closed = True
+    chosen.pop("", None)
     return chosen
+
+
+def _value_of(found: _Property) -> str:
+    return (found.value.text if found.value else "") or found.element.attributes.get("value", "")
+
+
+def _refuse_attribute(found: _Property) -> None:
+    if "value" in found.element.attributes:
+        _refuse(f"it writes {found.name} as an attribute: write it as a <value> element")
 
 
 def _says_something(candidate: _Property) -> bool:
@@ -345,14 +362,15 @@ def _replace(document: bytes, found: _Property, value: bytes) -> bytes:
     return document[: element.inside] + value + document[element.close :]
 
 
-def _insert(document: bytes, scan: _Scan, name: str, value: bytes) -> bytes:
+def _insert(document: bytes, scan: _Scan, properties: Mapping[str, bytes]) -> bytes:
     newline = b"\r\n" if b"\r\n" in document else b"\n"
     outer, inner = _indentation(document, scan.properties)
-    block = (
+    block = b"".join(
         newline + outer + b"<property>"
         + newline + inner + b"<name>" + _escape(name, scan.encoding) + b"</name>"
         + newline + inner + b"<value>" + value + b"</value>"
         + newline + outer + b"</property>"
+        for name, value in properties.items()
     )  # fmt: skip
     root = scan.configuration
     if root.self_closing:

@@ -19,8 +19,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from ringfence_agent.kms.acls import FILE_NAME, AccessList, Decision, KeyOperation, KmsAcls, Operation
+from ringfence_agent.kms.acls import FILE_NAME, Decision, KeyOperation, KmsAcls, Operation
 from ringfence_agent.kms.published import NOTHING_PUBLISHED, PublishedPolicy
+from ringfence_zones.access_list import AccessList
 from ringfence_zones.errors import AccessDeniedError
 
 _NOBODY = AccessList()

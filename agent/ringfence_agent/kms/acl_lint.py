@@ -11,15 +11,8 @@ import sys
 from collections.abc import Collection, Iterator, Mapping
 
 from ringfence_agent.kms.acl_document import AclDocument
-from ringfence_agent.kms.acls import (
-    EVERYBODY,
-    AccessList,
-    KeyOperation,
-    Operation,
-    find_ineffective,
-    key_of,
-    parse_access_list,
-)
+from ringfence_agent.kms.acls import KeyOperation, Operation, find_ineffective, key_of
+from ringfence_zones.access_list import EVERYBODY, AccessList, parse_access_list
 from ringfence_zones.findings import Finding, Rule, Severity
 from ringfence_zones.hadoop_conf import trim
 

@@ -6,10 +6,9 @@ Source: `org.apache.hadoop.crypto.key.kms.server.{KMSACLs,KeyAuthorizationKeyPro
 1. An operation ACL that is not set admits everybody; a key ACL that is not set anywhere admits nobody.
 2. One `key.acl.K.<op>` line switches every default off for key K; the whitelist stays.
 3. `ALL` works for a named key only; as a default or whitelist it is ignored.
-4. A list is `users groups`, split at the first blank: a leading blank means groups only. `*` alone as either part
-   admits everybody. Names are separated by commas or line ends, never by further blanks.
-5. `<value></value>` sets nothing: an operation ACL written so admits everybody. One blank is how to say nobody.
-6. `~alice` among the users admits whomever alice acts for (doAs, or the real user of a delegation token).
+4. `<value></value>` sets nothing: an operation ACL written so admits everybody. One blank is how to say nobody.
+
+How a list itself reads is `ringfence_zones.access_list`'s matter.
 
 This module reads no file and resolves no group: it gets properties and is told a user's groups.
 """
@@ -17,11 +16,11 @@ This module reads no file and resolves no group: it gets properties and is told 
 from __future__ import annotations
 
 import enum
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ringfence_zones.hadoop_conf import HadoopConf, trim
+from ringfence_zones.access_list import AccessList, GroupsOf, parse_access_list
+from ringfence_zones.hadoop_conf import HadoopConf
 
 FILE_NAME = "kms-acls.xml"
 _OPERATION_ACL = "hadoop.kms.acl."
@@ -29,9 +28,6 @@ _BLACKLIST = "hadoop.kms.blacklist."
 _KEY_ACL = "key.acl."
 _DEFAULT_KEY_ACL = "default.key.acl."
 _WHITELIST_KEY_ACL = "whitelist.key.acl."
-# `StringUtils.getTrimmedStrings`: what Java calls white space, not what Python does.
-_BETWEEN_NAMES = re.compile("[ \t\n\v\f\r]*[,\n][ \t\n\v\f\r]*")
-_REAL_USER = "~"  # AccessControlList.USE_REAL_ACLS
 
 
 class Operation(enum.Enum):
@@ -64,30 +60,6 @@ class KeyOperation(enum.Enum):
     DECRYPT_EEK = "DECRYPT_EEK"
 
 
-# Called only when a list has groups and the user is not in it by name.
-GroupsOf = Callable[[str], frozenset[str]]
-
-
-@dataclass(frozen=True, slots=True)
-class AccessList:
-    """Who is on a list. `groups` are asked about only after `users` did not match."""
-
-    users: frozenset[str] = frozenset()
-    groups: frozenset[str] = frozenset()
-    everybody: bool = False
-
-    def admits(self, user: str, groups_of: GroupsOf, real_user: str | None = None) -> bool:
-        """Whether the user, one of the user's groups, or `~` and who acts for the user, is on the list."""
-        if self.everybody or user in self.users:
-            return True
-        if real_user is not None and _REAL_USER + real_user in self.users:
-            return True
-        return bool(self.groups) and not self.groups.isdisjoint(groups_of(user))
-
-
-EVERYBODY = AccessList(everybody=True)
-
-
 @dataclass(frozen=True, slots=True)
 class Decision:
     """Whether something is allowed, and what says so: the name of the property that decided.
@@ -98,15 +70,6 @@ class Decision:
 
     allowed: bool
     rule: str
-
-
-def parse_access_list(text: str) -> AccessList:
-    """`AccessControlList.buildACL`. An empty or blank text admits nobody."""
-    parts = text.split(" ", 1)
-    if any(trim(part) == "*" for part in parts):
-        return EVERYBODY
-    names = [frozenset(_BETWEEN_NAMES.split(trim(part))) - {""} for part in parts]
-    return AccessList(names[0], names[1] if len(names) > 1 else frozenset())
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from ringfence_agent.keystore.interface import KeyStore, PolicyRevision
-from ringfence_agent.kms.acls import AccessList, KeyOperation
+from ringfence_agent.kms.acls import KeyOperation
+from ringfence_zones.access_list import AccessList
 from ringfence_zones.errors import PolicyError, StoreTamperedError
 from ringfence_zones.policy import policy_from_json
 from ringfence_zones.publication import Grant, key_grants

@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 
 from ringfence_agent.kms.access import AccessRules, Subject
-from ringfence_agent.kms.acls import AccessList, KeyOperation, Operation, read_acls
+from ringfence_agent.kms.acls import KeyOperation, Operation, read_acls
 from ringfence_agent.kms.published import PublishedPolicy
+from ringfence_zones.access_list import AccessList
 from ringfence_zones.errors import AccessDeniedError
 from ringfence_zones.hadoop_conf import HadoopConf
 

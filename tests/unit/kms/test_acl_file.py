@@ -7,7 +7,8 @@ import pytest
 from kms_serving import write_xml
 
 from ringfence_agent.kms.acl_file import AclFile
-from ringfence_agent.kms.acls import AccessList, Operation
+from ringfence_agent.kms.acls import Operation
+from ringfence_zones.access_list import AccessList
 from ringfence_zones.errors import ConfigError
 
 

@@ -2,16 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from ringfence_agent.kms.acls import (
-    EVERYBODY,
-    AccessList,
-    KeyOperation,
-    KmsAcls,
-    Operation,
-    find_ineffective,
-    parse_access_list,
-    read_acls,
-)
+from ringfence_agent.kms.acls import KeyOperation, KmsAcls, Operation, find_ineffective, read_acls
+from ringfence_zones.access_list import EVERYBODY, AccessList, parse_access_list
 from ringfence_zones.hadoop_conf import HadoopConf
 
 GROUPS = {"alice": frozenset({"staff", "pii"}), "bob": frozenset({"staff"})}

@@ -6,8 +6,9 @@ import pytest
 from memory_keystore import MemoryKeyStore
 
 from ringfence_agent.keystore.interface import PolicyRevision
-from ringfence_agent.kms.acls import EVERYBODY, AccessList, KeyOperation
+from ringfence_agent.kms.acls import KeyOperation
 from ringfence_agent.kms.published import NOTHING_PUBLISHED, read_if_newer, read_published
+from ringfence_zones.access_list import EVERYBODY, AccessList
 from ringfence_zones.errors import StoreTamperedError
 from ringfence_zones.policy import canonical_json, parse_policy
 

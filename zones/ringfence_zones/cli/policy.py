@@ -12,10 +12,12 @@ from ringfence_zones.cli.policy_file import policy_option
 from ringfence_zones.cli.render import counted, print_findings, print_json, shown
 from ringfence_zones.errors import PolicyError
 from ringfence_zones.findings import findings_json
+from ringfence_zones.hadoop_xml import read_document
 from ringfence_zones.model import EncryptionZone
 from ringfence_zones.moves import MoveDecision, decide_move
 from ringfence_zones.paths import HdfsPath
 from ringfence_zones.policy import load_policy
+from ringfence_zones.stock_acls import stock_acls
 
 
 @click.group()
@@ -63,6 +65,29 @@ def decide_move_command(
         print_json(decision.to_json())
     else:
         print_decision(decision)
+
+
+@policy.command()
+@policy_option(required=True)
+@click.option(
+    "--merge",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="the KMS's kms-acls.xml: print it with the policy's ACLs in it",
+)
+@global_options
+def acls(context: CommandContext, policy_file: Path, merge: Path | None) -> None:
+    """Print the policy as the kms-acls.xml of Hadoop's own KMS.
+
+    Ringfence's KMS needs no such file: it enforces the published policy itself. What a stock KMS cannot express is
+    refused. GET, which hands out key material, is closed for every key, for a stock KMS cannot close it for some.
+    """
+    existing = read_document(merge) if merge is not None else None
+    made = stock_acls(load_policy(policy_file), existing, str(merge))
+    if context.json:
+        print_json({"properties": dict(made.properties)})
+    else:
+        click.echo(made.document, nl=False)
 
 
 def print_decision(decision: MoveDecision) -> None:
