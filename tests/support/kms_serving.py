@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -96,12 +97,17 @@ class KmsPlace:
         return [record.fields for record in files.read()]
 
     @contextmanager
-    def serving(self, workers: int, *options: str) -> Iterator[RunningKms]:
-        """The server, ready; stopped with SIGTERM at the end, and it must then exit 0."""
+    def serving(
+        self, workers: int, *options: str, client_context: ssl.SSLContext | None = None
+    ) -> Iterator[RunningKms]:
+        """The server, ready; stopped with SIGTERM at the end, and it must then exit 0.
+
+        With options that make it speak TLS, `client_context` is what its clients connect with.
+        """
         process = subprocess.Popen(
             self.command("--workers", str(workers), *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        kms = RunningKms(self, process, workers)
+        kms = RunningKms(self, process, workers, client_context)
         try:
             kms.wait_until_ready()
             yield kms
@@ -126,6 +132,7 @@ class RunningKms:
     place: KmsPlace
     process: subprocess.Popen[bytes]
     workers: int
+    client_context: ssl.SSLContext | None = None
     ready_line: str = ""
     port: int = 0
     _by_slot: dict[int, RawClient] = field(default_factory=dict)
@@ -138,7 +145,20 @@ class RunningKms:
             raise AssertionError(self.process.stderr.read().decode())
         self.port = int(self.ready_line.strip().removesuffix("/kms").rpartition(":")[2])
 
-    def connect(self) -> RawClient:
+    def connect(self, context: ssl.SSLContext | None = None, session: ssl.SSLSession | None = None) -> RawClient:
+        """Through the TLS handshake where a context is given, here or to `serving`."""
+        client = self.connect_plain()
+        context = context or self.client_context
+        if context is not None:
+            try:
+                client.socket = context.wrap_socket(client.socket, server_hostname="localhost", session=session)
+            except BaseException:
+                client.socket.close()
+                raise
+        return client
+
+    def connect_plain(self) -> RawClient:
+        """Without TLS, whatever the server speaks."""
         return RawClient(socket.create_connection(("localhost", self.port), timeout=DEADLINE_S))
 
     def connect_admin(self) -> RawClient:
