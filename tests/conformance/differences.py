@@ -66,7 +66,7 @@ def find_differences(stock: Steps, ours: Steps) -> dict[str, Fields]:
 
 
 def judge(case: str, found: Mapping[str, Fields], rows: Iterable[Row], client: str | None = None) -> list[str]:
-    """What is wrong with the differences of one case, as rows to add or to delete. Nothing when they are the table's."""
+    """What is wrong with the differences of one case, as rows to add or to delete; nothing when the table has them."""
     listed: dict[str, Fields] = {}
     for row in rows:
         row_case, _, step = row.where.partition("/")

@@ -7,6 +7,7 @@ agree on: key material by its length, exceptions by class, message and causes.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -16,6 +17,8 @@ from key_servers import KeyServer
 from normal_form import Record
 
 _PACKAGE = "org.apache.hadoop."
+# What KeyShell says about a command after it failed.
+_USAGE = re.compile(r"^\w+ <keyname> .*?(?=^Executing command|\Z)", re.MULTILINE | re.DOTALL)
 # The queue that a client fills behind each generate; Hadoop's 500 would only cost time here.
 _CLIENT_CONF = {
     "hadoop.security.kms.client.encrypted.key.cache.size": "10",
@@ -49,8 +52,10 @@ def configuration(conf: Mapping[str, str]) -> Any:
 class JavaClient:
     """One server as the Java client sees it."""
 
-    def __init__(self, server: KeyServer, conf: Mapping[str, str]) -> None:
+    def __init__(self, server: KeyServer, conf: Mapping[str, str], tag: str) -> None:
+        """`tag` keeps the keys of this run apart from those of others; records do not show it."""
         self.server = server
+        self._tag = f"-{tag}"
         self.conf = {**_CLIENT_CONF, **conf}
         self.steps: dict[str, Record] = {}
         self._providers: list[Any] = []
@@ -65,6 +70,10 @@ class JavaClient:
             for provider in self._providers:
                 with contextlib.suppress(jpype.JException):
                     provider.close()
+
+    def key(self, name: str) -> str:
+        """The name of a key of this run."""
+        return name + self._tag
 
     def configuration(self, **more: str) -> Any:
         """The configuration with this server as its key provider."""
@@ -106,12 +115,16 @@ class JavaClient:
         except jpype.JException as error:
             self.steps[name] = self._describe_error(error)
             return None
-        self.steps[name] = {"result": normal_form.text(self.server, describe(result))}
+        self.steps[name] = {"result": self.text(describe(result))}
         return result
 
     def note(self, name: str, text: str) -> None:
         """Records what a case found out by other means."""
-        self.steps[name] = {"result": normal_form.text(self.server, text)}
+        self.steps[name] = {"result": self.text(text)}
+
+    def text(self, value: str) -> str:
+        """A text without what only this server and this run have."""
+        return normal_form.text(self.server, value).replace(self._tag, "")
 
     def as_user(self, ugi: Any, call: Callable[[], Any]) -> Any:
         """Runs `call` as another UserGroupInformation of this JVM."""
@@ -134,7 +147,8 @@ class JavaClient:
                 shell = java("crypto.key.KeyShell")()
                 shell.setConf(self.configuration())
                 code = java("util.ToolRunner").run(shell, jpype.JArray(jpype.JString)(list(arguments)))
-                return {"exit": str(code), "output": normal_form.text(self.server, str(stream.toString("UTF-8")))}
+                output = _USAGE.sub("<usage>\n", str(stream.toString("UTF-8")))
+                return {"exit": str(code), "output": self.text(output)}
 
             yield run
         finally:
@@ -151,7 +165,7 @@ class JavaClient:
         return {**record, "causes": " / ".join(causes)} if causes else record
 
     def _message(self, error: Any) -> str:
-        return normal_form.text(self.server, str(error.getMessage()))
+        return self.text(str(error.getMessage()))
 
 
 def describe(value: Any) -> str:
@@ -175,6 +189,6 @@ def describe(value: Any) -> str:
             f"{value.getCipher()} {value.getBitLength()} {value.getDescription()} {sorted(attributes.items())}"
             f" {value.getVersions()} versions, created {'now' if value.getCreated().getTime() > 2**31 else 'never'}"
         )
-    if name.startswith("java.util.") or name.startswith("["):
+    if name.startswith(("java.util.", "[")):
         return "[" + ", ".join(describe(item) for item in value) + "]"
     return str(value)

@@ -31,7 +31,7 @@ def main() -> None:
             if job["cases"] is None or name in job["cases"]:
                 answers[name] = {}
                 for server in job["servers"]:
-                    client = java_client.JavaClient(KeyServer(**server), job["conf"])
+                    client = java_client.JavaClient(KeyServer(**server), job["conf"], job["tag"])
                     client.run(case)
                     answers[name][server["name"]] = client.steps
     Path(job["output"]).write_text(json.dumps(answers))

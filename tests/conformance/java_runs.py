@@ -14,6 +14,7 @@ from typing import Any
 
 from differences import Steps
 from key_servers import JAVA_MODULES, KeyServer
+
 from ringfence_bootstrap.sandbox.artifacts import JarList, ensure_jars, parse_jar_list, sandbox_jars
 from ringfence_bootstrap.sandbox.requirements import find_java_home
 
@@ -54,6 +55,7 @@ def run(
             "servers": [asdict(server) for server in servers],
             "conf": dict(conf or {}),
             "cases": None if cases is None else list(cases),
+            "tag": version.replace(".", ""),
             "output": str(output),
         }
         claimed = {} if user is None else {"HADOOP_USER_NAME": user}

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kms_serving import KmsPlace, write_xml
+
 from ringfence_bootstrap.sandbox.artifacts import ensure_jars, sandbox_jars
 from ringfence_bootstrap.sandbox.requirements import find_java_home
 

@@ -2,7 +2,8 @@
 
 The rules, all of them:
 
-1. Ports, the key store's own name, times, session expiries and signatures become placeholders.
+1. Ports, the key store's own name, times, session expiries and signatures become placeholders; so do the words that a
+   JVM finds for its own exceptions, which change with its version.
 2. Random key material, IVs and EDEKs become their length and their alphabet; `exact` calls keep the bytes.
 3. JSON is compared by its values. Blanks and the order of members (a Java HashMap's) mean nothing; chunks and lengths
    are transport.
@@ -34,6 +35,8 @@ _COOKIE_PARTS = (
     (re.compile(r"&s=[A-Za-z0-9+/=]+"), "&s=<signature>"),
 )
 _TIME = 2**31
+_JVM_CLASSES = ("java.lang.ClassCastException", "java.lang.NullPointerException")
+_JVM_WORDS = re.compile(r"(java\.lang\.(ClassCast|NumberFormat)Exception): .*")
 # Object.toString of a Java class that has none of its own.
 _OBJECT = re.compile(r"(?<=Provider)@[0-9a-f]{1,8}\b")
 
@@ -62,7 +65,8 @@ def _body(server: KeyServer, content_type: str, body: bytes, *, exact: bool) -> 
         error = value["RemoteException"]
         assert list(error) == ["message", "exception", "javaClassName"], error
         assert error["exception"] == re.split(r"[.$]", error["javaClassName"])[-1], error
-        return {"exception": error["javaClassName"], "message": text(server, str(error["message"]))}
+        words = "<the JVM's words>" if error["javaClassName"] in _JVM_CLASSES else str(error["message"])
+        return {"exception": error["javaClassName"], "message": text(server, words)}
     return {"body": text(server, json.dumps(value if exact else _blur(value), ensure_ascii=False, sort_keys=True))}
 
 
@@ -99,4 +103,5 @@ def _cookie(value: str) -> str:
 def text(server: KeyServer, value: str) -> str:
     """A message without this server's port and the name of its store."""
     value = _OBJECT.sub("@<hash>", value.replace(server.store, "<store>"))
+    value = _JVM_WORDS.sub(r"\1: <the JVM's words>", value)
     return re.sub(rf"\b(localhost|127\.0\.0\.[12])([:/]){server.port}\b", r"\1\2<port>", value)

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import differences
 import pytest
-import raw_access_cases
-import raw_eek_cases
-import raw_http_cases
-import raw_key_cases
 from key_servers import KeyServer
-from wire import Case, Wire, cases_of
-
-ROWS = differences.load_rows(Path(__file__).with_name("differences.yaml"))
-CASES = {
-    name: case
-    for module in (raw_key_cases, raw_eek_cases, raw_http_cases, raw_access_cases)
-    for name, case in cases_of(module).items()
-}
+from table import RAW_CASES, ROWS
+from wire import Case, Wire
 
 pytestmark = [pytest.mark.cluster]
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", RAW_CASES)
 def test_both_servers_answer_alike(simple_servers: tuple[KeyServer, KeyServer], name: str) -> None:
-    recorded = [run(CASES[name], server) for server in simple_servers]
+    recorded = [run(RAW_CASES[name], server) for server in simple_servers]
     complaints = differences.judge(name, differences.find_differences(*recorded), ROWS)
     assert not complaints, "\n".join(complaints)
 
