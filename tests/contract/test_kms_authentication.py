@@ -123,12 +123,7 @@ def test_impersonation_is_refused_with_the_callers_own_session(kms: RunningKms) 
         assert (again.status, again.reason) == (403, "Forbidden")
 
 
-def test_delegation_tokens_are_refused_clearly(kms: RunningKms) -> None:
-    answer = call(kms.one_worker(), "GET", "/kms/v1/", query={"op": "getdelegationtoken", "renewer": "yarn"})
-    assert remote_exception_of(answer)[:2] == (400, "java.lang.UnsupportedOperationException")
-
-
-def test_sessions_live_as_long_as_configured_and_die_with_the_server(place: KmsPlace, workers: int) -> None:
+def test_sessions_live_as_long_as_configured_and_outlive_the_server(place: KmsPlace, workers: int) -> None:
     with place.serving(workers) as kms:
         cookie = handshake(kms.one_worker(), "alice")
         expires_ms = int(cookie.partition("&e=")[2].partition("&")[0])
@@ -136,7 +131,14 @@ def test_sessions_live_as_long_as_configured_and_die_with_the_server(place: KmsP
         assert abs(expires_ms - now_ms - 7_000_000) < 60_000
     with place.serving(workers) as kms:
         answer = call(kms.one_worker(), "GET", "/kms/v1/keys/names", user=None, headers={"Cookie": cookie})
-        assert answer.status == 401
+        assert answer.status == 200
+
+
+def test_a_cookie_of_another_key_store_is_401(kms: RunningKms, place: KmsPlace) -> None:
+    with place.serving(1) as other:
+        cookie = handshake(other.one_worker(), "alice")
+    answer = call(kms.one_worker(), "GET", "/kms/v1/keys/names", user=None, headers={"Cookie": cookie})
+    assert (answer.status, answer.reason.endswith("SignerException: Invalid signature")) == (401, True)
 
 
 @pytest.fixture

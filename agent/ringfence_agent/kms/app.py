@@ -23,10 +23,12 @@ from ringfence_agent.kms import (
     policy_resource,
     remote_exception,
     status_resource,
+    token_resource,
 )
 from ringfence_agent.kms.admin_access import AdminAccess
 from ringfence_agent.kms.call import Authenticator, Call, Handler, Kms
 from ringfence_agent.kms.caller import Caller, Identity
+from ringfence_agent.kms.proxy_users import ProxyUsers
 from ringfence_agent.kms.published import read_if_newer
 from ringfence_agent.kms.routes import ADMIN, Query, Resource, Route, Router
 from ringfence_agent.kms.unready import Unready
@@ -64,10 +66,11 @@ _OUTCOMES = {401: audit_record.UNAUTHENTICATED, 403: audit_record.DENIED}
 class KmsApplication:
     """Call it with a request (`ringfence_agent.http.response.Application`)."""
 
-    def __init__(self, kms: Kms, authenticator: Authenticator, admins: AdminAccess) -> None:
+    def __init__(self, kms: Kms, authenticator: Authenticator, admins: AdminAccess, proxies: ProxyUsers) -> None:
         self._kms = kms
         self._authenticator = authenticator
         self._admins = admins
+        self._proxies = proxies
         self._router = Router()
         self._policy_is_current = False
         # Heads with a session's Set-Cookie: hdfs-native starts a session with every request.
@@ -131,14 +134,17 @@ class KmsApplication:
         """Sets `session`, `caller` and `user`."""
         request = call.request
         query = call.query = self._router.query(request.raw_query)
+        if query.token_operation is not None:
+            token_resource.require_method(call)
         session = call.session
         if session is None:
             session = call.session = self._find_admin(request) or self._authenticator.authenticate(call)
         call.user = session.user
-        if query.do_as is not None and query.do_as != session.user:
-            # Proxy users are not served: the caller must not silently be taken for the one asked for, nor the reverse.
-            raise AccessDeniedError(f"User: {session.user} is not allowed to impersonate {query.do_as}")
-        call.caller, call.real_user = session, session.real_user
+        caller = session
+        # A token stands for its owner alone, and nobody acts for anybody.
+        if query.do_as is not None and not session.is_token and session.identity is not Identity.NONE:
+            caller = self._proxies.act_for(call, session, query.do_as)
+        call.caller, call.user, call.real_user = caller, caller.user, caller.real_user
 
     def _find_admin(self, request: Request) -> Caller | None:
         admin = self._admins.find_admin(request) if request.raw_path.startswith(ADMIN) else None
@@ -146,10 +152,8 @@ class KmsApplication:
 
     def _dispatch(self, call: Call) -> Response | Awaitable[Response]:
         request = call.request
-        if call.query.token_operation is not None:
-            return remote_exception.remote_exception(
-                400, remote_exception.UNSUPPORTED, "this KMS does not serve delegation tokens"
-            )
+        if call.is_token_operation:
+            return token_resource.answer(self._kms, call, self._authenticator.cleared_cookie)
         route = self._router.find_route(request.raw_path)
         methods = _HANDLERS.get(route.resource) if route is not None else None
         if route is None or methods is None:
@@ -211,6 +215,10 @@ class KmsApplication:
         session = call.session
         if session is None or not session.headers:
             return response
+        if call.is_token_operation:
+            # Answered before there is a session, so without one: what remains is the server's half of SPNEGO.
+            headers = [header for header in session.headers if header[0] != "Set-Cookie"]
+            return Response(response.head.with_headers(*headers), response.body, close=response.close)
         if session.identity is not Identity.CLAIMED:
             return Response(response.head.with_headers(*session.headers), response.body, close=response.close)
         known = (response.head.rendered, session.headers)

@@ -15,6 +15,7 @@ from ringfence_agent.kms import cookie
 from ringfence_agent.kms.call import Call
 from ringfence_agent.kms.caller import Caller
 from ringfence_agent.kms.sessions import Sessions
+from ringfence_zones.errors import AuthenticationError
 
 CHALLENGE = "PseudoAuth"
 TOKEN_TYPE = "simple-dt"  # noqa: S105 - the handler's name in the cookie
@@ -49,3 +50,10 @@ class UserNameMechanism:
             self._by_user.clear()
         self._by_user[user] = (min(caller.expires_ms, now_ms + _REUSE_MS), caller)
         return caller
+
+
+def plain_name(name: str) -> str:
+    """The name itself, when it can be a user's: simple authentication has no rules. Raises AuthenticationError."""
+    if not cookie.is_cookie_safe(name):
+        raise AuthenticationError("the name holds characters that a user name may not")
+    return name

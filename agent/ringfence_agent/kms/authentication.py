@@ -52,6 +52,7 @@ class CallAuthenticator:
     def __init__(
         self, sessions: Sessions, mechanism: Mechanism, tokens: TokenVerifier, *, token_in_query: bool = False
     ) -> None:
+        self.cleared_cookie = sessions.cleared
         self._sessions = sessions
         self._mechanism = mechanism
         self._tokens = tokens
@@ -64,14 +65,13 @@ class CallAuthenticator:
         session = self._sessions.find(request.headers.get(b"cookie"))
         if session is not None:
             return session
-        operation = call.query.token_operation
-        if operation is None or request.method == b"OPTIONS":
+        if not call.is_token_operation:
             token = request.headers.get(TOKEN_HEADER)
             if token is None and self._token_in_query and call.query.delegation is not None:
                 token = call.query.delegation.encode("utf-8", "replace")
             if token is not None:
                 return self._tokens.verify(call, token)
-        elif operation is TokenOperation.CANCEL:
+        elif call.query.token_operation is TokenOperation.CANCEL:
             return _NOBODY
         return self._mechanism.identify(call)
 
@@ -83,6 +83,6 @@ class CallAuthenticator:
         status, java_class = remote_exception.status_and_class(error)
         if status != 401:
             return remote_exception.remote_exception(status, java_class, error.message)
-        if call.query.token_operation is None or call.request.method == b"OPTIONS":
+        if not call.is_token_operation:
             return Response(ResponseHead(401, error.message, self._cleared))
         return Response(ResponseHead(403 if self._mechanism.challenge != "Negotiate" else 401, None, self._cleared[:1]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from ringfence_agent.http.request import Request
 from ringfence_agent.http.response import Response
@@ -17,6 +17,9 @@ from ringfence_agent.kms.key_cache import KeyCache
 from ringfence_agent.kms.routes import Query
 from ringfence_agent.kms.store_access import StoreAccess
 from ringfence_zones.errors import AuthenticationError
+
+if TYPE_CHECKING:  # which needs `Call` itself
+    from ringfence_agent.kms.delegation_tokens import DelegationTokens
 
 T = TypeVar("T")
 
@@ -31,7 +34,7 @@ class KeyDefaults:
 
 @dataclass(frozen=True, slots=True)
 class Kms:
-    """What the handlers of one worker share. `version` is the product's."""
+    """What the handlers of one worker share. `version` is the product's; `authentication` is simple or kerberos."""
 
     store: StoreAccess
     keys: KeyCache
@@ -39,6 +42,8 @@ class Kms:
     defaults: KeyDefaults
     version: str
     audit: AuditLog
+    tokens: DelegationTokens
+    authentication: str
 
     async def change(self, call: Call, method: Callable[[KeyStore], T]) -> T:
         """What `method` returns after its commit. That it is about to happen is on record, and on disk, before."""
@@ -82,6 +87,11 @@ class Call:
     detail: Details | None = None
     policy_is_current: bool = False
 
+    @property
+    def is_token_operation(self) -> bool:
+        """Whether this asks for a token operation. OPTIONS with its parameters only authenticates."""
+        return self.query.token_operation is not None and self.request.method != b"OPTIONS"
+
     def decision(self, status: int | None, outcome: str, revision: int) -> Decision:
         """What the audit log says of this call."""
         # A refused doAs leaves no caller: it is the session's own doing.
@@ -105,6 +115,10 @@ class Call:
 
 class Authenticator(Protocol):
     """Proves who sent a request."""
+
+    @property
+    def cleared_cookie(self) -> str:
+        """The Set-Cookie header that ends a session."""
 
     def authenticate(self, call: Call) -> Caller:
         """Who sent the request.

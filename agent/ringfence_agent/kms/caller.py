@@ -39,6 +39,7 @@ class Caller:
     real_user   who acts for `user` (doAs, or the real user of a delegation token); None when nobody does
     principal   the full Kerberos principal, of the real user when there is one; None without Kerberos
     headers     what goes out with the answer, whatever it is: a new session, the server's half of SPNEGO
+    is_token    came with a delegation token, whatever its owner had proven
     """
 
     user: str
@@ -47,3 +48,4 @@ class Caller:
     real_user: str | None = None
     principal: str | None = None
     headers: tuple[tuple[str, str], ...] = ()
+    is_token: bool = False

@@ -6,9 +6,7 @@ overrule either. Hadoop's properties keep their meaning and defaults, except tha
 
 1. Plain HTTP that others can reach needs to be written out: `allow_plain_http: true` in kms.yaml, or
    `hadoop.kms.ssl.enabled` set to false in kms-site.xml. Loopback needs nothing.
-2. Kerberos is not built yet; a configuration that asks for it is refused, never served without.
-3. Nobody is anonymous: `simple.anonymous.allowed` set to true is refused.
-4. Proxy users are not built yet: `hadoop.kms.proxyuser.*` is passed over with a warning, and every `doAs` refused.
+2. How callers are authenticated is `authentication_config`'s to read and to refuse.
 """
 
 from __future__ import annotations
@@ -25,6 +23,13 @@ from ringfence_agent.http.limits import Limits
 from ringfence_agent.keystore.open import store_path
 from ringfence_agent.kms.acl_file import AclFile
 from ringfence_agent.kms.audit_config import AuditBlock, AuditSettings, audit_settings, warn_of_other_loggers
+from ringfence_agent.kms.authentication_config import (
+    AuthenticationBlock,
+    AuthenticationSettings,
+    ProxyUserBlock,
+    TokensBlock,
+    authentication_settings,
+)
 from ringfence_agent.kms.call import KeyDefaults
 from ringfence_agent.kms.groups_config import GroupsBlock, GroupSettings, group_settings
 from ringfence_agent.kms.limits_config import LimitsBlock, http_limits
@@ -33,7 +38,6 @@ from ringfence_zones.config_file import AbsolutePath, ConfigModel, DurationS, re
 from ringfence_zones.errors import ConfigError
 from ringfence_zones.hadoop_conf import HadoopConf, read_hadoop_conf
 from ringfence_zones.keys import DEFAULT_CIPHER
-from ringfence_zones.secret import Secret
 
 _log = logging.getLogger(__name__)
 
@@ -41,10 +45,7 @@ DEFAULT_FILE = Path("/etc/ringfence/kms.yaml")
 DEFAULT_PORT = 9600
 # Hadoop's own default length; Ringfence's policies always say theirs.
 _HADOOP_LENGTH_BITS = 128
-_VALIDITY_S = 36_000
 _MAX_WORKERS = 256
-_AUTHENTICATION = "hadoop.kms.authentication."
-_PROXY_USER = "hadoop.kms.proxyuser."
 
 
 class AdminBlock(ConfigModel):
@@ -68,7 +69,9 @@ class KmsFile(ConfigModel):
     admin: AdminBlock = AdminBlock()
     audit: AuditBlock = AuditBlock()
     groups: GroupsBlock = GroupsBlock()
-    session: DurationS = Field(float(_VALIDITY_S), ge=1)
+    authentication: AuthenticationBlock | None = None
+    delegation_tokens: TokensBlock | None = None
+    proxy_users: dict[str, ProxyUserBlock] | None = None
     revocation_bound: DurationS = Field(30.0, ge=1, le=3600)
     key_memory: DurationS = Field(600.0, ge=1, le=86_400)
     drain: DurationS = Field(20.0, ge=0, le=3600)
@@ -93,7 +96,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything decided. Times are seconds. `signature_secret` is Hadoop's secret file, None for a random one.
+    """Everything decided. Times are seconds.
 
     `admin_socket_named` is False for the default path, which may be left out where a socket cannot be. `tls` is None
     for plain HTTP.
@@ -115,10 +118,7 @@ class Settings:
     admin_socket_named: bool
     admin_token_file: Path | None
     audit: AuditSettings
-    session_s: int
-    cookie_path: str | None
-    cookie_domain: str | None
-    signature_secret: Secret | None
+    authentication: AuthenticationSettings
     revocation_bound_s: float
     key_memory_s: float
     drain_s: float
@@ -131,12 +131,11 @@ def load_settings(options: Options) -> Settings:
     tls = tls_settings(options.tls_cert, options.tls_key, file.tls, conf, directory)
     if tls is None:
         _require_leave_for_plain_http(host, file, conf)
-    _refuse_unbuilt(conf)
-    _warn_of_proxy_users(conf)
+    authentication = authentication_settings(file.authentication, file.delegation_tokens, file.proxy_users, conf)
+    if authentication.kerberos is not None:
+        authentication.kerberos.check()
     warn_of_other_loggers(conf)
-    uri = options.keystore or file.keystore or conf.get("hadoop.kms.key.provider.uri", "")
-    if not uri:
-        raise ConfigError("no key store is named", hint="give --keystore sqlite:////var/lib/ringfence/keys.db")
+    uri = _keystore_uri(options, file, conf)
     store = store_path(uri)
     AclFile(directory).load()
     socket = options.admin_socket or file.admin.socket
@@ -158,14 +157,44 @@ def load_settings(options: Options) -> Settings:
         admin_socket_named=socket is not None,
         admin_token_file=options.admin_token_file or file.admin.token_file,
         audit=audit_settings(file.audit, store),
-        session_s=_positive(conf, _AUTHENTICATION + "token.validity", int(file.session)),
-        cookie_path=conf.get(_AUTHENTICATION + "cookie.path"),
-        cookie_domain=conf.get(_AUTHENTICATION + "cookie.domain"),
-        signature_secret=_signature_secret(conf),
+        authentication=authentication,
         revocation_bound_s=file.revocation_bound,
         key_memory_s=file.key_memory,
         drain_s=file.drain,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where a KMS with some options answers and writes."""
+
+    host: str
+    port: int
+    admin_socket: Path
+    audit_directory: Path
+
+
+def find_places(options: Options) -> Places:
+    """What another command needs to know of a KMS; reads no secret, so any user may ask. Raises ConfigError."""
+    if options.config is None and options.hadoop_conf is None and options.keystore and not DEFAULT_FILE.exists():
+        file, conf = KmsFile(), HadoopConf({})
+    else:
+        file, conf, _ = _read_sources(options)
+    host, port = parse_listen(options.listen or file.listen)
+    store = store_path(_keystore_uri(options, file, conf))
+    return Places(
+        host=host,
+        port=port,
+        admin_socket=options.admin_socket or file.admin.socket or store.with_name(store.name + ".sock"),
+        audit_directory=audit_settings(file.audit, store).directory,
+    )
+
+
+def _keystore_uri(options: Options, file: KmsFile, conf: HadoopConf) -> str:
+    uri = options.keystore or file.keystore or conf.get("hadoop.kms.key.provider.uri", "")
+    if not uri:
+        raise ConfigError("no key store is named", hint="give --keystore sqlite:////var/lib/ringfence/keys.db")
+    return uri
 
 
 def _read_sources(options: Options) -> tuple[KmsFile, HadoopConf, Path | None]:
@@ -220,54 +249,8 @@ def _require_leave_for_plain_http(host: str, file: KmsFile, conf: HadoopConf) ->
     )
 
 
-def _refuse_unbuilt(conf: HadoopConf) -> None:
-    kind = conf.get(_AUTHENTICATION + "type", "simple")
-    if kind != "simple":
-        raise ConfigError(
-            f"{_AUTHENTICATION}type is {kind!r}: only simple is built in this release, and it is no substitute",
-            hint="keep the stock KMS on a cluster with Kerberos",
-        )
-    if conf.get_bool(_AUTHENTICATION + "simple.anonymous.allowed", False):
-        raise ConfigError(
-            f"{_AUTHENTICATION}simple.anonymous.allowed is true: keys are not served to nobody",
-            hint="set it to false in kms-site.xml",
-        )
-
-
-def _warn_of_proxy_users(conf: HadoopConf) -> None:
-    users = sorted({name.split(".")[3] for name in conf if name.startswith(_PROXY_USER)})
-    if users:
-        _log.warning("proxy users are not built in this release: %s may act for nobody", ", ".join(users))
-
-
 def _key_defaults(conf: HadoopConf) -> KeyDefaults:
     return KeyDefaults(
         conf.get("hadoop.security.key.default.cipher", DEFAULT_CIPHER),
         conf.get_int("hadoop.security.key.default.bitlength", _HADOOP_LENGTH_BITS),
     )
-
-
-def _positive(conf: HadoopConf, name: str, default: int) -> int:
-    value = conf.get_int(name, default)
-    if value < 1:
-        raise ConfigError(f"{name} must be at least 1 second, not {value}")
-    return value
-
-
-def _signature_secret(conf: HadoopConf) -> Secret | None:
-    # Hadoop reads the file as text and signs with its bytes (`FileSignerSecretProvider`).
-    name = conf.get(_AUTHENTICATION + "signature.secret.file", "")
-    provider = conf.get(_AUTHENTICATION + "signer.secret.provider", "file" if name else "random")
-    if provider != "file" or not name:
-        return None
-    path = Path(name)
-    try:
-        secret = path.read_bytes()
-        mode = path.stat().st_mode
-    except OSError as error:
-        raise ConfigError(f"cannot read the signature secret file {path}: {error.strerror}") from error
-    if mode & 0o077:
-        raise ConfigError(f"the signature secret file {path} can be read by others", command=f"chmod 0600 {path}")
-    if len(secret) < 16:
-        raise ConfigError(f"the signature secret file {path} holds fewer than 16 bytes")
-    return Secret(secret)

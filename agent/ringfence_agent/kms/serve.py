@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import secrets
 import signal
 import sys
 import time
@@ -25,31 +24,34 @@ from ringfence_agent.http.outbox import Recorded
 from ringfence_agent.http.supervisor import Supervisor
 from ringfence_agent.http.worker import WorkerContext
 from ringfence_agent.keystore.open import open_keystore
+from ringfence_agent.kms import auth_kerberos, auth_simple
 from ringfence_agent.kms.access import AccessRules
 from ringfence_agent.kms.acl_file import AclFile
 from ringfence_agent.kms.admin_access import AdminAccess, read_token
 from ringfence_agent.kms.app import KmsApplication
 from ringfence_agent.kms.audit import AuditLog
-from ringfence_agent.kms.auth_simple import TOKEN_TYPE, UserNameMechanism
-from ringfence_agent.kms.authentication import CallAuthenticator
-from ringfence_agent.kms.call import Call, Kms
-from ringfence_agent.kms.caller import Caller, Identity
+from ringfence_agent.kms.authentication import CallAuthenticator, Mechanism
+from ringfence_agent.kms.authentication_config import AuthenticationSettings, KerberosSettings
+from ringfence_agent.kms.call import Kms
+from ringfence_agent.kms.caller import Identity
 from ringfence_agent.kms.config import Settings
 from ringfence_agent.kms.cookie import CookieAttributes, CookieSigner, RollingSecrets
+from ringfence_agent.kms.delegation_tokens import DelegationTokens
 from ringfence_agent.kms.groups import Groups
 from ringfence_agent.kms.key_cache import KeyCache
+from ringfence_agent.kms.proxy_users import ProxyUsers
 from ringfence_agent.kms.remote_exception import render_server_error
 from ringfence_agent.kms.sessions import Sessions
 from ringfence_agent.kms.store_access import StoreAccess
-from ringfence_zones.errors import AuthenticationError, ConfigError
+from ringfence_zones.errors import ConfigError
 from ringfence_zones.secret import Secret
 
 _log = logging.getLogger(__name__)
 
 _TICK_S = 1.0
+_COOKIE_PURPOSE = "hadoop.auth cookies"
 # One user whom the directory cannot find quickly must not hold up the next, nor the ACL file.
 _LOOKUP_THREADS = 4
-_COOKIE_ROOT_BYTES = 32
 
 
 def serve(settings: Settings) -> None:
@@ -60,9 +62,8 @@ def serve(settings: Settings) -> None:
     listeners: list[Listener] = [tcp]
     try:
         listeners += _admin_listeners(settings)
-        cookie_root = settings.signature_secret or Secret(secrets.token_bytes(_COOKIE_ROOT_BYTES))
         supervisor = Supervisor(
-            functools.partial(open_application, settings, cookie_root),
+            functools.partial(open_application, settings),
             listeners,
             workers=settings.workers,
             limits=settings.limits,
@@ -95,7 +96,7 @@ def _announce(tcp: TcpListener, scheme: str) -> None:
 
 
 @asynccontextmanager
-async def open_application(settings: Settings, cookie_root: Secret, context: WorkerContext) -> AsyncIterator[Recorded]:
+async def open_application(settings: Settings, context: WorkerContext) -> AsyncIterator[Recorded]:
     """One worker's application, from opening its store to closing it."""
     async with AsyncExitStack() as stack:
         # What may wait for a directory server or a file server must not hold up the store, nor the audit log's disk.
@@ -112,11 +113,17 @@ async def open_application(settings: Settings, cookie_root: Secret, context: Wor
         access = AccessRules(acl_file.load(), groups.of, key_authorization=settings.key_authorization)
         keys = KeyCache(store, time.monotonic, settings.key_memory_s)
         token = read_token(settings.admin_token_file) if settings.admin_token_file is not None else None
-        kms = Kms(store, keys, access, settings.defaults, version("ringfence"), audit)
-        authenticator = _authenticator(settings, cookie_root)
+        authentication = settings.authentication
+        short_name = _short_names(authentication.kerberos)
+        tokens = _tokens(settings, store, short_name)
+        kms = Kms(store, keys, access, settings.defaults, version("ringfence"), audit, tokens, authentication.type)
+        cookie_root = opened.derive_secret(_COOKIE_PURPOSE)
+        proofs = _executor(stack, "proofs")
+        authenticator = _authenticator(authentication, cookie_root, tokens, proofs, secure=settings.tls is not None)
+        proxies = ProxyUsers(authentication.proxy_rules, groups.of, short_name)
         ticker = asyncio.create_task(_tick(access, keys, acl_file, lookups, audit))
         stack.push_async_callback(_cancel, ticker)
-        application = KmsApplication(kms, authenticator, AdminAccess(token))
+        application = KmsApplication(kms, authenticator, AdminAccess(token), proxies)
         yield Recorded(application, application.commit)
 
 
@@ -126,20 +133,40 @@ def _executor(stack: AsyncExitStack, name: str, threads: int = 1) -> Executor:
     return executor
 
 
-def _authenticator(settings: Settings, cookie_root: Secret) -> CallAuthenticator:
+def _short_names(kerberos: KerberosSettings | None) -> Callable[[str], str]:
+    """From full to short names. Under simple authentication a name is what it is."""
+    return auth_simple.plain_name if kerberos is None else kerberos.open_names().short_name
+
+
+def _tokens(settings: Settings, store: StoreAccess, short_name: Callable[[str], str]) -> DelegationTokens:
+    authentication = settings.authentication
+    identity = Identity.CLAIMED if authentication.kerberos is None else Identity.TOKEN
+    keep_ms = int(settings.revocation_bound_s * 1000 / 2)
+    return DelegationTokens(store, authentication.token_lifetimes, identity, short_name, _epoch_ms(), keep_ms)
+
+
+def _authenticator(
+    settings: AuthenticationSettings,
+    cookie_root: Secret,
+    tokens: DelegationTokens,
+    executor: Executor,
+    *,
+    secure: bool,
+) -> CallAuthenticator:
     now_ms = _epoch_ms()
-    rolling = RollingSecrets(cookie_root, settings.session_s, fixed=settings.signature_secret is not None)
-    signer = CookieSigner(rolling, TOKEN_TYPE, settings.session_s, now_ms)
-    attributes = CookieAttributes(settings.cookie_path, settings.cookie_domain)
-    sessions = Sessions(signer, Identity.CLAIMED, now_ms, attributes)
-    return CallAuthenticator(sessions, UserNameMechanism(sessions), _NoTokens())
-
-
-class _NoTokens:
-    """Until tokens are served."""
-
-    def verify(self, _call: Call, _url_string: bytes) -> Caller:
-        raise AuthenticationError("Authentication required")
+    kerberos = settings.kerberos
+    fixed = settings.signature_secret
+    rolling = RollingSecrets(fixed or cookie_root, settings.session_s, fixed=fixed is not None)
+    token_type = auth_simple.TOKEN_TYPE if kerberos is None else auth_kerberos.TOKEN_TYPE
+    signer = CookieSigner(rolling, token_type, settings.session_s, now_ms, settings.idle_s)
+    attributes = CookieAttributes(settings.cookie_path, settings.cookie_domain, secure, settings.cookie_persistent)
+    identity = Identity.CLAIMED if kerberos is None else Identity.KERBEROS
+    sessions = Sessions(signer, identity, now_ms, attributes, settings.idle_s)
+    mechanism: Mechanism = auth_simple.UserNameMechanism(sessions)
+    if kerberos is not None:
+        acceptor, names = kerberos.open_acceptor(), kerberos.open_names()
+        mechanism = auth_kerberos.NegotiateMechanism(sessions, acceptor, names, executor)
+    return CallAuthenticator(sessions, mechanism, tokens, token_in_query=settings.token_in_query)
 
 
 def _epoch_ms() -> Callable[[], int]:

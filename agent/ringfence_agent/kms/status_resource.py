@@ -11,7 +11,7 @@ from ringfence_zones import kms_wire
 def get(kms: Kms, call: Call) -> Response:
     """`{"product", "version", "revision", "digest", "authentication"}`; revision 0 before the first publication.
 
-    `authentication` is `simple`: users are claims, and nothing this server says makes them more.
+    With `authentication` `simple` users are claims, and nothing this server says makes them more.
     """
     call.op = "GET_STATUS"
     published = kms.access.published
@@ -22,7 +22,7 @@ def get(kms: Kms, call: Call) -> Response:
                 "version": kms.version,
                 "revision": published.revision,
                 "digest": published.digest,
-                "authentication": "simple",
+                "authentication": kms.authentication,
             }
         )
     )

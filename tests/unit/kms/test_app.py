@@ -28,10 +28,14 @@ from ringfence_agent.kms.admin_access import AdminAccess
 from ringfence_agent.kms.app import KmsApplication
 from ringfence_agent.kms.audit import AuditLog
 from ringfence_agent.kms.audit_config import AuditSettings
+from ringfence_agent.kms.auth_simple import plain_name
 from ringfence_agent.kms.call import KeyDefaults, Kms
+from ringfence_agent.kms.caller import Identity
+from ringfence_agent.kms.delegation_tokens import DelegationTokens, TokenLifetimes
 from ringfence_agent.kms.groups import Groups
 from ringfence_agent.kms.groups_config import GroupSettings
 from ringfence_agent.kms.key_cache import KeyCache
+from ringfence_agent.kms.proxy_users import ProxyUsers
 from ringfence_agent.kms.store_access import StoreAccess
 from ringfence_zones.errors import StoreTamperedError, StoreUnavailableError
 from ringfence_zones.hadoop_conf import HadoopConf
@@ -68,8 +72,10 @@ class Bench:
         groups = Groups(GroupSettings(30.0, 30.0), executor, lambda: 0.0, look_up=lambda _: frozenset({"staff"}))
         rules = AccessRules(read_acls(HadoopConf(acls)), groups.of)
         keys = KeyCache(self.access, lambda: 0.0, 600.0)
-        kms = Kms(self.access, keys, rules, KeyDefaults("AES/CTR/NoPadding", 128), "1", self.audit)
-        self.app = KmsApplication(kms, simple_authenticator(lambda: 0), AdminAccess(None))
+        tokens = DelegationTokens(self.access, TokenLifetimes(), Identity.CLAIMED, plain_name, lambda: 0, 1000)
+        kms = Kms(self.access, keys, rules, KeyDefaults("AES/CTR/NoPadding", 128), "1", self.audit, tokens, "simple")
+        authenticator = simple_authenticator(lambda: 0, tokens=tokens)
+        self.app = KmsApplication(kms, authenticator, AdminAccess(None), ProxyUsers({}, groups.of, plain_name))
         self.store.create_key(NewKey("k", "AES/CTR/NoPadding", 128, Secret(bytes(16)), None, {}))
 
     def answer(self, request: Request) -> Response | Awaitable[Response]:

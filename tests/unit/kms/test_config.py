@@ -55,7 +55,7 @@ def test_loopback(host: str, loopback: bool) -> None:
 
 def test_hadoops_three_files_are_enough(place: KmsPlace) -> None:
     found = settings(place)
-    assert (found.host, found.port, found.session_s) == ("localhost", 0, 36_000)
+    assert (found.host, found.port, found.authentication.session_s) == ("localhost", 0, 36_000)
     assert (found.defaults.cipher, found.defaults.length_bits) == ("AES/CTR/NoPadding", 128)
     assert found.key_authorization
     assert found.audit.directory == place.audit_directory
@@ -83,7 +83,8 @@ def test_hadoops_properties_keep_their_meaning(place: KmsPlace) -> None:
     )
     found = settings(place, listen=None, keystore=None)
     assert (found.host, found.port, found.keystore) == ("127.0.0.1", 1234, f"sqlite:///{place.store}")
-    assert (found.key_authorization, found.session_s, found.cookie_path) == (False, 60, "/")
+    assert not found.key_authorization
+    assert (found.authentication.session_s, found.authentication.cookie_path) == (60, "/")
     assert found.defaults.length_bits == 256
     assert found.groups.static == {"etl": frozenset({"pii"})}
 
@@ -109,11 +110,12 @@ def test_options_overrule_the_file(tmp_path: Path) -> None:
     file = tmp_path / "kms.yaml"
     file.write_text(
         f"listen: localhost:1\nkeystore: sqlite:///{tmp_path}/k.db\nworkers: 3\nroot_key_file: {tmp_path}/r\n"
-        f"session: 5m\naudit: {{directory: {tmp_path}/a, sync: 20ms, format: both}}\nadmin: {{socket: {tmp_path}/s}}\n"
+        "authentication: {session: 5m}\n"
+        f"audit: {{directory: {tmp_path}/a, sync: 20ms, format: both}}\nadmin: {{socket: {tmp_path}/s}}\n"
     )
     found = load_settings(Options(config=file))
     assert (found.port, found.workers, found.root_key) == (1, 3, tmp_path / "r")
-    assert (found.session_s, found.audit.directory, found.audit.sync_s) == (300, tmp_path / "a", 0.02)
+    assert (found.authentication.session_s, found.audit.directory, found.audit.sync_s) == (300, tmp_path / "a", 0.02)
     assert (found.admin_socket, found.admin_socket_named) == (tmp_path / "s", True)
     changed = load_settings(
         Options(
@@ -131,10 +133,15 @@ def test_options_overrule_the_file(tmp_path: Path) -> None:
 
 def test_every_problem_of_the_file_is_told_at_once(tmp_path: Path) -> None:
     file = tmp_path / "kms.yaml"
-    file.write_text("workers: 0\nsession: 5\nkeystor: x\naudit: {directory: relative}\n")
+    file.write_text("workers: 0\nauthentication: {session: 5}\nkeystor: x\naudit: {directory: relative}\n")
     with pytest.raises(ConfigError) as caught:
         load_settings(Options(config=file))
-    for words in ("kms.yaml:1", "'session'", "did you mean 'keystore'?", "'audit.directory' must be an absolute path"):
+    for words in (
+        "kms.yaml:1",
+        "'authentication.session'",
+        "did you mean 'keystore'?",
+        "'audit.directory' must be an absolute path",
+    ):
         assert words in caught.value.message
 
 
@@ -154,17 +161,8 @@ def test_the_signature_secret_file_is_hadoops_and_must_be_private(place: KmsPlac
     with pytest.raises(ConfigError, match="can be read by others"):
         settings(place)
     secret.chmod(0o600)
-    found = settings(place).signature_secret
+    found = settings(place).authentication.signature_secret
     assert found is not None and found.reveal() == b"0123456789abcdef"
     secret.write_bytes(b"short")
     with pytest.raises(ConfigError, match="fewer than 16"):
         settings(place)
-
-
-def test_proxy_users_that_will_be_refused_are_told(place: KmsPlace, caplog: pytest.LogCaptureFixture) -> None:
-    write_xml(
-        place.conf / "kms-site.xml",
-        {"hadoop.kms.proxyuser.hive.hosts": "*", "hadoop.kms.proxyuser.hive.users": "*"},
-    )
-    settings(place)
-    assert "hive may act for nobody" in caplog.text
