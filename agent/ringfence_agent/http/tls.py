@@ -45,6 +45,7 @@ ClientAuth = Literal["none", "optional", "required"]
 _WEAK_HASHES = ("md5", "sha1")
 _REASONS = {
     "KEY_VALUES_MISMATCH": "the private key does not belong to the certificate",
+    "NO_CERTIFICATE_ASSIGNED": "the private key is of another kind than the certificate's",
     "EE_KEY_TOO_SMALL": "its key is too small to be safe (RSA needs 2048 bits)",
     "CA_KEY_TOO_SMALL": "a key of its chain is too small to be safe (RSA needs 2048 bits)",
     "CA_MD_TOO_WEAK": "its chain is signed with a broken hash (MD5 or SHA-1)",
