@@ -33,7 +33,10 @@
     │   ├── HdfsNotFoundError          a path that does not exist
     │   └── HadoopNotFoundError        no Hadoop jars or Java on this machine
     ├── AgentUnavailableError          the agent's socket does not answer
-    └── SandboxError                   the sandbox cannot be started, used or stopped
+    ├── SandboxError                   the sandbox cannot be started, used or stopped
+    └── InstallError                   a step on this machine failed
+        ├── RolledBackError            and everything is as it was
+        └── NotRolledBackError         and putting it back failed too
 
 Attributes carry the facts; nothing ever parses a message. Foreign exceptions are translated in the file that
 calls the SDK. Exactly three tables turn an error into something a caller outside sees: the KMS's status and
@@ -261,3 +264,15 @@ class AgentUnavailableError(RingfenceError):
 
 class SandboxError(RingfenceError):
     """The sandbox cannot be started, used or stopped; says what stands in the way and the fix."""
+
+
+class InstallError(RingfenceError):
+    """A step that changes this machine failed: a command, a service, a file."""
+
+
+class RolledBackError(InstallError):
+    """A change of several steps failed or was interrupted, and everything is as it was before."""
+
+
+class NotRolledBackError(InstallError):
+    """A change of several steps failed, and so did putting it back: the journal says what is left to do."""

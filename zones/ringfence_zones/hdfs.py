@@ -228,6 +228,24 @@ class HdfsGateway:
         with self._translated():
             self._fs.rename(self._jvm.path(source), self._jvm.path(destination), options.NONE)
 
+    # Files
+
+    def iterate_files(self, path: str) -> Iterator[str]:
+        """The paths of all files below a directory, fetched as they are asked for."""
+        with self._translated():
+            listing = self._fs.listFiles(self._jvm.path(path), True)
+        while True:
+            with self._translated():
+                if not listing.hasNext():
+                    return
+                found = str(listing.next().getPath().toUri().getPath())
+            yield found
+
+    def get_xattr(self, path: str, name: str) -> bytes:
+        """An extended attribute, its namespace in the name. Those of `raw` are for superusers, below /.reserved/raw."""
+        with self._translated():
+            return bytes(self._fs.getXAttr(self._jvm.path(path), name))
+
     # Protected directories
 
     def protected_directories(self) -> tuple[str, ...] | None:

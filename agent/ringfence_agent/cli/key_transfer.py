@@ -20,6 +20,7 @@ from ringfence_agent import process_hygiene
 from ringfence_agent.keystore.interface import KeyStore, StoredKey
 from ringfence_agent.keystore.jceks import format_jceks
 from ringfence_agent.keystore.jceks_file import (
+    PASSWORD_VARIABLE,
     ReceiptFile,
     find_password,
     is_jceks_uri,
@@ -110,7 +111,9 @@ def import_keys(
 
 @click.command("export")
 @click.option("--to", "target", metavar="URI", required=True, help="jceks://file@/PATH of a file that is not there")
-@click.option("--password-file", type=_FILE, metavar="FILE", required=True, help="what the file is sealed with")
+@click.option(
+    "--password-file", type=_FILE, metavar="FILE", help="what the file is sealed with  [HADOOP_KEYSTORE_PASSWORD]"
+)
 @_keystore
 @_root_key
 @click.option(
@@ -123,7 +126,7 @@ def import_keys(
 def export_keys(
     context: CommandContext,
     target: str,
-    password_file: Path,
+    password_file: Path | None,
     keystore: str,
     root_key: Path | None,
     base: str | None,
@@ -137,6 +140,11 @@ def export_keys(
     as safe as its password. Every exported key is on record in the audit log before the file is there.
     """
     process_hygiene.forbid_core_dumps()
+    if password_file is None and PASSWORD_VARIABLE not in os.environ:
+        raise InputError(
+            "the Java key store needs a password: its keys are as safe as that",
+            hint=f"give --password-file FILE or set {PASSWORD_VARIABLE}",
+        )
     path, password = jceks_path(target), find_password(password_file, os.environ)
     if path.exists():
         raise InputError(f"{path} is there already, and nothing is ever written over a key store")
@@ -150,7 +158,9 @@ def export_keys(
     write_new(path, format_jceks(entries, password))
     if known is not None:
         known.save(receipt_of(entries))
-    _print_export(context, path, keys)
+    made = receipt_of(entries)
+    sealed = sum(carried[alias].digest != digest if alias in carried else True for alias, digest in made.items())
+    _print_export(context, path, keys, sealed, len(carried.keys() - made.keys()))
 
 
 def _read(
@@ -232,10 +242,11 @@ def _print_import(context: CommandContext, source: str, done: Sequence[KeyImport
     click.echo(f"{counted(len(changed), 'key')} {verb} from {source}")
 
 
-def _print_export(context: CommandContext, path: Path, keys: Sequence[StoredKey]) -> None:
+def _print_export(context: CommandContext, path: Path, keys: Sequence[StoredKey], sealed: int, dropped: int) -> None:
+    """`sealed` entries are new, `dropped` ones stood in the base and belong to no key any more."""
     if context.json:
         exported = [{"name": key.metadata.name, "versions": len(key.versions)} for key in keys]
-        print_json({"schema": 1, "file": str(path), "keys": exported})
+        print_json({"schema": 1, "file": str(path), "sealed": sealed, "dropped": dropped, "keys": exported})
         return
     click.echo(f"{counted(len(keys), 'key')} exported to {path}")
 

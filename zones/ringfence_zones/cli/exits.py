@@ -34,6 +34,9 @@ EXIT_CODES: dict[type[RingfenceError], int] = {
     errors.HdfsError: FAILED,
     errors.AgentUnavailableError: FAILED,
     errors.SandboxError: FAILED,
+    errors.InstallError: FAILED,
+    errors.RolledBackError: ROLLED_BACK,
+    errors.NotRolledBackError: NOT_ROLLED_BACK,
 }
 
 

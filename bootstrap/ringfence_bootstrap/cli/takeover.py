@@ -1,0 +1,283 @@
+"""`ringfence kms takeover` and `ringfence kms return`: our KMS in the stock one's place, and back.
+
+Both show what they would do and change nothing unless `--yes` is given.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ringfence_bootstrap.journal import DONE, RUNNING, Journal, Step, Undo, locked, roll_back, run
+from ringfence_bootstrap.takeover.exchange import Connect, Places, return_steps, takeover_steps
+from ringfence_bootstrap.takeover.files import find_file_edeks
+from ringfence_bootstrap.takeover.proof import Collected, FileEdek, collect
+from ringfence_bootstrap.takeover.services import choose_service, find_account
+from ringfence_bootstrap.takeover.stock import read_stock_kms
+from ringfence_zones.cli.context import CommandContext, global_options
+from ringfence_zones.cli.render import counted, print_json, shown
+from ringfence_zones.client_config import read_http_access
+from ringfence_zones.errors import ConfigError, InstallError, RolledBackError
+from ringfence_zones.http_session import HttpAccess
+from ringfence_zones.kms_material import KmsMaterialClient
+
+DEFAULT_STATE = Path("/var/lib/ringfence/takeover")
+DEFAULT_CONFIG = Path("/etc/ringfence/kms.yaml")
+DEFAULT_KMS_CONF = Path("/etc/hadoop-kms/conf")
+DEFAULT_KEYSTORE = "sqlite:////var/lib/ringfence/keys.db"
+DEFAULT_UNIT = "ringfence-kms.service"
+_SHOWN_KEYS = 5
+_NOTHING_COLLECTED = Collected((), ())
+
+_PATH = click.Path(path_type=Path)
+_state = click.option(
+    "--state-dir", "state", type=_PATH, default=DEFAULT_STATE, metavar="DIR", help=f"the journal  [{DEFAULT_STATE}]"
+)
+_yes = click.option("--yes", is_flag=True, help="go on; without it the plan is shown and nothing is changed")
+_provers = click.option(
+    "--prove-as",
+    "provers",
+    multiple=True,
+    metavar="USER",
+    help="who opens EDEKs for the proof, with DECRYPT_EEK on the keys; may be repeated (simple authentication)",
+)
+_unproven = click.option("--allow-unproven", is_flag=True, help="go on although nobody named may open some keys' EDEKs")
+_files = click.option(
+    "--no-files", is_flag=True, help="prove no EDEKs of real files: this machine has no Hadoop client"
+)
+
+
+@click.command()
+@click.option("--kms-conf", type=_PATH, default=DEFAULT_KMS_CONF, metavar="DIR", help=f"  [{DEFAULT_KMS_CONF}]")
+@click.option("--keystore", default=DEFAULT_KEYSTORE, metavar="URI", help=f"ours  [{DEFAULT_KEYSTORE}]")
+@click.option("--root-key", type=_PATH, metavar="FILE", help="root key file  [beside the SQLite store]")
+@click.option(
+    "--config", type=_PATH, default=DEFAULT_CONFIG, metavar="FILE", help=f"written for ours  [{DEFAULT_CONFIG}]"
+)
+@click.option("--password-file", type=_PATH, metavar="FILE", help="the stock key store's  [where the stock KMS has it]")
+@click.option("--stock-unit", metavar="UNIT", help="the stock KMS's systemd unit  [found]")
+@click.option("--unit", default=DEFAULT_UNIT, metavar="UNIT", help=f"our KMS's systemd unit  [{DEFAULT_UNIT}]")
+@click.option("--stock-start-command", metavar="CMD", help="without systemd: starts the stock KMS in the background")
+@click.option("--stock-stop-command", metavar="CMD", help="without systemd: stops the stock KMS")
+@click.option("--start-command", metavar="CMD", help="without systemd: starts our KMS in the background")
+@click.option("--stop-command", metavar="CMD", help="without systemd: stops our KMS")
+@_provers
+@_unproven
+@_files
+@_state
+@_yes
+@global_options
+def takeover(
+    context: CommandContext,
+    *,
+    kms_conf: Path,
+    keystore: str,
+    root_key: Path | None,
+    config: Path,
+    password_file: Path | None,
+    stock_unit: str | None,
+    unit: str,
+    stock_start_command: str | None,
+    stock_stop_command: str | None,
+    start_command: str | None,
+    stop_command: str | None,
+    provers: Sequence[str],
+    allow_unproven: bool,
+    no_files: bool,
+    state: Path,
+    yes: bool,
+) -> None:
+    """Put our KMS in the place of this machine's stock one: same keys, same address, same access lists.
+
+    The keys are imported and proven on EDEKs, real files' among them, while the stock KMS serves; then it is stopped
+    and masked, and ours answers on exactly the address that clients have in core-site.xml. Whatever fails, also the
+    machine itself, ends with the stock KMS serving again (exit 4; 5 when that failed too). `ringfence kms return` goes
+    back.
+    """
+    stock = read_stock_kms(kms_conf, context.hadoop_conf, password_file)
+    places = Places(
+        uri=stock.uri.text,
+        host=stock.host,
+        port=stock.port,
+        plain_http=not stock.has_tls,
+        kms_conf=kms_conf.absolute(),
+        stock_keystore=stock.keystore,
+        password_file=stock.password_file,
+        keystore=keystore,
+        root_key=root_key,
+        config=config.absolute(),
+        state=state.absolute(),
+        stock=choose_service("stock", stock_unit, stock_start_command, stock_stop_command, masked=True),
+        ours=choose_service("our", unit, start_command, stop_command, masked=False),
+    )
+    find_account(keystore)
+    say = _say(context)
+    with locked(places.state):
+        journal = Journal(places.state / "takeover.json")
+        _recover(places.state, say)
+        found = journal.find()
+        if found is not None and found[0] == DONE:
+            raise ConfigError(
+                f"{found[1]['uri']} was taken over already", hint="go back first", command="ringfence kms return"
+            )
+        connect = _connect(context, provers)
+        collected = _collect(context, places, connect, with_files=not no_files)
+        _show(context, "takeover", places, takeover_steps(places, collected, connect), collected, yes=yes)
+        if not yes:
+            return
+        _require_proven(collected, allowed=allow_unproven)
+        run(journal, places.to_json(), takeover_steps(places, collected, connect), say)
+    _done(context, f"our KMS answers on {places.uri}", "ringfence kms return")
+
+
+@click.command("return")
+@_provers
+@_unproven
+@_files
+@_state
+@_yes
+@global_options
+def return_command(
+    context: CommandContext, provers: Sequence[str], allow_unproven: bool, no_files: bool, state: Path, yes: bool
+) -> None:
+    """Give the address back to the stock KMS, with every key and version that was made since.
+
+    New keys go into the stock KMS's own key store, under its own password; the file that was there stays beside it as
+    a backup. Ends, whatever fails, with our KMS serving again (exit 4; 5 when that failed too).
+    """
+    state = state.absolute()
+    say = _say(context)
+    with locked(state):
+        _recover(state, say)
+        journal = Journal(state / "takeover.json")
+        found = journal.find()
+        if found is None or found[0] != DONE:
+            raise ConfigError(
+                f"no KMS of this machine was taken over (there is no such journal in {state})",
+                hint="name the directory that `ringfence kms takeover` was given with --state-dir",
+            )
+        places, previous = Places.from_json(found[1]), _previous_config(journal)
+        connect = _connect(context, provers)
+        collected = _collect(context, places, connect, with_files=not no_files)
+        steps = return_steps(places, collected, connect, previous)
+        _show(context, "return", places, steps, collected, yes=yes)
+        if not yes:
+            return
+        _require_proven(collected, allowed=allow_unproven)
+        run(Journal(state / "return.json"), places.to_json() | {"previous": dict(previous)}, steps, say)
+        journal.end("returned")
+    _done(context, f"the stock KMS answers on {places.uri}", None)
+
+
+def _recover(state: Path, say: Callable[[str], None]) -> None:
+    """Rolls back what a process that died left half done, and ends the command then: things are not as they looked."""
+    for name in ("takeover", "return"):
+        journal = Journal(state / f"{name}.json")
+        found = journal.find()
+        if found is None or found[0] != RUNNING:
+            continue
+        places = Places.from_json(found[1])
+        connect = _anonymous_connect
+        steps = (
+            takeover_steps(places, _NOTHING_COLLECTED, connect)
+            if name == "takeover"
+            else return_steps(places, _NOTHING_COLLECTED, connect, found[1]["previous"])
+        )
+        why = f"an earlier {name} was interrupted"
+        roll_back(journal, steps, why, say)
+        raise RolledBackError(
+            f"{why}; everything is as it was before it", hint="look at the plan again, then give --yes again"
+        )
+
+
+def _previous_config(journal: Journal) -> Undo:
+    return next(undo for name, undo in journal.begun() if name == "configure")
+
+
+def _connect(context: CommandContext, provers: Sequence[str]) -> Connect:
+    access = _access(context)
+    users = list(dict.fromkeys(provers)) or [context.user]
+    return lambda uri: [KmsMaterialClient(uri, user, access=access) for user in users]
+
+
+def _access(context: CommandContext) -> HttpAccess:
+    return read_http_access(context.hadoop_conf, os.environ)
+
+
+def _anonymous_connect(uri: str) -> list[KmsMaterialClient]:
+    """Enough to see which KMS answers."""
+    return [KmsMaterialClient(uri, "ringfence")]
+
+
+def _collect(context: CommandContext, places: Places, connect: Connect, *, with_files: bool) -> Collected:
+    files = _files_of(context) if with_files else []
+    # Whoever may list keys is seldom one who may open EDEKs.
+    with closing(KmsMaterialClient(places.uri, context.user, access=_access(context))) as client:
+        names = client.list_key_names()
+        keys = client.find_keys(names)
+    provers = connect(places.uri)
+    try:
+        return collect(provers, [keys[name] for name in names if name in keys], files)
+    finally:
+        for prover in provers:
+            prover.close()
+
+
+def _files_of(context: CommandContext) -> list[FileEdek]:
+    from ringfence_zones.hdfs import open_gateway  # noqa: PLC0415 - starts a JVM
+
+    with closing(open_gateway(context.hadoop_conf, context.as_user)) as hdfs:
+        return find_file_edeks(hdfs)
+
+
+def _require_proven(collected: Collected, *, allowed: bool) -> None:
+    if collected.unproven and not allowed:
+        names = ", ".join(collected.unproven[:_SHOWN_KEYS])
+        more = len(collected.unproven) - _SHOWN_KEYS
+        raise InstallError(
+            f"nobody named may open EDEKs of {counted(len(collected.unproven), 'key')}"
+            f" ({names}{f' and {more} more' if more > 0 else ''}), so the move cannot be proven for them",
+            hint="name users with DECRYPT_EEK on them: --prove-as USER, repeated; or go on unproven: --allow-unproven",
+        )
+
+
+def _show(
+    context: CommandContext, verb: str, places: Places, steps: Sequence[Step], collected: Collected, *, yes: bool
+) -> None:
+    proven = len(collected.proofs)
+    if context.json:
+        if not yes:
+            found: dict[str, Any] = {
+                "schema": 1,
+                "plan": verb,
+                **places.to_json(),
+                "steps": [{"name": step.name, "title": step.title} for step in steps],
+                "proofs": {"edeks": proven, "files": collected.file_count, "unproven_keys": list(collected.unproven)},
+            }
+            print_json(found)
+        return
+    click.echo(f"{verb} of {places.uri}", err=yes)
+    click.echo(f"  key stores: {shown(str(places.stock_keystore))} and {shown(places.keystore)}", err=yes)
+    click.echo(f"  to be proven: {counted(proven, 'EDEK')}, {collected.file_count} of them of real files", err=yes)
+    if collected.unproven:
+        click.echo(f"  not to be proven: {counted(len(collected.unproven), 'key')}", err=yes)
+    if not yes:
+        for number, step in enumerate(steps, start=1):
+            click.echo(f"  {number}. {shown(step.title)}")
+        click.echo("nothing was changed; give --yes to go on")
+
+
+def _say(context: CommandContext) -> Callable[[str], None]:
+    return (lambda _text: None) if context.json else (lambda text: click.echo(shown(text), err=True))
+
+
+def _done(context: CommandContext, outcome: str, way_back: str | None) -> None:
+    if context.json:
+        print_json({"schema": 1, "outcome": outcome, "way_back": way_back})
+        return
+    click.echo(outcome + (f"; `{way_back}` goes back" if way_back else ""))

@@ -1,0 +1,1 @@
+"""From a stock KMS to ours on the same address, and back."""

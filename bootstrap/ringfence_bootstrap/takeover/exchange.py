@@ -1,0 +1,335 @@
+"""The takeover of a stock KMS, and the return to it: what each step does and undoes.
+
+Both are runs of `journal`: stop at any point, by an error or by a dead machine, and the KMS that served before serves
+again. Both do the slow things while the old KMS still serves, and repeat them once it has stopped for what came in
+between: a receipt makes the second pass short. Keys that were made on the new KMS before something failed are carried
+back by the undo.
+
+Keys move by `ringfence key import` and `key export`, run as commands: this component never touches key material, but
+for the DEKs of the proof. Neither service's own configuration files are edited: ours reads the stock KMS's as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ringfence_bootstrap.journal import Step, Undo
+from ringfence_bootstrap.takeover.key_commands import KeyCommands
+from ringfence_bootstrap.takeover.key_file import beside, put_back, put_in_place
+from ringfence_bootstrap.takeover.proof import Collected, find_differences
+from ringfence_bootstrap.takeover.services import Service, service_from_json
+from ringfence_bootstrap.takeover.trial import trial_server
+from ringfence_zones.errors import InstallError, KmsError
+from ringfence_zones.kms_material import KmsMaterialClient
+from ringfence_zones.kms_uri import parse_kms_uri
+
+ANSWER_TIMEOUT_S = 90.0
+"""A stock KMS takes six seconds to start, ten times that on a busy machine."""
+_POLL_S = 0.1
+
+Connect = Callable[[str], list[KmsMaterialClient]]
+"""One client of the KMS at an address for each user that proves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Everything that both directions need to know; what a journal remembers. `password_file` is the stock KMS's."""
+
+    uri: str
+    host: str
+    port: int
+    plain_http: bool
+    kms_conf: Path
+    stock_keystore: Path
+    password_file: Path | None
+    keystore: str
+    root_key: Path | None
+    config: Path
+    state: Path
+    stock: Service
+    ours: Service
+
+    def to_json(self) -> dict[str, Any]:
+        """For the journal."""
+        return {
+            "uri": self.uri,
+            "host": self.host,
+            "port": self.port,
+            "plain_http": self.plain_http,
+            "kms_conf": str(self.kms_conf),
+            "stock_keystore": str(self.stock_keystore),
+            "password_file": _text(self.password_file),
+            "keystore": self.keystore,
+            "root_key": _text(self.root_key),
+            "config": str(self.config),
+            "state": str(self.state),
+            "stock": self.stock.to_json(),
+            "ours": self.ours.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Places:
+        """From a journal."""
+        return cls(
+            uri=str(found["uri"]),
+            host=str(found["host"]),
+            port=int(found["port"]),
+            plain_http=bool(found["plain_http"]),
+            kms_conf=Path(found["kms_conf"]),
+            stock_keystore=Path(found["stock_keystore"]),
+            password_file=_path(found["password_file"]),
+            keystore=str(found["keystore"]),
+            root_key=_path(found["root_key"]),
+            config=Path(found["config"]),
+            state=Path(found["state"]),
+            stock=service_from_json(found["stock"]),
+            ours=service_from_json(found["ours"]),
+        )
+
+    @property
+    def keys(self) -> KeyCommands:
+        """The commands that move keys between the two."""
+        return KeyCommands(self.keystore, self.root_key, self.password_file, self.state)
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
+
+
+def takeover_steps(places: Places, collected: Collected, connect: Connect) -> list[Step]:
+    """From the stock KMS to ours. `collected` was proven by the stock KMS."""
+    return [
+        Step("import", "importing the keys", lambda: places.keys.bring(places.stock_keystore)),
+        Step(
+            "configure",
+            f"writing {places.config}",
+            lambda: _write(places.config, config_text(places)),
+            lambda undo: _restore(places.config, undo),
+            lambda: _remember(places.config),
+        ),
+        Step("prove", "proving the keys on our KMS, beside the stock one", lambda: _prove(places, collected, connect)),
+        Step(
+            "stop-stock",
+            f"stopping the stock KMS ({places.stock.describe()})",
+            lambda: _stop(places, places.stock),
+            lambda _undo: _start(places, places.stock, connect, ours=False),
+        ),
+        Step("import-again", "importing what was added meanwhile", lambda: places.keys.bring(places.stock_keystore)),
+        Step(
+            "start-ours",
+            f"starting our KMS ({places.ours.describe()}) on {places.uri}",
+            lambda: _start(places, places.ours, connect, ours=True),
+            lambda _undo: _give_back(places),
+        ),
+        Step(
+            "verify",
+            "verifying through the clients' own address",
+            lambda: _verify(connect(places.uri), collected, ours=True),
+        ),
+    ]
+
+
+def return_steps(places: Places, collected: Collected, connect: Connect, previous_config: Undo) -> list[Step]:
+    """From ours back to the stock KMS. `collected` was proven by ours, `previous_config` is from the takeover."""
+    export = _Export(places)
+    return [
+        Step("export", "exporting the keys", export.write_first, export.discard),
+        Step(
+            "stop-ours",
+            f"stopping our KMS ({places.ours.describe()})",
+            lambda: _stop(places, places.ours),
+            lambda _undo: _start(places, places.ours, connect, ours=True),
+        ),
+        Step("export-again", "exporting what was added meanwhile", export.write_last, export.discard),
+        Step(
+            "key-store",
+            f"putting the keys into {places.stock_keystore}",
+            export.put_in_place,
+            lambda undo: put_back(places.stock_keystore, Path(undo["backup"])),
+            lambda: {"backup": str(export.backup)},
+        ),
+        Step(
+            "start-stock",
+            f"starting the stock KMS ({places.stock.describe()}) on {places.uri}",
+            lambda: _start(places, places.stock, connect, ours=False),
+            lambda _undo: _take_back(places),
+        ),
+        Step(
+            "verify",
+            "verifying through the clients' own address",
+            lambda: _verify(connect(places.uri), collected, ours=False),
+        ),
+        Step(
+            "configuration",
+            f"putting {places.config} back as it was",
+            lambda: _restore(places.config, previous_config),
+            lambda undo: _restore(places.config, undo),
+            lambda: _remember(places.config),
+        ),
+    ]
+
+
+class _Export:
+    """Our keys on their way into the stock KMS's key store: written while ours serves, again when it has stopped."""
+
+    def __init__(self, places: Places) -> None:
+        self._keys = places.keys
+        self._target = places.stock_keystore
+        self._first, self._last = (beside(self._target, f"ringfence-{number}") for number in (1, 2))
+        self.backup = beside(self._target, f"before-return-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+        self._has_changes = False
+
+    def write_first(self) -> None:
+        self.discard({})  # what a run that died left
+        self._has_changes = self._keys.write(self._first, self._target)
+
+    def write_last(self) -> None:
+        self._has_changes |= self._keys.write(self._last, self._first)
+
+    def put_in_place(self) -> None:
+        """A key store in which nothing changed stays as it is."""
+        if self._has_changes:
+            put_in_place(self._last, self._target, self.backup)
+        self.discard({})
+
+    def discard(self, _undo: Undo) -> None:
+        for path in (self._first, self._last):
+            path.unlink(missing_ok=True)
+
+
+def config_text(places: Places) -> str:
+    """Our KMS's configuration: the stock one's files as they are, and where the keys are now."""
+    lines = [
+        "# Written by ringfence kms takeover; ringfence kms return removes it.",
+        "# Everything else is read from the stock KMS's own files: kms-site.xml, kms-acls.xml and core-site.xml.",
+        f"hadoop_conf: {json.dumps(str(places.kms_conf))}",
+        f"listen: {json.dumps(_listen(places.host, places.port))}",
+        f"keystore: {json.dumps(places.keystore)}",
+    ]
+    if places.root_key is not None:
+        lines.append(f"root_key_file: {json.dumps(str(places.root_key))}")
+    if places.plain_http:
+        lines += ["# As the stock KMS was. Anybody on the network's way can read data keys.", "allow_plain_http: true"]
+    return "\n".join(lines) + "\n"
+
+
+def _listen(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _prove(places: Places, collected: Collected, connect: Connect) -> None:
+    with trial_server(places.config, _listen(places.host, 0), places.keystore, places.state) as port:
+        here = parse_kms_uri(places.uri)
+        uri = f"kms://{here.scheme}@{here.hosts[0]}:{port}{here.path}"
+        _verify(connect(uri), collected, ours=True)
+
+
+def _verify(clients: Sequence[KmsMaterialClient], collected: Collected, *, ours: bool) -> None:
+    with _closing(clients):
+        if (clients[0].find_ringfence_status() is not None) is not ours:
+            raise InstallError(f"at {clients[0].uri.text} answers {'the stock' if ours else 'our'} KMS still")
+        differences = find_differences(collected, clients)
+    if differences:
+        more = f" (and {len(differences) - 1} more)" if len(differences) > 1 else ""
+        raise InstallError(f"{len(collected.proofs)} EDEKs were tried: {differences[0]}{more}")
+
+
+def _stop(places: Places, service: Service) -> None:
+    service.stop()
+    deadline = time.monotonic() + ANSWER_TIMEOUT_S
+    while _listens(places):
+        if time.monotonic() > deadline:
+            raise InstallError(
+                f"{service.describe()} was stopped, but port {places.port} is still taken",
+                hint=f"ss -ltnp 'sport = :{places.port}' names who listens there",
+            )
+        time.sleep(_POLL_S)
+
+
+def _listens(places: Places) -> bool:
+    host = parse_kms_uri(places.uri).hosts[0]
+    try:
+        socket.create_connection((host, places.port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _start(places: Places, service: Service, connect: Connect, *, ours: bool) -> None:
+    service.start()
+    clients = connect(places.uri)
+    deadline = time.monotonic() + ANSWER_TIMEOUT_S
+    with _closing(clients):
+        while True:
+            try:
+                if (clients[0].find_ringfence_status() is not None) is ours:
+                    return
+                why = "another KMS answers"
+            except KmsError as error:
+                why = error.message
+            if time.monotonic() > deadline:
+                raise InstallError(f"{service.describe()} was started, but {why}", hint="look at its log")
+            time.sleep(_POLL_S)
+
+
+def _give_back(places: Places) -> None:
+    """Our KMS stops, and what was made on it meanwhile goes into the stock KMS's key store."""
+    _stop(places, places.ours)
+    export = _Export(places)
+    export.write_first()
+    export.write_last()
+    export.put_in_place()
+
+
+def _take_back(places: Places) -> None:
+    """The stock KMS stops, and what was made on it meanwhile comes into our key store."""
+    _stop(places, places.stock)
+    places.keys.bring(places.stock_keystore)
+
+
+def _remember(path: Path) -> Undo:
+    try:
+        return {"previous": path.read_text(), "mode": stat.S_IMODE(path.stat().st_mode)}
+    except FileNotFoundError:
+        return {"previous": None}
+    except (OSError, ValueError) as error:
+        raise InstallError(f"cannot read {path}: {error}") from error
+
+
+def _restore(path: Path, undo: Undo) -> None:
+    if undo["previous"] is None:
+        path.unlink(missing_ok=True)
+    else:
+        _write(path, undo["previous"], undo["mode"])
+
+
+def _write(path: Path, text: str, mode: int = 0o644) -> None:
+    """Replaces a file in one step. It holds no secret, and the service's user must read it."""
+    draft = path.with_name(path.name + ".new")
+    try:
+        draft.write_text(text)
+        draft.chmod(mode)
+        draft.replace(path)
+    except OSError as error:
+        raise InstallError(f"cannot write {path}: {error.strerror}") from error
+
+
+@contextmanager
+def _closing(clients: Sequence[KmsMaterialClient]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for client in clients:
+            client.close()

@@ -1,0 +1,94 @@
+"""`ringfence key import` and `ringfence key export`, run as commands of this installation."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ringfence_zones.errors import InstallError
+
+_PASSWORD_VARIABLE = "HADOOP_KEYSTORE_PASSWORD"  # noqa: S105 - the name of a variable
+_HADOOPS_DEFAULT = "none"
+_RECEIPT = "key-receipt.json"
+# A stock KMS that is writing its key store has its new file beside it for a moment.
+_ATTEMPTS = 5
+_PAUSE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class KeyCommands:
+    """Between one store of ours and Java key stores of one password (None: Hadoop's variable or default)."""
+
+    keystore: str
+    root_key: Path | None
+    password_file: Path | None
+    state: Path
+
+    def bring(self, source: Path) -> None:
+        """Imports what `source` has and our store has not. Raises InstallError."""
+        for attempt in range(_ATTEMPTS):
+            try:
+                self._run("import", "--from", f"jceks://file@{source}")
+            except InstallError:
+                if attempt == _ATTEMPTS - 1 or not _is_being_written(source):
+                    raise
+                time.sleep(_PAUSE_S)
+            else:
+                return
+
+    def write(self, target: Path, base: Path) -> bool:
+        """Exports all keys; whether they differ from what `base` holds. Raises InstallError."""
+        done = self._run("export", "--to", f"jceks://file@{target}", "--base", f"jceks://file@{base}")
+        return bool(done["sealed"] or done["dropped"])
+
+    def _run(self, *arguments: str) -> dict[str, Any]:
+        command = [ringfence_command(), "key", *arguments, "--keystore", self.keystore, "--json"]
+        command += ["--receipt", str(self.state / _RECEIPT)]
+        if self.root_key is not None:
+            command += ["--root-key", str(self.root_key)]
+        environ = dict(os.environ)
+        if self.password_file is not None:
+            command += ["--password-file", str(self.password_file)]
+        else:
+            environ.setdefault(_PASSWORD_VARIABLE, _HADOOPS_DEFAULT)
+        try:
+            finished = subprocess.run(
+                command, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+            )
+        except OSError as error:
+            raise InstallError(f"{command[0]} does not run: {error.strerror}") from error
+        if finished.returncode:
+            raise _failure(finished.stderr, f"ringfence key {arguments[0]}")
+        found: dict[str, Any] = json.loads(finished.stdout)
+        return found
+
+
+def ringfence_command() -> str:
+    """This installation's own command, whatever else the PATH holds."""
+    installed = Path(sysconfig.get_path("scripts")) / "ringfence"
+    found = str(installed) if installed.exists() else shutil.which("ringfence")
+    if found is None:
+        raise InstallError(f"the ringfence command of {sys.prefix} is not installed", hint="install it with pip")
+    return found
+
+
+def _is_being_written(source: Path) -> bool:
+    return any(os.path.lexists(f"{source}{suffix}") for suffix in ("_NEW", "_OLD"))
+
+
+def _failure(stderr: str, what: str) -> InstallError:
+    """The command's own error, which `--json` put on the last line of its standard error."""
+    lines = stderr.strip().splitlines()
+    try:
+        error = json.loads(lines[-1])["error"]
+        return InstallError(str(error["message"]), hint=error.get("hint"), command=error.get("command"))
+    except (ValueError, KeyError, TypeError, IndexError):
+        return InstallError(f"{what} failed: {lines[-1] if lines else 'it said nothing'}")

@@ -1,0 +1,60 @@
+"""Exchanges the stock KMS's key store for a new one, and puts the old one back.
+
+Hadoop's local file system keeps checksums beside a file (`.NAME.crc`) and refuses a file that does not match them, so
+they go where their file goes.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ringfence_zones.errors import InstallError
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """A name in the same directory, so that a rename is one step."""
+    return path.with_name(f"{path.name}.{suffix}")
+
+
+def put_in_place(new: Path, target: Path, backup: Path) -> None:
+    """`target` becomes `new`, with the owner and mode it had; what it was stays as `backup`. Raises InstallError."""
+    try:
+        found = target.stat()
+        os.chown(new, found.st_uid, found.st_gid)
+        new.chmod(found.st_mode & 0o777)
+        os.link(target, backup)
+        if _checksums(target).exists():
+            _checksums(target).rename(_checksums(backup))
+        new.replace(target)
+        _sync(target.parent)
+    except OSError as error:
+        raise InstallError(f"cannot put the keys into {target}: {error.strerror}") from error
+
+
+def put_back(target: Path, backup: Path) -> None:
+    """`target` is `backup` again, when there is one; else nothing had happened. Raises InstallError."""
+    try:
+        if not backup.exists():
+            return
+        if _checksums(backup).exists():
+            _checksums(backup).replace(_checksums(target))
+        else:
+            _checksums(target).unlink(missing_ok=True)
+        backup.replace(target)
+        backup.unlink(missing_ok=True)  # a rename between two names of one file does nothing
+        _sync(target.parent)
+    except OSError as error:
+        raise InstallError(f"cannot put {backup} back as {target}: {error.strerror}") from error
+
+
+def _checksums(path: Path) -> Path:
+    return path.with_name(f".{path.name}.crc")
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
