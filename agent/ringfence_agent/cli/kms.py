@@ -10,7 +10,7 @@ import click
 from ringfence_agent.kms import serve as serving
 from ringfence_agent.kms.config import DEFAULT_FILE, Options, load_settings
 from ringfence_zones.cli.component_group import ComponentGroup
-from ringfence_zones.cli.context import CommandContext, global_options
+from ringfence_zones.cli.context import CommandContext, global_options, hadoop_conf_given
 
 
 @click.group(cls=ComponentGroup)
@@ -62,7 +62,7 @@ def serve(
     settings = load_settings(
         Options(
             config=config,
-            hadoop_conf=_hadoop_conf_given(),
+            hadoop_conf=hadoop_conf_given(),
             listen=listen,
             keystore=keystore,
             root_key=root_key,
@@ -75,14 +75,3 @@ def serve(
         )
     )
     serving.serve(settings)
-
-
-def _hadoop_conf_given() -> Path | None:
-    """--hadoop-conf as it was typed, here or before the sub-command; the default is no choice of Hadoop's files."""
-    context: click.Context | None = click.get_current_context()
-    while context is not None:
-        given = context.params.get("hadoop_conf")
-        if isinstance(given, Path):
-            return given.absolute()
-        context = context.parent
-    return None

@@ -98,3 +98,14 @@ def _merge(click_context: click.Context, kwargs: dict[str, Any]) -> CommandConte
         name: kwargs.pop(name) for name in ("hadoop_conf", "as_user", "json", "agent_socket", "verbose")
     }
     return replace(context, **{name: value for name, value in given.items() if value})
+
+
+def hadoop_conf_given() -> Path | None:
+    """--hadoop-conf as it was typed, here or before the sub-command; the default is no choice of Hadoop's files."""
+    context: click.Context | None = click.get_current_context()
+    while context is not None:
+        given = context.params.get("hadoop_conf")
+        if isinstance(given, Path):
+            return given.absolute()
+        context = context.parent
+    return None
