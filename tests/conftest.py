@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-pytest_plugins = ["allowed_skips", "certificates", "kdc", "sandboxes", "store_places"]
+pytest_plugins = ["allowed_skips", "certificates", "databases", "kdc", "sandboxes", "secure_clusters", "store_places"]

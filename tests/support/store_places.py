@@ -1,7 +1,7 @@
 """Where the contract suites of key stores run: one place for each engine.
 
 A place is where one store lives: `open()` gives a handle on it (as another process would get), `stored_bytes()`
-everything it wrote, for the canary scan. A new engine joins by adding a place to PLACES.
+everything it wrote, for the canary scan. A new engine joins by adding a place, and its name to KINDS.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from databases import DatabaseServer
 
 from ringfence_agent.keystore.interface import OpenStore
 from ringfence_agent.keystore.open import open_keystore
@@ -47,10 +48,42 @@ class SqlitePlace:
             store.close()
 
 
-PLACES: dict[str, Callable[[Path], Place]] = {"sqlite": SqlitePlace}
+@dataclass
+class ServerPlace:
+    """A store in a database server, with its root key in a directory of its own."""
+
+    server: DatabaseServer
+    directory: Path
+    opened: list[OpenStore] = field(default_factory=list)
+    uri: str = ""
+
+    def open(self) -> OpenStore:
+        self.uri = self.uri or self.server.new_database()
+        store = open_keystore(self.uri, self.root_key, init=True, password_file=self.server.password_file)
+        self.opened.append(store)
+        return store
+
+    @property
+    def root_key(self) -> Path:
+        return self.directory / "root.key"
+
+    def stored_bytes(self) -> bytes:
+        files = sorted(path for path in (self.server.directory / "data").rglob("*") if path.is_file())
+        return b"".join(path.read_bytes() for path in files)
+
+    def close(self) -> None:
+        for store in self.opened:
+            store.close()
+        self.opened.clear()
+        if self.uri:
+            self.server.recycle(self.uri)
+            self.uri = ""
 
 
-@pytest.fixture(params=sorted(PLACES))
+KINDS = ["sqlite", "postgresql", pytest.param("mariadb", marks=pytest.mark.long)]
+
+
+@pytest.fixture(params=KINDS)
 def new_place(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[], Place]]:
@@ -58,7 +91,11 @@ def new_place(
     made: list[Place] = []
 
     def make() -> Place:
-        made.append(PLACES[request.param](tmp_path_factory.mktemp("store")))
+        directory = tmp_path_factory.mktemp("store")
+        if request.param == "sqlite":
+            made.append(SqlitePlace(directory))
+        else:
+            made.append(ServerPlace(request.getfixturevalue(request.param), directory))
         return made[-1]
 
     yield make

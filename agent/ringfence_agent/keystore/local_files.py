@@ -152,6 +152,11 @@ def directory_locked(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def prepared_name(path: Path) -> Path:
+    """The name of a file while it is being made."""
+    return path.with_name(f".{path.name}.new")
+
+
 def write_new_file(path: Path, content: bytes) -> None:
     """Creates a 0600 file that was not there, with its content on disk when this returns."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

@@ -2,7 +2,8 @@
 
 Rules (contracts section 1):
 
-- `sqlite:////ABS/path.db` is the one form; the root key file is `<path>.root-key` unless named.
+- `sqlite:////ABS/path.db` is a file; its root key file is `<path>.root-key` unless named. `postgresql:` and `mysql:`
+  are `server_open`'s business, under the same rules as far as there are two of them to keep together.
 - Both files absent: both are made, in one step as far as a crash can tell. Both are prepared under temporary names
   (`.NAME.new`) and put on disk; then the root key gets its name, then the store. A process killed before the
   first of these leaves only temporary files, which the next start removes; killed between the two, the next start
@@ -29,9 +30,12 @@ from ringfence_agent.keystore.local_files import (
     check_writable,
     directory_locked,
     install_durably,
+    prepared_name,
     sync,
     write_new_file,
 )
+from ringfence_agent.keystore.server_address import FORMS
+from ringfence_agent.keystore.server_open import open_server_keystore
 from ringfence_agent.keystore.sql_open import is_empty, new_rows, open_sql_keystore
 from ringfence_agent.keystore.sqlite_database import SIDE_FILES, SqliteDatabase, create_file, translate_sqlite
 from ringfence_zones.errors import (
@@ -44,18 +48,20 @@ from ringfence_zones.errors import (
 
 _SQLITE_FORM = "sqlite:////ABSOLUTE/PATH/keys.db"
 _HADOOP_STORES = frozenset({"jceks", "localjceks", "bcfks", "localbcfks"})
-_LATER_STORES = {"postgresql": "PostgreSQL", "mysql": "MySQL", "mariadb": "MariaDB", "vault": "Vault"}
+_SERVER_STORES = frozenset({"postgresql", "mysql"})
 
 
-def open_keystore(uri: str, root_key: Path | None, init: bool) -> OpenStore:  # noqa: ARG001 -- see the docstring
+def open_keystore(uri: str, root_key: Path | None, init: bool, password_file: Path | None = None) -> OpenStore:
     """The store at `uri`, opened with the root key in file `root_key` (None: beside an SQLite store).
 
-    `init` allows making a store that is not there. A fresh SQLite store needs no leave, so it changes nothing
-    for the one kind built today, and it never turns one file without the other into a new store.
+    `init` allows making a store that is not there, which a fresh SQLite store needs no leave for; it never turns one
+    of store and root key without the other into a new store. `password_file` is for a database server alone.
 
-    Raises InputError for a URI that cannot be opened, ConfigError for files that cannot be used or trusted,
-    WrongRootKeyError, StoreTamperedError, StoreUnavailableError.
+    Raises InputError for a URI that cannot be opened, ConfigError for files and servers that cannot be used or trusted,
+    WrongRootKeyError, StoreTamperedError, StoreUnavailableError, MissingExtraError without the extra `sql`.
     """
+    if is_shared(uri):
+        return open_server_keystore(uri, root_key, password_file, init=init)
     path = store_path(uri)
     key_path = root_key if root_key is not None else default_root_key(path)
     if key_path == path:
@@ -64,6 +70,11 @@ def open_keystore(uri: str, root_key: Path | None, init: bool) -> OpenStore:  # 
         _create(path, key_path)
     protector = FileProtector.from_file(key_path)
     return open_sql_keystore(SqliteDatabase(path), protector)
+
+
+def is_shared(uri: str) -> bool:
+    """Whether the URI names a store in a database server, which several key servers may use at once."""
+    return uri.partition(":")[0].lower() in _SERVER_STORES
 
 
 def default_root_key(path: Path) -> Path:
@@ -83,10 +94,13 @@ def store_path(uri: str) -> Path:
             f"{scheme}: names a Java key store of Hadoop's own KMS, which Ringfence does not serve from",
             hint=f"name a store of Ringfence's own: {_SQLITE_FORM}",
         )
-    if engine in _LATER_STORES:
-        raise InputError(
-            f"key stores in {_LATER_STORES[engine]} are not built in this release", hint=f"use {_SQLITE_FORM}"
-        )
+    if scheme in _SERVER_STORES:
+        raise InputError(f"{scheme}: names a database server, not a file", hint=f"use {_SQLITE_FORM}")
+    if engine in {*_SERVER_STORES, "mariadb", "postgres"}:
+        engine = {"mariadb": "mysql", "postgres": "postgresql"}.get(engine, engine)
+        raise InputError(f"{scheme}: is not how that key store is named", hint=f"write {FORMS[engine]}")
+    if engine == "vault":
+        raise InputError("key stores in Vault are not built in this release", hint=f"use {_SQLITE_FORM}")
     if scheme != "sqlite":
         raise InputError(f"{scheme}: is not a kind of key store", hint=f"use {_SQLITE_FORM}")
     return _sqlite_path(rest)
@@ -112,18 +126,13 @@ def _is_there(path: Path) -> bool:
     return os.path.lexists(path)
 
 
-def _prepared(path: Path) -> Path:
-    """The name of a file while it is being made."""
-    return path.with_name(f".{path.name}.new")
-
-
 def _with_side_files(path: Path) -> list[Path]:
     return [path, *(path.with_name(path.name + suffix) for suffix in SIDE_FILES)]
 
 
 def _leftovers(path: Path, key_path: Path) -> list[Path]:
     """What an interrupted creation left under temporary names."""
-    names = [*_with_side_files(_prepared(path)), _prepared(key_path)]
+    names = [*_with_side_files(prepared_name(path)), prepared_name(key_path)]
     return [name for name in names if _is_there(name)]
 
 
@@ -151,10 +160,10 @@ def _create_locked(path: Path, key_path: Path) -> None:
             except BaseException:
                 _remove_leftovers(path, key_path)
                 raise
-            install_durably(_prepared(key_path), key_path)
-            install_durably(_prepared(path), path)
-        case (False, True) if _is_fresh_store(_prepared(path), key_path):
-            install_durably(_prepared(path), path)
+            install_durably(prepared_name(key_path), key_path)
+            install_durably(prepared_name(path), path)
+        case (False, True) if _is_fresh_store(prepared_name(path), key_path):
+            install_durably(prepared_name(path), path)
         case (True, True):
             pass
         case _:
@@ -164,7 +173,7 @@ def _create_locked(path: Path, key_path: Path) -> None:
 
 def _prepare_both(path: Path, key_path: Path) -> None:
     """Root key and store under their temporary names, wholly on disk."""
-    prepared_key, prepared_store = _prepared(key_path), _prepared(path)
+    prepared_key, prepared_store = prepared_name(key_path), prepared_name(path)
     write_new_file(prepared_key, new_root_key_text())
     write_new_file(prepared_store, b"")
     create_file(prepared_store, new_rows(FileProtector.from_file(prepared_key)))
