@@ -1,0 +1,62 @@
+"""`ringfence doctor`: this machine, and what a KMS on it depends on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ringfence_agent.doctor import machine, proofs, storage
+from ringfence_agent.doctor.check import Check, Outcome, run_checks
+from ringfence_agent.doctor.subject import find_subject
+from ringfence_zones.cli import exits
+from ringfence_zones.cli.context import CommandContext, global_options, hadoop_conf_given
+from ringfence_zones.cli.render import print_findings, print_json, shown
+from ringfence_zones.findings import findings_json
+
+CHECKS = (
+    Check("configuration", "the KMS's configuration", storage.check_configuration),
+    Check("key_store", "the key store: reachable, private, in a lasting place", storage.check_key_store),
+    Check("root_key", "the root key file: there, whole, private (a copy off this machine is yours to keep)",
+          storage.check_root_key),
+    Check("audit", "room for the audit log", storage.check_audit),
+    Check("transport", "no plain HTTP beyond this machine", proofs.check_transport),
+    Check("authentication", "users are proven, not claimed", proofs.check_authentication),
+    Check("certificate", "the TLS certificate: key, chain, age, names", proofs.check_certificate),
+    Check("keytab", "the keytab: private, its principals, kinds of keys", proofs.check_keytab),
+    Check("secrets", "the cookie secret's and the admin token's files", proofs.check_secrets),
+    Check("clock", "the clock is kept right", machine.check_clock),
+    Check("open_files", "the limit of open files", machine.check_open_files),
+    Check("core_dumps", "no core file can hold keys", machine.check_core_dumps),
+    Check("swap", "no swap in clear", machine.check_swap),
+    Check("hadoop", "Hadoop and Java for the commands that need them", machine.check_hadoop),
+)  # fmt: skip
+
+
+@click.command()
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="kms.yaml  [/etc/ringfence/kms.yaml]")
+@global_options
+@click.pass_context
+def doctor(click_context: click.Context, context: CommandContext, config: Path | None) -> None:
+    """Look at this machine and what the KMS on it depends on; exit 3 when anything is found.
+
+    Read-only. Looks at the KMS of kms.yaml, or of the Hadoop directory given with --hadoop-conf, a stock KMS's too.
+    Run it as root or as the KMS's user: what it may not read it cannot judge, and says so.
+    """
+    named = hadoop_conf_given() is not None
+    outcomes = run_checks(CHECKS, find_subject(config, context.hadoop_conf, named=named))
+    findings = [finding for outcome in outcomes for finding in outcome.findings]
+    if context.json:
+        print_json({**findings_json(findings), "checks": [outcome.to_json() for outcome in outcomes]})
+    else:
+        _print(outcomes)
+        print_findings(findings, nothing="nothing found")
+    click_context.exit(exits.FINDINGS if findings else exits.DONE)
+
+
+def _print(outcomes: list[Outcome]) -> None:
+    for outcome in outcomes:
+        if outcome.not_checked is not None:
+            click.echo(shown(f"--    {outcome.name:<15} not checked: {outcome.not_checked}"))
+        else:
+            click.echo(shown(f"{'!!' if outcome.findings else 'ok'}    {outcome.name:<15} {outcome.meaning}"))

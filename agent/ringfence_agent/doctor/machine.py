@@ -1,0 +1,114 @@
+"""Checks of the machine itself: clock, limits, core files, swap, Hadoop and Java. Linux."""
+
+from __future__ import annotations
+
+import ctypes
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+from ringfence_agent.doctor.check import NotChecked, finding
+from ringfence_agent.doctor.subject import Subject
+from ringfence_zones.errors import HadoopNotFoundError
+from ringfence_zones.findings import Finding, Rule, Severity
+from ringfence_zones.hadoop_home import find_launcher, find_libjvm
+
+_THIS = "this machine"
+# <sys/timex.h>
+_STA_UNSYNC = 0x0040
+_TIMEX_BYTES = 256
+_STATUS_OFFSET = 40  # modes (4, padded to 8), offset, freq, maxerror, esterror: then status
+_MAX_ERROR_OFFSET = 24
+_MAX_ERROR_US = 1_000_000
+_OPEN_FILES_WANTED = 16_384
+PROC = Path("/proc")
+SYS_BLOCK = Path("/sys/block")
+
+
+def check_clock(_subject: Subject) -> Iterator[Finding]:
+    """Whether something keeps the clock right, as the kernel knows it (adjtimex(2))."""
+    unsynchronised, error_us = read_clock()
+    hint = "run chrony or systemd-timesyncd: tickets, cookies, tokens and certificates all go by the clock"
+    if unsynchronised:
+        message = "no time service has set this machine's clock: Kerberos refuses what is five minutes off"
+        yield finding(Severity.WARN, Rule.CLOCK_UNSYNCHRONISED, _THIS, message, hint, "timedatectl timesync-status")
+    elif error_us > _MAX_ERROR_US:
+        message = f"the clock may be off by {error_us / 1e6:.1f} s, says its own time service"
+        yield finding(Severity.WARN, Rule.CLOCK_UNSYNCHRONISED, _THIS, message, hint, "chronyc tracking")
+
+
+def read_clock() -> tuple[bool, int]:
+    """Whether the kernel's clock is unsynchronised, and its largest possible error in microseconds."""
+    state = ctypes.create_string_buffer(_TIMEX_BYTES)  # modes 0: read only
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.adjtimex(state) < 0:
+        raise NotChecked("the kernel does not say how its clock is kept (adjtimex)")
+    status = ctypes.c_int.from_buffer(state, _STATUS_OFFSET).value
+    return bool(status & _STA_UNSYNC), ctypes.c_long.from_buffer(state, _MAX_ERROR_OFFSET).value
+
+
+def check_open_files(_subject: Subject) -> Iterator[Finding]:
+    """Whether a process started like this one may hold a cluster's connections."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < _OPEN_FILES_WANTED:
+        message = f"a process started here may open {hard} files; each connection is one"
+        hint = "set LimitNOFILE=65536 in the KMS's unit, or raise nofile in limits.conf for its user"
+        yield finding(Severity.WARN, Rule.OPEN_FILES_LOW, _THIS, message, hint)
+
+
+def check_core_dumps(subject: Subject) -> Iterator[Finding]:
+    """Whether a crash of the KMS could leave its memory in a file. Ringfence's KMS forbids that to itself."""
+    if subject.stock is None:
+        return
+    soft, _ = resource.getrlimit(resource.RLIMIT_CORE)
+    try:
+        pattern = (PROC / "sys/kernel/core_pattern").read_text().strip()
+    except OSError:
+        raise NotChecked("the kernel's core_pattern cannot be read") from None
+    # A piped core ignores the limit.
+    if soft != 0 or pattern.startswith("|"):
+        message = f"a crash of the KMS would leave its keys in a core file ({pattern})"
+        hint = "set LimitCORE=0 in its unit (for a handler that starts with |, also Storage=none in coredump.conf)"
+        yield finding(Severity.WARN, Rule.CORE_DUMPS, _THIS, message, hint)
+
+
+def check_swap(_subject: Subject) -> Iterator[Finding]:
+    """Whether memory can reach a disk in clear."""
+    try:
+        lines = (PROC / "swaps").read_text().splitlines()[1:]
+    except OSError:
+        raise NotChecked("/proc/swaps cannot be read") from None
+    for line in lines:
+        place = line.split()[0] if line.split() else ""
+        if place and not _is_volatile_or_encrypted(place):
+            message = f"{place} is swap in clear: keys in memory may be written there"
+            hint = "switch it off for good in /etc/fstab, or put it on an encrypted device"
+            yield finding(Severity.WARN, Rule.SWAP, place, message, hint, f"swapoff {place}")
+
+
+def _is_volatile_or_encrypted(place: str) -> bool:
+    name = Path(place).name
+    if name.startswith("zram"):
+        return not _has_backing_device(name)
+    try:
+        return (SYS_BLOCK / name / "dm/uuid").read_text().startswith("CRYPT-")
+    except OSError:
+        return False
+
+
+def _has_backing_device(name: str) -> bool:
+    try:
+        return (SYS_BLOCK / name / "backing_dev").read_text().strip() not in ("", "none")
+    except OSError:
+        return False
+
+
+def check_hadoop(subject: Subject) -> Iterator[Finding]:
+    """Whether plan, apply, check and the like find Hadoop and a suitable Java. The KMS needs neither."""
+    for look in (find_libjvm, find_launcher):
+        try:
+            look(subject.environ)
+        except HadoopNotFoundError as error:
+            hint = error.hint or "install Hadoop's client and a Java 17 or 21 runtime"
+            message = f"{error.message}; plan, apply, check and mv need it, the KMS does not"
+            yield finding(Severity.INFO, Rule.HADOOP_MISSING, _THIS, message, hint, error.command)
