@@ -128,8 +128,13 @@ class JavaClient:
 
     def as_user(self, ugi: Any, call: Callable[[], Any]) -> Any:
         """Runs `call` as another UserGroupInformation of this JVM."""
-        action = jpype.JProxy("java.security.PrivilegedExceptionAction", dict={"run": call})
-        return ugi.doAs(action)
+        results: list[Any] = []
+
+        def run() -> None:
+            results.append(call())
+
+        ugi.doAs(jpype.JProxy("java.security.PrivilegedExceptionAction", dict={"run": run}))
+        return results[0]
 
     @contextlib.contextmanager
     def shell(self) -> Iterator[Callable[..., Record]]:

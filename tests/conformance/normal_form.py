@@ -2,8 +2,8 @@
 
 The rules, all of them:
 
-1. Ports, the key store's own name, times, session expiries and signatures become placeholders; so do the words that a
-   JVM finds for its own exceptions, which change with its version.
+1. Ports, the key store's own name, times, numbers of tokens, session expiries and signatures become placeholders; so
+   do the words that a JVM finds for its own exceptions, which change with its version.
 2. Random key material, IVs and EDEKs become their length and their alphabet; `exact` calls keep the bytes.
 3. JSON is compared by its values. Blanks and the order of members (a Java HashMap's) mean nothing; chunks and lengths
    are transport.
@@ -36,6 +36,8 @@ _COOKIE_PARTS = (
 )
 _TIME = 2**31
 _JVM_CLASSES = ("java.lang.ClassCastException", "java.lang.NullPointerException")
+_TOKEN = re.compile(r"\btoken=[A-Za-z0-9_-]+")
+_TOKEN_PARTS = re.compile(r"\b(issueDate|maxDate|sequenceNumber|masterKeyId)=\d+")
 _JVM_WORDS = re.compile(r"(java\.lang\.(ClassCast|NumberFormat)Exception): .*")
 # Object.toString of a Java class that has none of its own.
 _OBJECT = re.compile(r"(?<=Provider)@[0-9a-f]{1,8}\b")
@@ -103,5 +105,7 @@ def _cookie(value: str) -> str:
 def text(server: KeyServer, value: str) -> str:
     """A message without this server's port and the name of its store."""
     value = _OBJECT.sub("@<hash>", value.replace(server.store, "<store>"))
+    value = _TOKEN.sub("token=<token>", value)
+    value = _TOKEN_PARTS.sub(r"\1=<number>", value)
     value = _JVM_WORDS.sub(r"\1: <the JVM's words>", value)
     return re.sub(rf"\b(localhost|127\.0\.0\.[12])([:/]){server.port}\b", r"\1\2<port>", value)

@@ -111,9 +111,10 @@ def many_with_one_denied(kms: Wire) -> None:
 
 
 def impersonation(kms: Wire) -> None:
-    kms.call("refused", "GET", "key/absent?doAs=bob")
-    kms.call("refused-options", "OPTIONS", "key/absent?doAs=bob")
-    kms.call("self", "GET", "key/absent?doAs=alice")
-    kms.call("empty", "GET", "key/absent?doAs=")
-    kms.call("lower-case", "GET", "key/absent?doas=bob")
+    """Of users who have no entry at all."""
+    kms.call("refused", "GET", "key/absent?doAs=bob", user="writer")
+    kms.call("refused-options", "OPTIONS", "key/absent?doAs=bob", user="writer")
+    kms.call("self", "GET", "key/absent?doAs=writer", user="writer")
+    kms.call("empty", "GET", "key/absent?doAs=", user="writer")
+    kms.call("lower-case", "GET", "key/absent?doas=bob", user="writer")
     kms.call("anonymous", "GET", "key/absent?doAs=bob", user=None)

@@ -25,9 +25,24 @@ ACLS = {
     "key.acl.guarded.two.READ": "maker",
     "key.acl.partial.one.READ": "alice",
 }
+# Who may act for whom, from where. The host is a name, the peer an address.
+PROXY_USERS = {
+    "hadoop.kms.proxyuser.alice.users": "bob,carol,gina",
+    "hadoop.kms.proxyuser.alice.hosts": "localhost",
+    "hadoop.kms.proxyuser.maker.groups": "engineers",
+    "hadoop.kms.proxyuser.maker.hosts": "*",
+    "hadoop.kms.proxyuser.reader.users": "*",
+    "hadoop.kms.proxyuser.reader.hosts": "192.0.2.1",
+}
 CORE = {"hadoop.user.group.static.mapping.overrides": "gina=engineers;greta=engineers,suspended"}
 
 
 def simple() -> Settings:
     """`simple` authentication over plain HTTP."""
-    return Settings(acls=ACLS, site={"hadoop.kms.authentication.type": "simple"}, core=CORE, environ={}, stock_site={})
+    return Settings(
+        acls=ACLS,
+        site={"hadoop.kms.authentication.type": "simple", **PROXY_USERS},
+        core=CORE,
+        environ={},
+        stock_site={},
+    )

@@ -9,6 +9,7 @@ import differences
 import java_access_cases
 import java_key_cases
 import java_runs
+import java_token_cases
 import pytest
 from differences import Steps
 from key_servers import KeyServer
@@ -18,7 +19,7 @@ from wire import cases_of
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
 # Who runs what: under `simple` authentication a JVM has one user.
-RUNS = {"alice": java_key_cases, "nobody": java_access_cases}
+RUNS = {"alice": (java_key_cases, java_token_cases), "nobody": (java_access_cases,)}
 VERSIONS = [
     java_runs.SANDBOX_VERSION,
     *(pytest.param(version, marks=pytest.mark.long) for version in java_runs.OTHER_VERSIONS),
@@ -32,13 +33,16 @@ def run(simple_servers: tuple[KeyServer, KeyServer]) -> Run:
 
     @functools.cache
     def once(version: str, user: str) -> Mapping[str, Mapping[str, Steps]]:
-        return java_runs.run(version, [RUNS[user].__name__], simple_servers, user=user)
+        return java_runs.run(version, [module.__name__ for module in RUNS[user]], simple_servers, user=user)
 
     return once
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize(("user", "name"), [(user, name) for user, module in RUNS.items() for name in cases_of(module)])
+@pytest.mark.parametrize(
+    ("user", "name"),
+    [(user, name) for user, modules in RUNS.items() for module in modules for name in cases_of(module)],
+)
 def test_both_servers_serve_the_java_client_alike(run: Run, version: str, user: str, name: str) -> None:
     records = run(version, user)[name]
     found = differences.find_differences(records["stock"], records["ours"])
