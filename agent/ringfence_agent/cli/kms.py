@@ -21,7 +21,15 @@ def kms() -> None:
 @kms.command()
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help=f"configuration file  [{DEFAULT_FILE}]")
 @click.option("--listen", metavar="HOST:PORT", help="where to listen; port 0 picks a free one")
-@click.option("--keystore", metavar="URI", help="sqlite:////ABS/path.db")
+@click.option(
+    "--keystore", metavar="URI", help="sqlite:////ABS/path.db, postgresql://USER@HOST/DB or mysql://USER@HOST/DB"
+)
+@click.option(
+    "--keystore-password-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="password for a database server, mode 0600",
+)
 @click.option(
     "--root-key", type=click.Path(path_type=Path), metavar="FILE", help="root key file  [beside the SQLite store]"
 )
@@ -40,6 +48,7 @@ def serve(
     config: Path | None,
     listen: str | None,
     keystore: str | None,
+    keystore_password_file: Path | None,
     root_key: Path | None,
     init: bool,
     workers: int | None,
@@ -65,6 +74,7 @@ def serve(
             hadoop_conf=hadoop_conf_given(),
             listen=listen,
             keystore=keystore,
+            keystore_password_file=keystore_password_file,
             root_key=root_key,
             init=init,
             workers=workers,

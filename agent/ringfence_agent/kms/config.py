@@ -20,7 +20,7 @@ from pathlib import Path
 from pydantic import Field
 
 from ringfence_agent.http.limits import Limits
-from ringfence_agent.keystore.open import store_path
+from ringfence_agent.keystore.open import local_path
 from ringfence_agent.kms.acl_file import AclFile
 from ringfence_agent.kms.audit_config import AuditBlock, AuditSettings, audit_settings, warn_of_other_loggers
 from ringfence_agent.kms.authentication_config import (
@@ -43,13 +43,18 @@ _log = logging.getLogger(__name__)
 
 DEFAULT_FILE = Path("/etc/ringfence/kms.yaml")
 DEFAULT_PORT = 9600
+# Where the admin socket of a KMS is that keeps its keys in a database server.
+_SYSTEM_ADMIN_SOCKET = Path("/run/ringfence/kms.sock")
 # Hadoop's own default length; Ringfence's policies always say theirs.
 _HADOOP_LENGTH_BITS = 128
 _MAX_WORKERS = 256
 
 
 class AdminBlock(ConfigModel):
-    """How administrators reach the policy endpoint. The socket is `<store>.sock` unless named."""
+    """How administrators reach the policy endpoint.
+
+    The socket is `<store>.sock` beside an SQLite store unless named, else /run/ringfence/kms.sock.
+    """
 
     socket: AbsolutePath | None = None
     token_file: AbsolutePath | None = None
@@ -61,6 +66,7 @@ class KmsFile(ConfigModel):
     listen: str = f"localhost:{DEFAULT_PORT}"
     keystore: str | None = None
     root_key_file: AbsolutePath | None = None
+    keystore_password_file: AbsolutePath | None = None
     workers: int | None = Field(None, ge=1, le=_MAX_WORKERS)
     tls: TlsBlock | None = None
     limits: LimitsBlock = LimitsBlock()
@@ -86,6 +92,7 @@ class Options:
     listen: str | None = None
     keystore: str | None = None
     root_key: Path | None = None
+    keystore_password_file: Path | None = None
     init: bool = False
     workers: int | None = None
     admin_socket: Path | None = None
@@ -109,6 +116,7 @@ class Settings:
     workers: int
     keystore: str
     root_key: Path | None
+    keystore_password_file: Path | None = None
     init: bool
     acl_directory: Path | None
     key_authorization: bool
@@ -136,7 +144,7 @@ def load_settings(options: Options) -> Settings:
         authentication.kerberos.check()
     warn_of_other_loggers(conf)
     uri = _keystore_uri(options, file, conf)
-    store = store_path(uri)
+    store = local_path(uri)
     AclFile(directory).load()
     socket = options.admin_socket or file.admin.socket
     return Settings(
@@ -147,13 +155,14 @@ def load_settings(options: Options) -> Settings:
         workers=options.workers or file.workers or len(os.sched_getaffinity(0)),
         keystore=uri,
         root_key=options.root_key or file.root_key_file,
+        keystore_password_file=options.keystore_password_file or file.keystore_password_file,
         init=options.init,
         acl_directory=directory,
         key_authorization=conf.get_bool("hadoop.kms.key.authorization.enable", True),
         # Half of the bound for the system's own caches below.
         groups=group_settings(file.groups, conf, file.revocation_bound / 2),
         defaults=_key_defaults(conf),
-        admin_socket=socket or store.with_name(store.name + ".sock"),
+        admin_socket=socket or _admin_socket(store),
         admin_socket_named=socket is not None,
         admin_token_file=options.admin_token_file or file.admin.token_file,
         audit=audit_settings(file.audit, store),
@@ -181,13 +190,17 @@ def find_places(options: Options) -> Places:
     else:
         file, conf, _ = _read_sources(options)
     host, port = parse_listen(options.listen or file.listen)
-    store = store_path(_keystore_uri(options, file, conf))
+    store = local_path(_keystore_uri(options, file, conf))
     return Places(
         host=host,
         port=port,
-        admin_socket=options.admin_socket or file.admin.socket or store.with_name(store.name + ".sock"),
+        admin_socket=options.admin_socket or file.admin.socket or _admin_socket(store),
         audit_directory=audit_settings(file.audit, store).directory,
     )
+
+
+def _admin_socket(store: Path | None) -> Path:
+    return store.with_name(store.name + ".sock") if store is not None else _SYSTEM_ADMIN_SOCKET
 
 
 def _keystore_uri(options: Options, file: KmsFile, conf: HadoopConf) -> str:

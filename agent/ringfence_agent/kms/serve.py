@@ -105,7 +105,7 @@ async def open_application(settings: Settings, context: WorkerContext) -> AsyncI
         audit = AuditLog(settings.audit, context.slot, audit_thread)
         stack.callback(audit.close)
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, audit.reopen)
-        opened = open_keystore(settings.keystore, settings.root_key, settings.init)
+        opened = open_keystore(settings.keystore, settings.root_key, settings.init, settings.keystore_password_file)
         store = StoreAccess(opened, context.generation, context.token_generation, audit.require_writable)
         stack.callback(store.close)
         acl_file = AclFile(settings.acl_directory)
