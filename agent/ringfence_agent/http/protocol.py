@@ -86,7 +86,7 @@ class HttpProtocol(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         service = self._service
         self._since = service.now
-        service.connections.add(self)
+        service.connections[self] = None
         self._transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
         peer = find_peer(self._transport)
         self._reader = RequestReader(service, peer or Peer(None), self._take)
@@ -98,7 +98,7 @@ class HttpProtocol(asyncio.Protocol):
             self._end_input(service.error_response(503, "too many connections are open; try again"))
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        self._service.connections.discard(self)
+        self._service.connections.pop(self, None)
         self._reader.close()
         self._transport = None
         self._input_closed = True

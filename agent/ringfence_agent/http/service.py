@@ -7,10 +7,10 @@ the end of the response head (Date and Connection) rendered along with it.
 from __future__ import annotations
 
 import asyncio
-import heapq
 import logging
 import traceback
 from email.utils import formatdate
+from itertools import islice
 from typing import Protocol
 
 from ringfence_agent.http.limits import Limits
@@ -19,8 +19,8 @@ from ringfence_agent.http.response import Application, ErrorRenderer, Response, 
 
 _log = logging.getLogger(__name__)
 
-# The clock is coarse: what is younger than this may have come this instant.
-_LEAST_WAIT_S = 1.0
+# The clock is coarse: what has been idle for less may have been answered this instant.
+_LEAST_IDLE_S = 1.0
 # Finding whom to let go looks at every connection; one in so many goes each time.
 _LET_GO_SHARE = 32
 
@@ -78,7 +78,8 @@ class HttpService:
             self.outbox = Outbox(application.commit, self.failure_response)
             application = application.application
         self.application: Application = application
-        self.connections: set[Connection] = set()
+        # In the order in which they came; a dictionary because a set has no order.
+        self.connections: dict[Connection, None] = {}
         # Strong references: the event loop keeps only weak ones to its tasks.
         self.tasks: set[asyncio.Task[None]] = set()
         self.draining = False
@@ -97,25 +98,26 @@ class HttpService:
     def make_room(self) -> bool:
         """Called for each new connection, when it is in the books: lets others go when there are too many.
 
-        First those that never finished a request, then those that have waited longest, a few percent at once; none
-        that came or was answered within the last second. Returns False when the new one must go instead.
+        First those that came longest ago and never finished a request, however short a time ago that was; only then
+        those that were answered and have been idle longest. Returns False when the new one must go instead.
         """
         limit = self.limits.connections
         if len(self.connections) <= limit:
             return True
-        waiting = []
-        closing = 0
-        for connection in self.connections:
-            since = connection.waiting_since()
-            if since is None:
-                closing += connection.is_closing()
-            elif self.now - since[1] >= _LEAST_WAIT_S:
-                waiting.append((since, id(connection), connection))
-        if len(self.connections) - closing <= limit:
+        # The last one is the new one.
+        others = [one for one in islice(self.connections, len(self.connections) - 1) if not one.is_closing()]
+        if len(others) < limit:
             return True
-        for _, _, connection in heapq.nsmallest(max(1, limit // _LET_GO_SHARE), waiting):
-            connection.let_go()
-        return bool(waiting)
+        waiting = [(since, one) for one in others if (since := one.waiting_since()) is not None]
+        letting_go = [one for (answered, _), one in waiting if not answered]
+        if not letting_go:
+            idle = sorted(
+                (since_s, id(one), one) for (_, since_s), one in waiting if self.now - since_s >= _LEAST_IDLE_S
+            )
+            letting_go = [one for _, _, one in idle]
+        for one in letting_go[: max(1, limit // _LET_GO_SHARE)]:
+            one.let_go()
+        return bool(letting_go)
 
     def error_response(self, status: int, sentence: str) -> Response:
         """Renders an error of the server's own. A renderer that fails itself is replaced by plain text."""

@@ -85,13 +85,13 @@ class TlsConnection(asyncio.Protocol, asyncio.Transport):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._wire = cast("asyncio.Transport", transport)
         self._since = self._service.now
-        self._service.connections.add(self)
+        self._service.connections[self] = None
         if not self._service.make_room():
             # Saying 503 would cost a handshake, which is what a flood of connections is after.
             self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._service.connections.discard(self)
+        self._service.connections.pop(self, None)
         self._wire = None
         if self._connected:
             self._protocol.connection_lost(exc)
@@ -142,7 +142,7 @@ class TlsConnection(asyncio.Protocol, asyncio.Transport):
         if self._wire is None:
             return
         self._connected = True
-        self._service.connections.discard(self)
+        self._service.connections.pop(self, None)
         self._protocol.connection_made(self)
         if self._incoming.pending:
             self._read()
