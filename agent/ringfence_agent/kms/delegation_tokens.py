@@ -14,7 +14,9 @@ The token itself never leaves this module but as the answer to its issue: no mes
 
 from __future__ import annotations
 
+import asyncio
 import hmac
+import logging
 import secrets
 import time
 from collections.abc import Callable
@@ -27,8 +29,16 @@ from ringfence_agent.kms.caller import Caller, Identity
 from ringfence_agent.kms.delegation_token import Token, TokenIdentifier, decode_url
 from ringfence_agent.kms.store_access import StoreAccess
 from ringfence_agent.kms.unready import Unready
-from ringfence_zones.errors import AccessDeniedError, AuthenticationError, InputError, InvalidTokenError
+from ringfence_zones.errors import (
+    AccessDeniedError,
+    AuthenticationError,
+    InputError,
+    InvalidTokenError,
+    RingfenceError,
+)
 from ringfence_zones.secret import Secret
+
+_log = logging.getLogger(__name__)
 
 _MASTER_KEY_BYTES = 32
 _CACHE_LIMIT = 4096
@@ -68,7 +78,6 @@ class DelegationTokens:
         self._short_name = short_name
         self._now_ms = now_ms
         self._keep_ms = keep_ms
-        self._next_scan_ms = 0
         # By token: until when (epoch ms) it is believed, and whose it is.
         self._known: dict[bytes, tuple[int, Caller]] = {}
 
@@ -215,12 +224,15 @@ class DelegationTokens:
         if not store.cancel_token(identifier.sequence):
             raise InvalidTokenError(f"Token not found ({identifier})")
 
-    async def remove_expired(self) -> None:
-        """Removes what expired from the store, when a removal scan is due."""
-        now_ms = self._now_ms()
-        if now_ms >= self._next_scan_ms:
-            self._next_scan_ms = now_ms + self._lifetimes.removal_scan_ms
-            await self._store.change_tokens(lambda store: store.remove_expired(now_ms))
+    async def keep_clean(self) -> None:
+        """Removes what expired from the store, each removal-scan interval, until it is cancelled."""
+        while True:
+            await asyncio.sleep(self._lifetimes.removal_scan_ms / 1000)
+            try:
+                await self._store.change_tokens(lambda store: store.remove_expired(self._now_ms()))
+            except RingfenceError as error:
+                # Nothing hangs on it: an expired token is refused whether its record is there or not.
+                _log.warning("expired delegation tokens could not be removed: %s", error.message)
 
 
 def _find(store: OpenStore, token: Token, identifier: TokenIdentifier) -> TokenRecord | None:
