@@ -34,7 +34,7 @@ class KmsUri:
     @property
     def is_loopback(self) -> bool:
         """Whether no instance is reached over a network."""
-        return all(host == "localhost" or _is_loopback_address(host) for host in self.hosts)
+        return all(is_loopback(host) for host in self.hosts)
 
     @property
     def origins(self) -> tuple[str, ...]:
@@ -55,7 +55,10 @@ def parse_kms_uri(text: str) -> KmsUri:
     return KmsUri(match[0], match["scheme"], hosts, port, (match["path"] or "").rstrip("/"))
 
 
-def _is_loopback_address(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a host of that name or address."""
+    if host == "localhost":
+        return True
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -29,7 +29,7 @@ from ringfence_bootstrap.takeover.services import Service, service_from_json
 from ringfence_bootstrap.takeover.trial import trial_server
 from ringfence_zones.errors import InstallError, KmsError
 from ringfence_zones.kms_material import KmsMaterialClient
-from ringfence_zones.kms_uri import parse_kms_uri
+from ringfence_zones.kms_uri import is_loopback, parse_kms_uri
 
 ANSWER_TIMEOUT_S = 90.0
 """A stock KMS takes six seconds to start, ten times that on a busy machine."""
@@ -220,7 +220,7 @@ def config_text(places: Places) -> str:
     ]
     if places.root_key is not None:
         lines.append(f"root_key_file: {json.dumps(str(places.root_key))}")
-    if places.plain_http:
+    if places.plain_http and not is_loopback(places.host):
         lines += ["# As the stock KMS was. Anybody on the network's way can read data keys.", "allow_plain_http: true"]
     return "\n".join(lines) + "\n"
 
