@@ -4,21 +4,38 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import key_servers
 import pytest
 import settings
-from key_servers import KeyServer
+from certificates import JavaStores
+from kdc import Kdc
+from key_servers import KeyServer, Settings
+
+Servers = tuple[KeyServer, KeyServer]
 
 
 @pytest.fixture(scope="session")
-def simple_servers() -> Iterator[tuple[KeyServer, KeyServer]]:
+def simple_servers() -> Iterator[Servers]:
     """Hadoop's key server and ours with `simple` authentication."""
+    with _both(settings.simple()) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="session")
+def secure_servers(kdc: Kdc, java_stores: JavaStores) -> Iterator[Servers]:
+    """Hadoop's key server and ours with Kerberos and TLS."""
+    with _both(settings.secure(kdc, java_stores)) as servers:
+        yield servers
+
+
+@contextmanager
+def _both(chosen: Settings) -> Iterator[Servers]:
     with tempfile.TemporaryDirectory(prefix="rf-conf-") as parent:
         stock, ours = Path(parent) / "stock", Path(parent) / "ours"
         stock.mkdir()
         ours.mkdir()
-        chosen = settings.simple()
         with key_servers.our_server(ours, chosen) as our, key_servers.stock_server(stock, chosen) as theirs:
             yield theirs, our

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from differences import Steps
-from key_servers import JAVA_MODULES, KeyServer
+from key_servers import JAVA_MODULES, KeyServer, krb5_option
+from kms_serving import write_xml
 
 from ringfence_bootstrap.sandbox.artifacts import JarList, ensure_jars, parse_jar_list, sandbox_jars
 from ringfence_bootstrap.sandbox.requirements import find_java_home
@@ -38,18 +39,23 @@ def run(
     *,
     user: str | None = None,
     conf: Mapping[str, str] | None = None,
-    environ: Mapping[str, str] | None = None,
-    options: Sequence[str] = (),
+    krb5_conf: Path | None = None,
+    ssl_client: Mapping[str, str] | None = None,
     cases: Sequence[str] | None = None,
 ) -> dict[str, dict[str, Steps]]:
-    """Case -> server name -> steps. `user` is the claimed one of `simple` authentication."""
+    """Case -> server name -> steps. `user` is the claimed one of `simple` authentication.
+
+    With Kerberos `conf` names a principal and its keytab (`login.principal`, `login.keytab`).
+    """
     jars = ensure_jars(jars_of(version), os.environ, print, lambda _done, _total: None)
     with tempfile.TemporaryDirectory(prefix="rf-java-") as scratch:
         (Path(scratch) / "log4j.properties").write_text("log4j.rootLogger=OFF\n")
+        if ssl_client is not None:
+            write_xml(Path(scratch) / "ssl-client.xml", ssl_client)
         output = Path(scratch) / "records.json"
         job: dict[str, Any] = {
             "jvm": str(find_java_home(os.environ) / "lib/server/libjvm.so"),
-            "options": [*JAVA_MODULES, "-Xmx256m", "-XX:TieredStopAtLevel=1", *options],
+            "options": [*JAVA_MODULES, "-Xmx256m", "-XX:TieredStopAtLevel=1", *krb5_option(krb5_conf)],
             "classpath": [scratch, *map(str, sorted(jars.glob("*.jar")))],
             "modules": list(modules),
             "servers": [asdict(server) for server in servers],
@@ -63,7 +69,7 @@ def run(
         done = subprocess.run(
             [sys.executable, str(Path(__file__).with_name("java_process.py"))],
             input=json.dumps(job),
-            env={**os.environ, **(environ or {}), **claimed, "PYTHONPATH": paths},
+            env={**os.environ, **claimed, "PYTHONPATH": paths},
             capture_output=True,
             text=True,
             timeout=_TIMEOUT_S,

@@ -55,15 +55,22 @@ class KeyServer:
 
 @dataclass(frozen=True)
 class Settings:
-    """What both servers are configured with. `environ` is for their processes, `options` for our command line."""
+    """What both servers are configured with; `ssl` is ssl-server.xml, and makes them speak TLS."""
 
     acls: Mapping[str, str]
     site: Mapping[str, str]
     core: Mapping[str, str]
-    environ: Mapping[str, str]
-    stock_site: Mapping[str, str]
-    options: tuple[str, ...] = ()
-    scheme: str = "http"
+    ssl: Mapping[str, str] | None = None
+    krb5_conf: Path | None = None
+
+    @property
+    def scheme(self) -> str:
+        return "http" if self.ssl is None else "https"
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What their processes need beyond this one's environment."""
+        return {} if self.krb5_conf is None else {"KRB5_CONFIG": str(self.krb5_conf)}
 
 
 @contextmanager
@@ -78,8 +85,10 @@ def stock_server(directory: Path, settings: Settings) -> Iterator[KeyServer]:
         "hadoop.security.keystore.java-keystore-provider.password-file": "keystore.password",
     }
     write_xml(directory / "core-site.xml", settings.core)
-    write_xml(directory / "kms-site.xml", {**settings.site, **site, **settings.stock_site})
+    write_xml(directory / "kms-site.xml", {**settings.site, **site})
     write_xml(directory / "kms-acls.xml", settings.acls)
+    if settings.ssl is not None:
+        write_xml(directory / "ssl-server.xml", settings.ssl)
     (directory / "keystore.password").write_text("conformance")
     (directory / "log4j.properties").write_text(_LOG4J)
     jars = ensure_jars(sandbox_jars(), os.environ, print, lambda _done, _total: None)
@@ -92,6 +101,7 @@ def stock_server(directory: Path, settings: Settings) -> Iterator[KeyServer]:
             f"-Dkms.log.dir={directory}",
             f"-Dlog4j.configuration=file:{directory}/log4j.properties",
         ),
+        *krb5_option(settings.krb5_conf),
         *("-cp", f"{directory}:{jars}/*", "org.apache.hadoop.crypto.key.kms.server.KMSWebServer"),
     ]
     log = directory / "output.log"
@@ -114,8 +124,15 @@ def stock_server(directory: Path, settings: Settings) -> Iterator[KeyServer]:
 def our_server(directory: Path, settings: Settings) -> Iterator[KeyServer]:
     """`ringfence kms serve`, ready."""
     place = KmsPlace.make(directory, settings.acls, settings.site, settings.core)
-    with place.serving(1, *settings.options) as running:
+    if settings.ssl is not None:
+        write_xml(place.conf / "ssl-server.xml", settings.ssl)
+    with place.serving(1, environment=settings.environ) as running:
         yield KeyServer("ours", running.port, f"sqlite:///{place.store}", settings.scheme)
+
+
+def krb5_option(krb5_conf: Path | None) -> list[str]:
+    """Java's own name for KRB5_CONFIG."""
+    return [] if krb5_conf is None else [f"-Djava.security.krb5.conf={krb5_conf}"]
 
 
 def free_port() -> int:

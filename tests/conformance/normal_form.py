@@ -2,8 +2,8 @@
 
 The rules, all of them:
 
-1. Ports, the key store's own name, times, numbers of tokens, session expiries and signatures become placeholders; so
-   do the words that a JVM finds for its own exceptions, which change with its version.
+1. Ports, http or https, the key store's own name, times, numbers of tokens, session expiries and signatures become
+   placeholders; so do the words that a JVM finds for its own exceptions, which change with its version.
 2. Random key material, IVs and EDEKs become their length and their alphabet; `exact` calls keep the bytes.
 3. JSON is compared by its values. Blanks and the order of members (a Java HashMap's) mean nothing; chunks and lengths
    are transport.
@@ -104,6 +104,8 @@ def _cookie(value: str) -> str:
 
 def text(server: KeyServer, value: str) -> str:
     """A message without this server's port and the name of its store."""
+    if server.scheme == "https":
+        value = value.replace("https://", "http://").replace("kms://https@", "kms://http@")
     value = _OBJECT.sub("@<hash>", value.replace(server.store, "<store>"))
     value = _TOKEN.sub("token=<token>", value)
     value = _TOKEN_PARTS.sub(r"\1=<number>", value)

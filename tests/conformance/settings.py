@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from certificates import STORE_PASSWORD, JavaStores
+from kdc import Kdc
 from key_servers import Settings
 
 _OPERATIONS = (
@@ -37,12 +41,41 @@ PROXY_USERS = {
 CORE = {"hadoop.user.group.static.mapping.overrides": "gina=engineers;greta=engineers,suspended"}
 
 
+# Who has a principal in the secure runs; the server's are HTTP/localhost and HTTP/127.0.0.1.
+PRINCIPALS = ("alice", "bob", "nobody", "writer")
+
+
 def simple() -> Settings:
     """`simple` authentication over plain HTTP."""
-    return Settings(
-        acls=ACLS,
-        site={"hadoop.kms.authentication.type": "simple", **PROXY_USERS},
-        core=CORE,
-        environ={},
-        stock_site={},
-    )
+    return Settings(acls=ACLS, site={"hadoop.kms.authentication.type": "simple", **PROXY_USERS}, core=CORE)
+
+
+def secure(kdc: Kdc, stores: JavaStores) -> Settings:
+    """Kerberos over TLS, the certificate from a Java key store."""
+    site = {
+        "hadoop.kms.authentication.type": "kerberos",
+        "hadoop.kms.authentication.kerberos.keytab": str(server_keytab(kdc)),
+        "hadoop.kms.authentication.kerberos.principal": "*",
+        "hadoop.kms.authentication.kerberos.name.rules": "DEFAULT",
+        "hadoop.kms.ssl.enabled": "true",
+    }
+    ssl = {
+        **{f"ssl.server.keystore.{name}": STORE_PASSWORD for name in ("password", "keypassword")},
+        "ssl.server.keystore.location": str(stores.key_store),
+        "ssl.server.truststore.location": str(stores.trust_store),
+        "ssl.server.truststore.password": STORE_PASSWORD,
+    }
+    return Settings(ACLS, {**site, **PROXY_USERS}, CORE, ssl, kdc.realm.krb5_conf)
+
+
+def server_keytab(kdc: Kdc) -> Path:
+    """For both host names of the multi-host cases."""
+    return kdc.keytab("HTTP/localhost", "HTTP/127.0.0.1")
+
+
+def ssl_client(stores: JavaStores) -> dict[str, str]:
+    """ssl-client.xml for Java clients."""
+    return {
+        "ssl.client.truststore.location": str(stores.trust_store),
+        "ssl.client.truststore.password": STORE_PASSWORD,
+    }
