@@ -52,7 +52,7 @@ def _where(command: _Command) -> _Command:
 
 @click.group()
 def audit() -> None:
-    """What the key server has decided: who, which key, allowed or not, and by which rule."""
+    """What the key server has decided, for whom and why."""
 
 
 @audit.command()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from ringfence_agent.cli.kms_status import status
 from ringfence_agent.kms import serve as serving
 from ringfence_agent.kms.config import DEFAULT_FILE, Options, load_settings
 from ringfence_zones.cli.component_group import ComponentGroup
@@ -16,6 +17,9 @@ from ringfence_zones.cli.context import CommandContext, global_options, hadoop_c
 @click.group(cls=ComponentGroup)
 def kms() -> None:
     """The Hadoop-compatible key server."""
+
+
+kms.add_command(status)
 
 
 @kms.command()

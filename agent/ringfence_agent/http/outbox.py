@@ -31,12 +31,15 @@ Commit = Callable[[], "Response | None"]
 class Recorded:
     """An application whose answers wait for `commit`. See the module for when that is called and what it may return.
 
+    `on_serving` is told, once connections are about to be taken, how to ask how many are open.
+
     The replacement is shared by many answers: whether a connection stays open was decided before, so its `close` is
     not looked at.
     """
 
     application: Application
     commit: Commit
+    on_serving: Callable[[Callable[[], int]], None] | None = None
 
 
 class Recipient(Protocol):

@@ -98,6 +98,7 @@ class ServerTls:
     """The server's end of TLS. Made before the fork; each process then refreshes its own.
 
     context          what new connections are made with; replaced or changed by `apply`, so take it afresh each time
+    not_after_s      when the certificate that ends first ends, seconds since the epoch
     channel_binding  `tls-server-end-point` of RFC 5929 for GSSAPI; None with two identities, when a connection does
                      not tell which one it used
     """
@@ -161,6 +162,8 @@ class ServerTls:
     def _adopt(self, change: TlsChange, context: ssl.SSLContext) -> None:
         self.context = context
         self.channel_binding = _channel_binding(change.material)
+        leaves = [_leaf(identity) for identity in change.material.identities]
+        self.not_after_s = min(leaf.not_valid_after_utc.timestamp() for leaf in leaves)
         self._digest = change.material.digest()
         self._client_ca = change.material.client_ca
         self._kinds = change.kinds

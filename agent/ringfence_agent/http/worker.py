@@ -91,6 +91,8 @@ async def _serve(
     async with settings.factory(context) as application:
         service = HttpService(application, settings.limits, settings.render_error)
         server = HttpServer(service, sockets, tls=settings.tls)
+        if isinstance(application, Recorded) and application.on_serving is not None:
+            application.on_serving(lambda: len(service.connections))
         await server.start()
         _report(report_descriptor, {"ready": True})
         await stop.wait()

@@ -97,7 +97,7 @@ class AuditLog:
     def commit(self) -> StoreUnavailableError | None:
         """Writes what was recorded. Returns the refusal that must take the answers' place when it cannot, None else."""
         if self._sequence == self._written:
-            return self._refusal()
+            return None  # nothing was decided in this turn
         try:
             for output in self._outputs:
                 if output.pending:

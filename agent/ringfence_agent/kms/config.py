@@ -33,6 +33,7 @@ from ringfence_agent.kms.authentication_config import (
 from ringfence_agent.kms.call import KeyDefaults
 from ringfence_agent.kms.groups_config import GroupsBlock, GroupSettings, group_settings
 from ringfence_agent.kms.limits_config import LimitsBlock, http_limits
+from ringfence_agent.kms.monitoring_config import MetricsAccess, MetricsBlock, service_name
 from ringfence_agent.kms.tls_config import SSL_ENABLED, TlsBlock, TlsSettings, tls_settings
 from ringfence_zones.config_file import AbsolutePath, ConfigModel, DurationS, read_config
 from ringfence_zones.errors import ConfigError
@@ -74,6 +75,7 @@ class KmsFile(ConfigModel):
     hadoop_conf: AbsolutePath | None = None
     admin: AdminBlock = AdminBlock()
     audit: AuditBlock = AuditBlock()
+    metrics: MetricsBlock = MetricsBlock()
     groups: GroupsBlock = GroupsBlock()
     authentication: AuthenticationBlock | None = None
     delegation_tokens: TokensBlock | None = None
@@ -126,6 +128,8 @@ class Settings:
     admin_socket_named: bool
     admin_token_file: Path | None
     audit: AuditSettings
+    metrics_access: MetricsAccess
+    service_name: str
     authentication: AuthenticationSettings
     revocation_bound_s: float
     key_memory_s: float
@@ -166,6 +170,8 @@ def load_settings(options: Options) -> Settings:
         admin_socket_named=socket is not None,
         admin_token_file=options.admin_token_file or file.admin.token_file,
         audit=audit_settings(file.audit, store),
+        metrics_access=MetricsAccess(file.metrics.access),
+        service_name=service_name(conf),
         authentication=authentication,
         revocation_bound_s=file.revocation_bound,
         key_memory_s=file.key_memory,

@@ -40,6 +40,7 @@ def generate(kms: Kms, call: Call) -> Response:
     count = _count(call.query.num_keys)
     call.count = max(count, 0)
     key = _key_for(kms, call, name, Operation.GENERATE_EEK)
+    call.version = key.current.number
     return json_ok(key.current.generate_json(count))
 
 

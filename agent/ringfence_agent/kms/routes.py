@@ -48,6 +48,8 @@ class Resource(enum.Enum):
     OPEN_EEK = "keyversion/_eek"
     STATUS = "status"
     POLICY = "policy"
+    JMX = "jmx"
+    METRICS = "metrics"
 
 
 _BELOW_KEY = {
@@ -69,6 +71,9 @@ _FIXED = {
     API + b"/keys/metadata": Resource.KEYS_METADATA,
     ADMIN + b"/status": Resource.STATUS,
     ADMIN + b"/policy": Resource.POLICY,
+    b"/jmx": Resource.JMX,
+    b"/kms/jmx": Resource.JMX,
+    b"/metrics": Resource.METRICS,
 }
 
 
@@ -109,6 +114,7 @@ class Query:
     delegation: str | None = field(default=None, repr=False)
     eek_op: str | None = None
     num_keys: str | None = None
+    qry: str | None = None
     keys: tuple[str, ...] = ()
 
 
@@ -191,5 +197,6 @@ def _parse_query(raw_query: bytes) -> Query:
         delegation=first.get("delegation"),
         eek_op=first.get("eek_op"),
         num_keys=first.get("num_keys"),
+        qry=first.get("qry"),
         keys=tuple(value for name, value in pairs if name == "key"),
     )

@@ -45,9 +45,7 @@ _COMMANDS = {
 SUMMARIES = {
     "agent": _Summary("The resident agent: watches zones, pins their roots, answers step jobs.", "agent", "fastapi"),
     "apply": _Summary("Make the cluster as the policy says: keys, zones, trash, rights.", *_HDFS),
-    "audit": _Summary(
-        "What the key server has decided: who, which key, allowed or not, and by which rule.", "kms", "uvloop"
-    ),
+    "audit": _Summary("What the key server has decided, for whom and why.", "kms", "uvloop"),
     "check": _Summary("Compare the cluster with the policy; exit 3 when anything is found.", *_HDFS),
     "doctor": _Summary(
         "Look at this machine and what the KMS on it depends on; exit 3 when anything is found.", "kms", "uvloop"

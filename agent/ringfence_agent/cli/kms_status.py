@@ -1,0 +1,140 @@
+"""`ringfence kms status`: how the key server on this machine is, on one screen, asked over its Unix socket.
+
+The kernel tells the server who asks: root and the server's own user are told everything. From other machines
+`ringfence status` shows what every user may know.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+from contextlib import closing
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ringfence_agent.kms.config import DEFAULT_FILE, Options, find_places
+from ringfence_zones.cli.context import CommandContext, global_options, hadoop_conf_given
+from ringfence_zones.cli.render import counted, print_json, shown
+from ringfence_zones.errors import AccessDeniedError, KmsUnavailableError
+from ringfence_zones.unix_http import UnixHTTPConnection
+
+STATUS_SCHEMA = 1
+# Longer than the server's own deadline for a key store that does not answer.
+_TIMEOUT_S = 15.0
+_MAX_ANSWER_BYTES = 1024 * 1024
+_PATH = "/ringfence/v1/status"
+_SOON_DAYS = 14
+
+
+@click.command()
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help=f"the KMS's settings  [{DEFAULT_FILE}]")
+@click.option("--keystore", metavar="URI", help="the KMS's key store, as `ringfence kms serve` is given it")
+@click.option("--admin-socket", type=click.Path(path_type=Path), metavar="PATH", help="Unix socket  [<store>.sock]")
+@global_options
+def status(context: CommandContext, config: Path | None, keystore: str | None, admin_socket: Path | None) -> None:
+    """Show how the key server on this machine is; exit 1 when it does not answer or is not ready."""
+    socket = (
+        admin_socket
+        or find_places(Options(config=config, hadoop_conf=hadoop_conf_given(), keystore=keystore)).admin_socket
+    )
+    found = _ask(socket)
+    if context.json:
+        print_json({"schema": STATUS_SCHEMA, **found})
+    else:
+        for label, text in _lines(found):
+            click.echo(f"{label:<9}{shown(text)}")
+    if not found["server"]["ready"]:
+        click.get_current_context().exit(1)
+
+
+def _ask(socket: Path) -> dict[str, Any]:
+    """Raises KmsUnavailableError and AccessDeniedError."""
+    try:
+        with closing(UnixHTTPConnection(socket, _TIMEOUT_S)) as connection:
+            connection.request("GET", _PATH, headers={"Host": "localhost"})
+            answer = connection.getresponse()
+            body = answer.read(_MAX_ANSWER_BYTES)
+        found = json.loads(body) if answer.status == HTTPStatus.OK else {}
+    except PermissionError as error:
+        raise _not_ours(socket) from error
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise KmsUnavailableError(
+            f"no key server answers on {socket}",
+            hint="start it, or name its settings with --config FILE or --hadoop-conf DIR, or its socket with"
+            " --admin-socket PATH",
+        ) from error
+    if answer.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        raise KmsUnavailableError(
+            f"the key server on {socket} refuses: {_message(body)}", hint="see to what it names; its log says more"
+        )
+    if "server" not in found:
+        raise _not_ours(socket)
+    return dict(found)
+
+
+def _message(body: bytes) -> str:
+    try:
+        return str(json.loads(body)["RemoteException"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return "it does not say why"
+
+
+def _not_ours(socket: Path) -> AccessDeniedError:
+    return AccessDeniedError(
+        f"the key server on {socket} tells only root and its own user how it is",
+        hint="run this as one of them; `ringfence status` shows what every user may know",
+    )
+
+
+def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
+    server = found["server"]
+    lines = [
+        ("KMS", f"{server['address']}, Ringfence {found['version']}, up {_duration(server['uptime_s'])}"),
+        ("ready", "yes" if server["ready"] else "NO"),
+        *(("problem", problem) for problem in server["problems"]),
+        ("workers", _workers(server)),
+        ("store", f"{server['store']}, {'keys unknown' if server['keys'] is None else counted(server['keys'], 'key')}"),
+        ("policy", f"revision {found['revision']}" if found["revision"] else "none published"),
+        ("users", _authentication(found["authentication"])),
+        ("TLS", _certificate(server)),
+        ("audit", _audit(server["audit"])),
+        ("revoked", f"a key or right taken away is refused within {server['revocation_bound_s']:g} s"),
+    ]
+    return lines + [("risk", risk) for risk in server["risks"]]
+
+
+def _workers(server: dict[str, Any]) -> str:
+    each = ", ".join(
+        f"pid {worker['pid']} ({counted(worker['connections'], 'connection')})" for worker in server["workers"]
+    )
+    return f"{len(server['workers'])}: {each}; {counted(server['worker_crashes'], 'sudden death')} since the start"
+
+
+def _authentication(kind: str) -> str:
+    return "simple: user names are claims that nobody proves" if kind == "simple" else f"proven by {kind}"
+
+
+def _certificate(server: dict[str, Any]) -> str:
+    certificate = server["certificate"]
+    if certificate is None:
+        return "off: plain HTTP"
+    days = certificate["days_left"]
+    warning = "" if days >= _SOON_DAYS else ": RENEW IT"
+    return f"certificate until {certificate['not_after']}, {counted(days, 'day')} left{warning}"
+
+
+def _audit(audit: dict[str, Any]) -> str:
+    text = f"{audit['directory']} ({audit['format']}), {audit['unsynced_ms']} ms not yet on disk"
+    if audit["lost"]:
+        text += f", {counted(audit['lost'], 'record')} LOST"
+    return text if audit["required"] else text + ", not required"
+
+
+def _duration(seconds: int) -> str:
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
