@@ -25,7 +25,7 @@ Record = dict[str, str]
 # Header as sent -> the name of its field in a record.
 _HEADERS = {
     "Content-Type": "type",
-    "WWW-Authenticate": "challenge",
+    "WWW-Authenticate": "challenge",  # of SPNEGO's answering token no more than that it is there
     "Set-Cookie": "cookie",
 }
 _RANDOM = ("material", "iv")
@@ -34,6 +34,7 @@ _COOKIE_PARTS = (
     (re.compile(r"&e=\d{13}\b"), "&e=<ms>"),
     (re.compile(r"&s=[A-Za-z0-9+/=]+"), "&s=<signature>"),
 )
+_NEGOTIATE = re.compile(r"Negotiate [A-Za-z0-9+/]+=*")
 _TIME = 2**31
 _JVM_CLASSES = ("java.lang.ClassCastException", "java.lang.NullPointerException")
 _TOKEN = re.compile(r"\btoken=[A-Za-z0-9_-]+")
@@ -51,7 +52,7 @@ def of_answer(
     for header, field in _HEADERS.items():
         value = next((value for name, value in headers.items() if name.lower() == header.lower()), None)
         if value is not None:
-            record[field] = _cookie(text(server, value))
+            record[field] = _NEGOTIATE.sub("Negotiate <token>", _cookie(text(server, value)))
     return {**record, **_body(server, record.get("type", ""), body, exact=exact)}
 
 

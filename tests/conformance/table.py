@@ -11,6 +11,7 @@ import java_token_cases
 import raw_access_cases
 import raw_eek_cases
 import raw_http_cases
+import raw_kerberos_cases
 import raw_key_cases
 import raw_token_cases
 from wire import cases_of
@@ -21,6 +22,7 @@ RAW_CASES = {
     for module in (raw_key_cases, raw_eek_cases, raw_http_cases, raw_access_cases, raw_token_cases)
     for name, case in cases_of(module).items()
 }
+KERBEROS_CASES = cases_of(raw_kerberos_cases)
 JAVA_CASES = {
     name: case
     for module in (java_key_cases, java_token_cases, java_access_cases)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import inspect
 import json
 import ssl
 from collections.abc import Callable, Mapping
@@ -112,5 +113,5 @@ def cases_of(module: Any) -> dict[str, Case]:
     return {
         f"{module.__name__.removesuffix('_cases').replace('_', '-')}.{name.replace('_', '-')}": value
         for name, value in vars(module).items()
-        if callable(value) and not name.startswith("_") and getattr(value, "__module__", "") == module.__name__
+        if inspect.isfunction(value) and not name.startswith("_") and value.__module__ == module.__name__
     }
