@@ -6,6 +6,7 @@ It records every request. What a real server does is tested against real servers
 from __future__ import annotations
 
 import socketserver
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,14 +33,16 @@ class ScriptedServer:
     seen: list[Seen] = field(default_factory=list)
 
 
-# Status, body, headers; None closes the connection without an answer.
-Answer = tuple[int, bytes] | None
+# Status, body, and headers where a test needs some; None closes the connection without an answer.
+Answer = tuple[int, bytes] | tuple[int, bytes, dict[str, str]] | None
 Script = Callable[[Seen], Answer]
 
 
 @contextmanager
-def scripted_server(script: Script, unix_socket: Path | None = None) -> Iterator[ScriptedServer]:
-    """Serves `script` on a free loopback port, or on a Unix socket, until the block ends."""
+def scripted_server(
+    script: Script, unix_socket: Path | None = None, tls: ssl.SSLContext | None = None
+) -> Iterator[ScriptedServer]:
+    """Serves `script` on a free loopback port, with `tls` over TLS, or on a Unix socket, until the block ends."""
     server = ScriptedServer(0)
 
     class Handler(BaseHTTPRequestHandler):
@@ -55,6 +58,8 @@ def scripted_server(script: Script, unix_socket: Path | None = None) -> Iterator
                 return
             self.send_response(answer[0])
             self.send_header("Content-Type", "application/json")
+            for name, value in (answer[2] if len(answer) == 3 else {}).items():
+                self.send_header(name, value)
             self.send_header("Content-Length", str(len(answer[1])))
             self.end_headers()
             if self.command != "HEAD":
@@ -73,6 +78,8 @@ def scripted_server(script: Script, unix_socket: Path | None = None) -> Iterator
     else:
         tcp = _TcpServer(("127.0.0.1", 0), Handler)
         server.port = tcp.server_address[1]
+        if tls is not None:
+            tcp.socket = tls.wrap_socket(tcp.socket, server_side=True, do_handshake_on_connect=False)
         listener = tcp
     thread = threading.Thread(target=listener.serve_forever, args=(0.01,))
     thread.start()
