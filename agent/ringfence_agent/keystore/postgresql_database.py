@@ -56,6 +56,7 @@ _CAUSES_BY_TEXT = {
     "no password supplied": Cause.REFUSED,
     "no pg_hba.conf entry": Cause.REFUSED,
     "Peer authentication failed": Cause.REFUSED,
+    'FATAL:  database "': Cause.NO_DATABASE,
 }
 _TYPES = {Kind.NUMBER: "bigint", Kind.NAME: "bytea", Kind.BYTES: "bytea"}
 
