@@ -17,6 +17,7 @@ from kerberos_kms import KerberosKms, cookie_of, kerberos_site, negotiate_header
 from kms_serving import KmsPlace, RunningKms, call, json_of, remote_exception_of
 
 from ringfence_zones.errors import AuthenticationError
+from ringfence_zones.policy import canonical_json, parse_policy
 
 NAMES = "/kms/v1/keys/names"
 
@@ -225,3 +226,36 @@ def test_no_error_says_why_to_the_client(kerberos: KerberosKms) -> None:
         assert (answer.status, answer.reason, answer.body) == (401, "Authentication required", b"")
     with pytest.raises(AuthenticationError), kerberos.initiator("alice") as initiator:
         initiator.verify(b"not this server")
+
+
+POLICY = """
+version: 1
+cluster: c
+zones: [{{path: /a, key: ka, readers: [bob], writers: [etl]}}]
+kms: {{namenode_users: [hdfs], admins: [{admins}]}}
+"""
+
+
+def test_the_policys_administrators_publish_by_kerberos_and_nobody_else(tmp_path: Path, kdc: Kdc) -> None:
+    def body(expected: int, admins: str) -> bytes:
+        document = canonical_json(parse_policy(POLICY.format(admins=admins), "p"))
+        return b'{"expected_revision":%d,"policy":%b}' % (expected, document)
+
+    policy = "/ringfence/v1/policy"
+    with serving_kerberos(tmp_path, kdc) as kms:
+        # Before the first revision nobody is an administrator by name.
+        assert kms.ask("PUT", policy, body(0, "root-admin"), user="root-admin").status == 403
+        admin = kms.kms.connect_admin()
+        assert call(admin, "PUT", policy, body(0, "root-admin"), user=None).status == 200
+        admin.socket.close()
+        answer = kms.ask("PUT", policy, body(1, "'@none', second-admin"), user="root-admin")
+        assert json_of(answer)["revision"] == 2
+        line = kms.place.audit_lines()[-1]
+        assert (line["user"], line["identity"], line["op"]) == ("root-admin", "kerberos", "PUBLISH_POLICY")
+        # The revision decides at once who may publish the next one.
+        assert kms.ask("PUT", policy, body(2, "root-admin"), user="root-admin").status == 403
+        assert kms.ask("GET", policy, user="second-admin").status == 200
+        token = json_of(kms.ask("GET", "/kms/v1/", user="second-admin", query={"op": "GETDELEGATIONTOKEN"}))
+        headers = {"X-Hadoop-Delegation-Token": token["Token"]["urlString"]}
+        assert kms.ask("GET", policy, headers=headers).status == 403
+        assert kms.ask("GET", policy, query={"user.name": "second-admin"}).status == 401

@@ -35,10 +35,12 @@ from ringfence_agent.kms.groups_config import GroupsBlock, GroupSettings, group_
 from ringfence_agent.kms.limits_config import LimitsBlock, http_limits
 from ringfence_agent.kms.monitoring_config import MetricsAccess, MetricsBlock, service_name
 from ringfence_agent.kms.tls_config import SSL_ENABLED, TlsBlock, TlsSettings, tls_settings
+from ringfence_zones.access_list import AccessList
 from ringfence_zones.config_file import AbsolutePath, ConfigModel, DurationS, read_config
 from ringfence_zones.errors import ConfigError
 from ringfence_zones.hadoop_conf import HadoopConf, read_hadoop_conf
 from ringfence_zones.keys import DEFAULT_CIPHER
+from ringfence_zones.publication import Grant
 
 _log = logging.getLogger(__name__)
 
@@ -54,11 +56,13 @@ _MAX_WORKERS = 256
 class AdminBlock(ConfigModel):
     """How administrators reach the policy endpoint.
 
-    The socket is `<store>.sock` beside an SQLite store unless named, else /run/ringfence/kms.sock.
+    The socket is `<store>.sock` beside an SQLite store unless named, else /run/ringfence/kms.sock. `users` (`etl`,
+    `@group`) may publish the first policy when Kerberos or a certificate proves them; from then on its `kms.admins` do.
     """
 
     socket: AbsolutePath | None = None
     token_file: AbsolutePath | None = None
+    users: list[str] = Field(default_factory=list)
 
 
 class KmsFile(ConfigModel):
@@ -127,6 +131,7 @@ class Settings:
     admin_socket: Path
     admin_socket_named: bool
     admin_token_file: Path | None
+    admin_users: AccessList
     audit: AuditSettings
     metrics_access: MetricsAccess
     service_name: str
@@ -169,6 +174,7 @@ def load_settings(options: Options) -> Settings:
         admin_socket=socket or _admin_socket(store),
         admin_socket_named=socket is not None,
         admin_token_file=options.admin_token_file or file.admin.token_file,
+        admin_users=_administrators(file.admin),
         audit=audit_settings(file.audit, store),
         metrics_access=MetricsAccess(file.metrics.access),
         service_name=service_name(conf),
@@ -266,6 +272,13 @@ def _require_leave_for_plain_http(host: str, file: KmsFile, conf: HadoopConf) ->
         hint=f"give --tls-cert and --tls-key, or listen on localhost, or write out that this is meant:"
         f" allow_plain_http: true in kms.yaml, or {SSL_ENABLED} = false in kms-site.xml",
     )
+
+
+def _administrators(block: AdminBlock) -> AccessList:
+    named = Grant.of(block.users)
+    if named.everyone:
+        raise ConfigError("admin.users is '*': not everybody is an administrator", hint="name users, or @groups")
+    return AccessList(named.users, named.groups)
 
 
 def _key_defaults(conf: HadoopConf) -> KeyDefaults:

@@ -16,7 +16,7 @@ from ringfence_agent.keystore.interface import KeyStore, PolicyRevision
 from ringfence_agent.kms.acls import KeyOperation
 from ringfence_zones.access_list import AccessList
 from ringfence_zones.errors import PolicyError, StoreTamperedError
-from ringfence_zones.policy import policy_from_json
+from ringfence_zones.policy import Policy, policy_from_json
 from ringfence_zones.publication import Grant, key_grants
 
 KeyGrants = Mapping[str, Mapping[KeyOperation, AccessList]]
@@ -28,6 +28,7 @@ class PublishedPolicy:
 
     named  every key that this or an earlier revision names, with the newest revision that does
     rule   how decisions by this revision are called in the audit log
+    admins who may read and replace the policy, once proven; `*` among them is about keys and admits nobody here
     """
 
     revision: int = 0
@@ -36,6 +37,7 @@ class PublishedPolicy:
     grants: KeyGrants = field(default_factory=lambda: MappingProxyType({}))
     named: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     rule: str = "policy:0"
+    admins: AccessList = field(default_factory=AccessList)
 
 
 NOTHING_PUBLISHED = PublishedPolicy()
@@ -82,7 +84,13 @@ def read_published(
         grants,
         {**named_before, **dict.fromkeys(grants, revision.revision)},
         f"policy:{revision.revision}",
+        _administrators(policy),
     )
+
+
+def _administrators(policy: Policy) -> AccessList:
+    admins = Grant.of(policy.kms.admins if policy.kms else ())
+    return AccessList(admins.users, admins.groups)
 
 
 def _keys_of(revision: PolicyRevision) -> list[str]:

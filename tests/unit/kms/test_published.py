@@ -37,6 +37,7 @@ def test_each_key_gets_the_grants_of_its_zone() -> None:
     assert grants[KeyOperation.MANAGEMENT] == AccessList(groups=frozenset({"keyadmins"}))
     assert grants[KeyOperation.READ] == AccessList(frozenset({"hdfs"}), frozenset({"keyadmins"}))
     assert KeyOperation.ALL not in grants
+    assert published.admins == AccessList(groups=frozenset({"keyadmins"}))
     everybody = published.grants["kb"][KeyOperation.DECRYPT_EEK]
     assert everybody.everybody is EVERYBODY.everybody is True
 
