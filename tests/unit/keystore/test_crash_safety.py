@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 from frozen_store import frozen_store
 from local_stores import LocalStore, in_child, kill, material_of, new_key, read_all
+from store_storm import WRITERS, check_acknowledged, storm
 
 from ringfence_agent.keystore.interface import KeyStore
 from ringfence_agent.keystore.sqlite_database import WRITE_WAIT_S
@@ -198,48 +199,6 @@ def test_an_upgrade_killed_at_any_point_is_completed_by_the_next_start(tmp_path:
     assert 0 < upgraded < points
 
 
-def storm(place: LocalStore, writer: int, report: int) -> None:
-    """Creates, rolls, deletes and recreates until killed; tells each version once it is acknowledged."""
-    store = place.open()
-    number = 0
-    while True:
-        name = f"w{writer}-{os.getpid()}-{number}"
-        number += 1
-        store.create_key(new_key(name))
-        os.write(report, f"{name} 1 live\n".encode())
-        for version in (1, 2):
-            store.roll_key(name, material_of(name, version))
-            os.write(report, f"{name} {version + 1} live\n".encode())
-        if number % 2:
-            store.delete_key(name)
-            os.write(report, f"{name} 3 deleted\n".encode())
-
-
-def check_acknowledged(place: LocalStore, lines: list[str], rounds: int) -> None:
-    """Everything acknowledged is there, and whatever more there is is whole and at most one step ahead."""
-    store = place.open()  # verifies every row and the ledger
-    live = {metadata.name: metadata.versions for metadata in store.list_metadata()}
-    last: dict[str, tuple[int, str]] = {}
-    for line in lines:
-        name, versions, state = line.split()
-        last[name] = int(versions), state
-    for name, (versions, state) in last.items():
-        if state == "deleted":
-            assert name not in live
-        elif name in live:
-            assert versions <= live[name] <= versions + 1
-        else:
-            assert versions == 3, f"{name} was acknowledged and is gone"  # its delete was under way
-        found = store.find_key(name)
-        for version in found.versions if found else ():
-            assert version.material == material_of(name, version.version)
-    assert len(set(live) - set(last)) <= WRITERS * rounds
-    store.close()
-
-
-WRITERS = 4
-
-
 @pytest.mark.parametrize("rounds", [8, pytest.param(100, marks=pytest.mark.long)])
 def test_nothing_acknowledged_is_lost_when_writers_are_killed_in_a_storm(tmp_path: Path, rounds: int) -> None:
     place = LocalStore(tmp_path)
@@ -256,7 +215,7 @@ def test_nothing_acknowledged_is_lost_when_writers_are_killed_in_a_storm(tmp_pat
             kill(pid)
         for _, read_end in children:
             lines += read_all(read_end)
-        check_acknowledged(place, lines, rounds)
+        check_acknowledged(place, lines, WRITERS * rounds)
     assert len(lines) > 5 * rounds
 
 
