@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 import re
 import shutil
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from certificates import Certificates
 from kdc import Kdc, running_kdc
 from kerberos_kms import KerberosKms, cookie_of, kerberos_site, negotiate_header, serving_kerberos
 from kms_serving import KmsPlace, RunningKms, call, json_of, remote_exception_of
@@ -259,3 +262,52 @@ def test_the_policys_administrators_publish_by_kerberos_and_nobody_else(tmp_path
         headers = {"X-Hadoop-Delegation-Token": token["Token"]["urlString"]}
         assert kms.ask("GET", policy, headers=headers).status == 403
         assert kms.ask("GET", policy, query={"user.name": "second-admin"}).status == 401
+
+
+def test_over_tls_a_token_is_bound_to_the_connection_and_a_certificate_proves_an_administrator(
+    tmp_path: Path, kdc: Kdc, certificates: Certificates
+) -> None:
+    place = KmsPlace.make(tmp_path)
+    server = certificates.server
+    config = tmp_path / "kms.yaml"
+    config.write_text(f"""
+authentication:
+  type: kerberos
+  kerberos: {{keytab: {kdc.keytab("HTTP/localhost")}, principals: [HTTP/localhost], channel_binding: required}}
+tls: {{cert: {server.certificate}, key: {server.key}, client_ca: {certificates.trusted}, client_auth: optional}}
+admin: {{users: [client]}}
+""")
+    end_point = hashlib.sha256(x509_der(server.certificate)).digest()
+    options = ("--config", str(config))
+    plain, proven = certificates.client_context(), certificates.client_context(certificates.client)
+    with place.serving(1, *options, client_context=plain, environment=kdc.environment) as running:
+        kms = KerberosKms(running, kdc)
+        assert kms.ask("GET", NAMES, user="alice").status == 401
+        for binding, status in (
+            (b"tls-server-end-point:" + bytes(32), 401),
+            (b"tls-server-end-point:" + end_point, 200),
+        ):
+            with kms.initiator("alice", binding=binding) as initiator:
+                header = {"Authorization": negotiate_header(initiator.first_token())}
+                answer = kms.ask("GET", NAMES, headers=header)
+                assert answer.status == status
+        assert (answer.header("Set-Cookie") or "").endswith("; Secure; HttpOnly")
+        assert kms.ask("GET", NAMES, headers={"Cookie": cookie_of(answer)}).status == 200
+        document = canonical_json(parse_policy(POLICY.format(admins="client"), "p"))
+        body = b'{"expected_revision":0,"policy":%b}' % document
+        for context, status in ((plain, 401), (proven, 200)):
+            with running.connect(context) as client:
+                assert kms.ask("PUT", "/ringfence/v1/policy", body, client=client).status == status
+                # Elsewhere a certificate is nobody's proof.
+                assert kms.ask("GET", NAMES, client=client).status == 401
+        published = next(
+            line for line in place.audit_lines() if line["op"] == "PUBLISH_POLICY" and line["status"] == 200
+        )
+        assert (published["user"], published["identity"]) == ("client", "certificate")
+
+
+def x509_der(certificate: Path) -> bytes:
+    """The first certificate of a PEM file."""
+    pem = certificate.read_text()
+    end = "-----END CERTIFICATE-----"
+    return ssl.PEM_cert_to_DER_cert(pem[: pem.index(end) + len(end)] + "\n")

@@ -46,12 +46,12 @@ class KerberosKms:
         return f"{user}@{self.kdc.realm.name}"
 
     @contextmanager
-    def initiator(self, user: str, service: str = "HTTP") -> Iterator[Initiator]:
+    def initiator(self, user: str, service: str = "HTTP", binding: bytes | None = None) -> Iterator[Initiator]:
         """One SPNEGO exchange of a user with a ticket of its own."""
         environment = self.kdc.kinit(user)
         with (
             mock.patch.dict(os.environ, environment),
-            Initiator(service, "localhost", cache=environment["KRB5CCNAME"]) as initiator,
+            Initiator(service, "localhost", cache=environment["KRB5CCNAME"], binding=binding) as initiator,
         ):
             yield initiator
 
