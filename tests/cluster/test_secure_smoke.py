@@ -14,6 +14,8 @@ import pytest
 import requests
 from secure_clusters import SecureCluster
 
+from ringfence_zones.errors import AccessDeniedError
+
 pytestmark = pytest.mark.cluster
 
 PLAIN = "the plain text of the secure smoke test"
@@ -128,6 +130,18 @@ def test_a_replayed_token_and_an_altered_or_foreign_cookie_are_refused(secure_cl
     for value, status in ((cookie, 200), (cookie.replace("hdfs", "etl"), 401), (foreign, 401)):
         headers = {"Cookie": f'hadoop.auth="{value}"'}
         assert requests.get(url, headers=headers, verify=secure_cluster.authority, timeout=30).status_code == status
+
+
+def test_an_administrator_publishes_by_ticket_and_nobody_else_does(secure_cluster: SecureCluster, zone: str) -> None:
+    with secure_cluster.admin("hdfs") as admin:
+        found = admin.find_published()
+        assert found is not None
+        publication, document = found
+        assert [each["path"] for each in document["zones"]] == [zone]
+        published = admin.publish(publication.revision, json.dumps(document).encode())
+        assert published.revision == publication.revision + 1
+    with secure_cluster.admin("etl") as stranger, pytest.raises(AccessDeniedError):
+        stranger.publish(published.revision, json.dumps(document).encode())
 
 
 def test_a_keytab_without_the_principal_that_is_asked_for_is_refused_by_name(secure_cluster: SecureCluster) -> None:

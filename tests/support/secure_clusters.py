@@ -20,8 +20,11 @@ from cluster_commands import Cluster, Finished
 from sandboxes import new_sandbox, run_ringfence
 
 from ringfence_bootstrap.sandbox.kdc import Realm
+from ringfence_zones.client_config import ClientConfig
 from ringfence_zones.http_session import DaemonSession, HttpAccess, HttpAnswer
 from ringfence_zones.kerberos import KerberosLogin
+from ringfence_zones.kms_admin import AdminClient, open_admin_client
+from ringfence_zones.kms_uri import parse_kms_uri
 from ringfence_zones.tls_trust import TlsTrust
 
 _JOB = Path(__file__).with_name("java_job.py")
@@ -120,6 +123,13 @@ class SecureCluster(Cluster):
         """`Authorization` for one request to a web service of this machine, as `user`."""
         with self._realm_in_process(), KerberosLogin(user, self.keytabs[user]).initiate("localhost") as initiator:
             return f"Negotiate {base64.b64encode(initiator.first_token()).decode()}"
+
+    @contextmanager
+    def admin(self, user: str) -> Iterator[AdminClient]:
+        """The KMS's admin endpoint over the network, as `user` by Kerberos and nothing else."""
+        access = HttpAccess(KerberosLogin(user, self.keytabs[user]), TlsTrust(self.authority))
+        with self._realm_in_process():
+            yield open_admin_client(ClientConfig(), parse_kms_uri(self.environment["RINGFENCE_KMS_URI"]), access=access)
 
     @contextmanager
     def _realm_in_process(self) -> Iterator[None]:

@@ -101,7 +101,8 @@ class AdminClient:
         if status == HTTPStatus.FORBIDDEN:
             return AccessDeniedError(
                 f"the KMS's admin endpoint at {self._label} refused this user: {why}",
-                hint="publish as root, as the KMS's own user, or with the token file of an administrator",
+                hint="publish as root or the KMS's own user on its machine, with an administrator's token file, or with"
+                " Kerberos as one of the published policy's kms.admins",
             )
         return KmsRemoteError(
             f"the KMS's admin endpoint at {self._label} refused: {why}",
@@ -137,7 +138,8 @@ def open_admin_client(
     raise ConfigError(
         "this machine knows no way to the KMS's admin endpoint, which publishing a policy needs",
         hint=f"set kms_admin_socket in client.yaml or {ADMIN_SOCKET_VARIABLE} to the KMS's admin socket"
-        f" (on its own machine), or {TOKEN_FILE_VARIABLE} to a file with an administrator's token",
+        f" (on its own machine), or {TOKEN_FILE_VARIABLE} to a file with an administrator's token; with Kerberos in"
+        " core-site.xml a ticket of an administrator does",
     )
 
 
