@@ -165,6 +165,7 @@ def test_errors_of_generate_have_hadoops_classes(kms: RunningKms, name: str) -> 
         "num_keys=1001 is more than the 1000 EDEKs that one call makes: ask again",
     )
     assert remote_exception_of(generate(client, name, "x"))[:2] == (400, ILLEGAL)
+    assert len(json_of(generate(client, name, ""))) == 1  # as if it were not there
     missing = call(client, "GET", f"/kms/v1/key/{name}/_eek")
     assert remote_exception_of(missing) == (400, ILLEGAL, "Parameter 'eekOp' cannot be null")
     wrong = call(client, "GET", f"/kms/v1/key/{name}/_eek", query={"eek_op": "decrypt"})
@@ -238,6 +239,28 @@ def test_a_batch_with_another_keys_version_is_refused_whole(kms: RunningKms, nam
         f"KeyVersion '{name}b@0' does not belong to the key '{name}'",
     )
     assert json_of(call(client, "POST", f"/kms/v1/key/{name}/_reencryptbatch", [])) == []
+
+
+def test_a_batch_for_a_key_that_is_not_there_fails_on_its_first_version(kms: RunningKms, name: str) -> None:
+    client, path = kms.one_worker(), f"/kms/v1/key/{name}/_reencryptbatch"
+    entry = {"versionName": f"{name}@0", "iv": standard(bytes(16)), "encryptedKeyVersion": {"versionName": "EEK"}}
+    assert remote_exception_of(call(client, "POST", path, [entry])) == (400, ILLEGAL, f"'{name}@0' not found")
+    assert json_of(call(client, "POST", path, [])) == []
+
+
+@pytest.mark.parametrize(
+    "content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; b=c"]
+)
+def test_a_body_of_another_type_than_json_is_refused(kms: RunningKms, name: str, content_type: str) -> None:
+    """What a web page could make a browser send on a user's behalf changes nothing."""
+    client, body = kms.one_worker(), json.dumps({"name": name})
+    client.send(
+        f"POST /kms/v1/keys?user.name=hdfs HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
+    )
+    message = "the body must come with the Content-Type application/json"
+    assert remote_exception_of(client.read_answer()) == (400, ILLEGAL, message)
+    assert json_of(call(client, "GET", f"/kms/v1/key/{name}/_metadata")) == {}
 
 
 def test_hdfs_natives_compact_request_is_served_without_a_cookie(kms: RunningKms, name: str) -> None:

@@ -98,10 +98,8 @@ def test_a_create_that_the_client_sent_twice_gets_a_clean_refusal(kms: RunningKm
 def test_two_creates_at_the_same_moment_make_one_key(kms: RunningKms, name: str) -> None:
     clients = [kms.connect() for _ in range(8)]
     body = kms_wire.encode(kms_wire.CreateKeyBody(name=name))
-    request = b"POST /kms/v1/keys?user.name=hdfs HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (
-        len(body),
-        body,
-    )
+    head = b"POST /kms/v1/keys?user.name=hdfs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    request = head + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
     for client in clients:
         client.send(request)
     statuses = sorted(client.read_answer().status for client in clients)
@@ -114,7 +112,7 @@ def test_two_creates_at_the_same_moment_make_one_key(kms: RunningKms, name: str)
 def test_metadata_has_the_types_that_java_casts_to(kms: RunningKms, name: str) -> None:
     before_ms = time.time() * 1000
     create(kms.one_worker(), name, description="words", attributes={"a": "b"}, length=256)
-    for path in (f"/kms/v1/key/{name}/_metadata", f"/kms/v1/key/{name}", f"/kms/v1/key/{name}/"):
+    for path in (f"/kms/v1/key/{name}/_metadata", f"/kms/v1/key/{name}", f"/kms/v1/key/{name}/_metadata/"):
         body = json_of(call(kms.one_worker(), "GET", path))
         created = body.pop("created")
         assert isinstance(created, int) and created > 2**31
