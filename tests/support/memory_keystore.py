@@ -186,7 +186,12 @@ class MemoryKeyStore(MemoryTokenStore):
         return [change for change in self._unconfirmed if change.key_name == name]
 
     def confirm(self, changes: Sequence[UnconfirmedChange]) -> None:
-        self._unconfirmed = [change for change in self._unconfirmed if change not in changes]
+        confirmed = {(change.key_name, change.version, change.owner_id) for change in changes}
+        self._unconfirmed = [
+            change
+            for change in self._unconfirmed
+            if (change.key_name, change.version, change.owner_id) not in confirmed
+        ]
 
     def remove_unconfirmed(self, before_ms: int) -> int:
         left = [change for change in self._unconfirmed if change.made_ms >= before_ms or self.is_alive(change.owner_id)]

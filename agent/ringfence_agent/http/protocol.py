@@ -257,6 +257,8 @@ class HttpProtocol(asyncio.Protocol):
             transport.write(b"%b%b%d\r\n\r\n%b" % (head.rendered, tail, len(body), b"" if to_head else body))
         else:
             transport.write(b"%b%b\r\n" % (head.rendered, tail.removesuffix(_CONTENT_LENGTH)))
+        if response.on_written is not None and not transport.is_closing():
+            response.on_written()
         if not keep_alive:
             self._close_after_answer()
 

@@ -56,16 +56,31 @@ class ResponseHead:
 class Response:
     """What the application answers. `close` asks for the connection to be closed after it.
 
+    `on_written` is called once the answer was handed to the connection; never when the client had gone before, nor when
+    something else was answered in its place.
+
     The body of an answer to HEAD is not sent; its length is. With a status that has no content (204, 304) the body
     must be empty.
     """
 
-    __slots__ = ("body", "close", "head")
+    __slots__ = ("body", "close", "head", "on_written")
 
-    def __init__(self, head: ResponseHead, body: bytes = b"", *, close: bool = False) -> None:
+    def __init__(
+        self,
+        head: ResponseHead,
+        body: bytes = b"",
+        *,
+        close: bool = False,
+        on_written: Callable[[], None] | None = None,
+    ) -> None:
         self.head = head
         self.body = body
         self.close = close
+        self.on_written = on_written
+
+    def with_head(self, head: ResponseHead) -> Response:
+        """The same answer under another head."""
+        return Response(head, self.body, close=self.close, on_written=self.on_written)
 
     def __repr__(self) -> str:
         return f"<Response {self.head.status} {len(self.body)} bytes>"

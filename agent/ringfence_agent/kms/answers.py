@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ringfence_agent.http.response import Response, ResponseHead
 from ringfence_agent.kms.remote_exception import JSON_HEADERS
 
@@ -11,14 +13,14 @@ _JSON_CREATED = ResponseHead(201, headers=JSON_HEADERS)
 _EMPTY_OK = ResponseHead(200, headers=[("Content-Type", "text/plain;charset=utf-8")])
 
 
-def json_ok(body: bytes) -> Response:
+def json_ok(body: bytes, on_written: Callable[[], None] | None = None) -> Response:
     """200 with JSON."""
-    return Response(JSON_OK, body)
+    return Response(JSON_OK, body, on_written=on_written)
 
 
-def json_created(body: bytes, location: str) -> Response:
+def json_created(body: bytes, location: str, on_written: Callable[[], None] | None = None) -> Response:
     """201 with JSON; `location` must be percent-encoded."""
-    return Response(_JSON_CREATED.with_headers(("Location", location)), body)
+    return Response(_JSON_CREATED.with_headers(("Location", location)), body, on_written=on_written)
 
 
 def empty_ok() -> Response:

@@ -1,7 +1,7 @@
 """The KMS as an HTTP application: authenticates, routes, lets a handler decide, audits, answers.
 
-One request, in order: has anything been committed; who calls; what is asked for; is the published policy at hand; the
-handler; one audit record; the answer, which the HTTP core holds until `commit`. The whole of it runs synchronously
+One request, in order: who calls; what is asked for; is what this worker remembers still so (`freshness`); the handler;
+one audit record; the answer, which the HTTP core holds until `commit`. The whole of it runs synchronously
 when everything is in memory. What is not is loaded off the event loop, and the request starts again from the top
 (`Unready`) with the same `Call`: who sent it is proven once.
 
@@ -10,6 +10,7 @@ OPTIONS is authentication and nothing else: 200 on every path once the caller is
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Mapping
 
 from ringfence_agent.http.request import Request
@@ -17,9 +18,11 @@ from ringfence_agent.http.response import Response, ResponseHead
 from ringfence_agent.kms import (
     audit_record,
     eek_resource,
+    jmx,
     key_resource,
     keys_resource,
     keyversion_resource,
+    metrics_resource,
     policy_resource,
     remote_exception,
     status_resource,
@@ -29,8 +32,7 @@ from ringfence_agent.kms.admin_access import AdminAccess
 from ringfence_agent.kms.call import Authenticator, Call, Handler, Kms
 from ringfence_agent.kms.caller import Caller, Identity
 from ringfence_agent.kms.proxy_users import ProxyUsers
-from ringfence_agent.kms.published import read_if_newer
-from ringfence_agent.kms.routes import ADMIN, Query, Resource, Route, Router
+from ringfence_agent.kms.routes import ADMIN, Query, Resource, Router
 from ringfence_agent.kms.unready import Unready
 from ringfence_zones.errors import (
     AccessDeniedError,
@@ -53,6 +55,8 @@ _HANDLERS: dict[Resource, dict[bytes, Handler]] = {
     Resource.KEY_VERSION: {b"GET": keyversion_resource.get},
     Resource.OPEN_EEK: {b"POST": eek_resource.open_eek},
     Resource.STATUS: {b"GET": status_resource.get},
+    Resource.JMX: {b"GET": jmx.get},
+    Resource.METRICS: {b"GET": metrics_resource.get},
     Resource.POLICY: {b"GET": policy_resource.get, b"PUT": policy_resource.put},
 }
 # What one request may need loaded: its proof, the policy, groups, its keys. More means that something is wrong.
@@ -72,15 +76,10 @@ class KmsApplication:
         self._admins = admins
         self._proxies = proxies
         self._router = Router()
-        self._policy_is_current = False
         # Heads with a session's Set-Cookie: hdfs-native starts a session with every request.
         self._session_heads: dict[tuple[bytes, tuple[tuple[str, str], ...]], ResponseHead] = {}
 
     def __call__(self, request: Request) -> Response | Awaitable[Response]:
-        if self._kms.store.has_changed():
-            self._kms.keys.forget()
-            self._kms.access.forget()
-            self._policy_is_current = False
         call = Call(request, _NO_QUERY)
         try:
             return self._answer(call)
@@ -88,14 +87,11 @@ class KmsApplication:
             return self._answer_later(call, missing)
 
     async def _answer_later(self, call: Call, missing: Unready) -> Response:
-        # Once read for this request, the policy is new enough for it, whatever is committed while the rest loads.
-        call.policy_is_current = self._policy_is_current
         for _ in range(_MAX_LOADS):
             try:
                 await missing.load()
             except RingfenceError as error:
                 return self._refuse(call, error)
-            call.policy_is_current = call.policy_is_current or missing.load == self._load_policy
             try:
                 outcome = self._answer(call)
             except Unready as again:
@@ -147,8 +143,7 @@ class KmsApplication:
         call.caller, call.user, call.real_user = caller, caller.user, caller.real_user
 
     def _find_admin(self, request: Request) -> Caller | None:
-        admin = self._admins.find_admin(request) if request.raw_path.startswith(ADMIN) else None
-        return Caller(admin, Identity.ADMIN) if admin is not None else None
+        return self._admins.find_caller(request) if request.raw_path.startswith(ADMIN) else None
 
     def _dispatch(self, call: Call) -> Response | Awaitable[Response]:
         request = call.request
@@ -162,26 +157,27 @@ class KmsApplication:
         handler = methods.get(method)
         if handler is None:
             return _method_not_allowed(methods)
-        self._require_admin(call, route)
-        if not (self._policy_is_current or call.policy_is_current):
-            raise Unready(self._load_policy)
+        # Once caught up for a request, memory is new enough for it, whatever is committed while the rest loads.
+        if not call.is_caught_up and not self._kms.freshness.is_current(newest=route.resource is not Resource.OPEN_EEK):
+            raise Unready(lambda: self._catch_up(call))
+        if route.resource is Resource.POLICY:
+            self._require_admin(call)
         call.name = route.name
         return handler(self._kms, call)
 
-    def _require_admin(self, call: Call, route: Route) -> None:
-        if route.resource is Resource.POLICY and (call.caller is None or call.caller.identity is not Identity.ADMIN):
+    def _require_admin(self, call: Call) -> None:
+        caller = call.caller
+        if caller is None or not self._admins.may_administer(caller, self._kms.access.published):
             call.op = "GET_POLICY" if call.request.method == b"GET" else "PUBLISH_POLICY"
             raise AccessDeniedError(
-                "a user name proves nothing: the policy is for root and the service's user on the KMS's Unix socket,"
-                " and for the administrators' bearer token"
+                "the policy is for its kms.admins, proven by Kerberos or a client certificate, for root and the"
+                " service's user on the KMS's Unix socket, and for the administrators' bearer token: a user name proves"
+                " nothing"
             )
 
-    async def _load_policy(self) -> None:
-        known = self._kms.access.published
-        published = await self._kms.store.read(lambda store: read_if_newer(known, store))
-        self._policy_is_current = True
-        if published is not None:
-            self._kms.access.use_published(published)
+    async def _catch_up(self, call: Call) -> None:
+        await self._kms.freshness.catch_up()
+        call.is_caught_up = True
 
     # -- the answer
 
@@ -202,7 +198,9 @@ class KmsApplication:
             path = call.request.raw_path.decode("ascii", "backslashreplace")
             detail = {"method": call.request.method.decode("ascii", "backslashreplace"), "path": path, **(detail or {})}
         outcome = audit_record.OK if status < 300 else _OUTCOMES.get(status, audit_record.FAILED)
-        self._kms.audit.record(call.decision(status, outcome, self._kms.access.published.revision), detail)
+        decision = call.decision(status, outcome, self._kms.access.published.revision)
+        self._kms.audit.record(decision, detail)
+        self._kms.monitoring.metrics.request(decision, time.perf_counter() - call.began_s)
         return self._with_session(call, response)
 
     def commit(self) -> Response | None:
@@ -218,16 +216,16 @@ class KmsApplication:
         if call.is_token_operation:
             # Answered before there is a session, so without one: what remains is the server's half of SPNEGO.
             headers = [header for header in session.headers if header[0] != "Set-Cookie"]
-            return Response(response.head.with_headers(*headers), response.body, close=response.close)
+            return response.with_head(response.head.with_headers(*headers))
         if session.identity is not Identity.CLAIMED:
-            return Response(response.head.with_headers(*session.headers), response.body, close=response.close)
+            return response.with_head(response.head.with_headers(*session.headers))
         known = (response.head.rendered, session.headers)
         head = self._session_heads.get(known)
         if head is None:
             if len(self._session_heads) >= _SESSION_HEADS_LIMIT:
                 self._session_heads.clear()
             head = self._session_heads[known] = response.head.with_headers(*session.headers)
-        return Response(head, response.body)
+        return response.with_head(head)
 
 
 def _method_not_allowed(methods: Mapping[bytes, Handler]) -> Response:

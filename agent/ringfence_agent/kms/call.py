@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from ringfence_agent.http.request import Request
@@ -13,13 +14,16 @@ from ringfence_agent.kms.access import AccessRules
 from ringfence_agent.kms.audit import AuditLog
 from ringfence_agent.kms.audit_record import BEGUN, Decision, Details
 from ringfence_agent.kms.caller import Caller, Identity
+from ringfence_agent.kms.freshness import Freshness
 from ringfence_agent.kms.key_cache import KeyCache
+from ringfence_agent.kms.repeated_change import Made, RepeatedChanges
 from ringfence_agent.kms.routes import Query
 from ringfence_agent.kms.store_access import StoreAccess
 from ringfence_zones.errors import AuthenticationError
 
 if TYPE_CHECKING:  # which needs `Call` itself
     from ringfence_agent.kms.delegation_tokens import DelegationTokens
+    from ringfence_agent.kms.monitoring import Monitoring
 
 T = TypeVar("T")
 
@@ -44,6 +48,9 @@ class Kms:
     audit: AuditLog
     tokens: DelegationTokens
     authentication: str
+    freshness: Freshness
+    repeated: RepeatedChanges
+    monitoring: Monitoring
 
     async def change(self, call: Call, method: Callable[[KeyStore], T]) -> T:
         """What `method` returns after its commit. That it is about to happen is on record, and on disk, before."""
@@ -68,6 +75,8 @@ class Call:
     version   the number of the key version that was used or made
     count     how many EDEKs or keys the call was about, where that is not one
 
+    is_caught_up  the store was looked at for this call
+
     Handlers note in `op`, `key`, `version`, `count` and `detail` what the audit log is to say; the access rules note
     `rule`.
     """
@@ -85,12 +94,24 @@ class Call:
     count: int | None = None
     rule: str | None = None
     detail: Details | None = None
-    policy_is_current: bool = False
+    is_caught_up: bool = False
+    began_s: float = field(default_factory=time.perf_counter)
 
     @property
     def is_token_operation(self) -> bool:
         """Whether this asks for a token operation. OPTIONS with its parameters only authenticates."""
         return self.query.token_operation is not None and self.request.method != b"OPTIONS"
+
+    @property
+    def acting_user(self) -> str:
+        """The user, with whoever acts for them: two that differ in either are two callers."""
+        return self.user if self.real_user is None else f"{self.user} via {self.real_user}"
+
+    def note_made(self, made: Made) -> None:
+        """Notes for the audit log which version a create or roll made, and whether it was made by an earlier try."""
+        self.version = made.version.version
+        if made.again:
+            self.detail = {**(self.detail or {}), "answered_again": True}
 
     def decision(self, status: int | None, outcome: str, revision: int) -> Decision:
         """What the audit log says of this call."""

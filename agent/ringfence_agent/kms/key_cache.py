@@ -1,7 +1,7 @@
-"""Keys in this worker's memory: filled when first asked for, dropped when anything changed or they grow old.
+"""Keys in this worker's memory: filled when first asked for, dropped when they changed (`freshness`) or grow old.
 
 A key that does not exist is remembered as well, so that a NameNode that keeps asking for one costs nothing. Both
-kinds are bounded in number and time, and both go whenever any worker has committed anything.
+kinds are bounded in number and time.
 """
 
 from __future__ import annotations
@@ -62,13 +62,18 @@ class KeyCache:
         # None: no such key; then the time is in _absent_s.
         self._keys: dict[str, CachedKey | None] = {}
         self._absent_s: dict[str, float] = {}
+        # For the metrics: look-ups answered from memory, and keys read into it.
+        self.hits = 0
+        self.loads = 0
 
     def find(self, name: str) -> CachedKey | None:
         """A live key, None without one. Raises Unready when it is not in memory."""
         try:
-            return self._keys[name]
+            found = self._keys[name]
         except KeyError:
             raise Unready(lambda: self._load((name,))) from None
+        self.hits += 1
+        return found
 
     def find_all(self, names: Iterable[str]) -> list[CachedKey | None]:
         """As `find`, for several, with one load for all that are missing."""
@@ -78,10 +83,15 @@ class KeyCache:
             raise Unready(lambda: self._load(missing))
         return [self._keys[name] for name in wanted]
 
-    def forget(self) -> None:
-        """Something was committed: everything is read again."""
-        self._keys.clear()
-        self._absent_s.clear()
+    def forget(self, names: Iterable[str] | None = None) -> None:
+        """These keys changed, or with None any may have: they are read again."""
+        if names is None:
+            self._keys.clear()
+            self._absent_s.clear()
+            return
+        for name in names:
+            self._keys.pop(name, None)
+            self._absent_s.pop(name, None)
 
     def drop_old(self) -> None:
         """Drops what has been in memory for too long; called by a timer."""
@@ -93,6 +103,7 @@ class KeyCache:
 
     async def _load(self, names: Iterable[str]) -> None:
         found = await self._store.read(lambda store: {name: store.find_key(name) for name in names})
+        self.loads += len(found)
         if len(self._keys) + len(found) > _LIMIT:
             self.forget()
         for name, stored in found.items():

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 
 from ringfence_agent.http.response import Response
+from ringfence_agent.keystore.interface import ChangeOrigin
 from ringfence_agent.kms.acls import KeyOperation, Operation
 from ringfence_agent.kms.answers import empty_ok, json_ok
 from ringfence_agent.kms.call import Call, Kms
@@ -37,14 +38,20 @@ def roll(kms: Kms, call: Call) -> Awaitable[Response]:
         material = Secret(check_material(body.material, key.metadata.length_bits))
     call.detail = {"material_given": material is not None}
     may_see = kms.access.may_see_material(call, name)
-    return _roll(kms, call, name, material, may_see)
+    origin = kms.repeated.origin(call.acting_user, call.op, name, body.material)
+    return _roll(kms, call, name, material, origin, may_see)
 
 
-async def _roll(kms: Kms, call: Call, name: str, material: Secret | None, may_see: bool) -> Response:
-    version = await kms.change(call, lambda store: store.roll_key(name, material))
-    call.version = version.version
-    shown = version.material.reveal() if may_see else None
-    return json_ok(kms_wire.encode(kms_wire.key_version_json(name, version.name, shown)))
+async def _roll(
+    kms: Kms, call: Call, name: str, material: Secret | None, origin: ChangeOrigin, may_see: bool
+) -> Response:
+    made = await kms.repeated.find(name, origin)
+    if made is None:
+        version = await kms.change(call, lambda store: store.roll_key(name, material, origin))
+        made = kms.repeated.made(version, origin)
+    call.note_made(made)
+    shown = made.version.material.reveal() if may_see else None
+    return json_ok(kms_wire.encode(kms_wire.key_version_json(name, made.version.name, shown)), made.answered)
 
 
 def delete(kms: Kms, call: Call) -> Awaitable[Response]:

@@ -12,14 +12,14 @@ from collections.abc import Awaitable
 from urllib.parse import quote
 
 from ringfence_agent.http.response import Response
-from ringfence_agent.keystore.interface import NewKey
+from ringfence_agent.keystore.interface import ChangeOrigin, NewKey
 from ringfence_agent.kms.acls import KeyOperation, Operation
 from ringfence_agent.kms.answers import json_created, json_ok
 from ringfence_agent.kms.call import Call, Kms
 from ringfence_agent.kms.key_cache import KEY_ACL_NAME
 from ringfence_agent.kms.parameters import check_name, json_body, require_text
 from ringfence_zones import kms_wire
-from ringfence_zones.errors import InputError, KeyLengthError, MalformedJsonError
+from ringfence_zones.errors import InputError, KeyExistsError, KeyLengthError, MalformedJsonError
 from ringfence_zones.keys import CipherSuite
 from ringfence_zones.kms_wire import CreateKeyBody
 from ringfence_zones.secret import Secret
@@ -49,15 +49,24 @@ def create(kms: Kms, call: Call) -> Awaitable[Response]:
     }
     # Before the commit: it may need to look up groups, and nothing may be asked for again after the change.
     may_see = kms.access.may_see_material(call, name)
-    return _create(kms, call, new, may_see)
+    request = (name, body.cipher, body.length, body.material, body.description, sorted((body.attributes or {}).items()))
+    origin = kms.repeated.origin(call.acting_user, call.op, *request)
+    return _create(kms, call, new, origin, may_see)
 
 
-async def _create(kms: Kms, call: Call, new: NewKey, may_see: bool) -> Response:
-    version = await kms.change(call, lambda store: store.create_key(new))
-    call.version = version.version
+async def _create(kms: Kms, call: Call, new: NewKey, origin: ChangeOrigin, may_see: bool) -> Response:
+    try:
+        version = await kms.change(call, lambda store: store.create_key(new, origin))
+        made = kms.repeated.made(version, origin)
+    except KeyExistsError:
+        found = await kms.repeated.find(new.name, origin)
+        if found is None:
+            raise
+        made, version = found, found.version
+    call.note_made(made)
     material = version.material.reveal() if may_see else None
     body = kms_wire.encode(kms_wire.key_version_json(new.name, version.name, material))
-    return json_created(body, _location(call, new.name))
+    return json_created(body, _location(call, new.name), made.answered)
 
 
 def _new_key(kms: Kms, name: str, body: CreateKeyBody) -> NewKey:

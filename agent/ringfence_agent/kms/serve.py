@@ -22,6 +22,7 @@ from ringfence_agent import process_hygiene
 from ringfence_agent.http.listening import Listener, TcpListener, listen_tcp, listen_unix
 from ringfence_agent.http.outbox import Recorded
 from ringfence_agent.http.supervisor import Supervisor
+from ringfence_agent.http.tls import ServerTls
 from ringfence_agent.http.worker import WorkerContext
 from ringfence_agent.keystore.open import open_keystore
 from ringfence_agent.kms import auth_kerberos, auth_simple
@@ -34,16 +35,21 @@ from ringfence_agent.kms.authentication import CallAuthenticator, Mechanism
 from ringfence_agent.kms.authentication_config import AuthenticationSettings, KerberosSettings
 from ringfence_agent.kms.call import Kms
 from ringfence_agent.kms.caller import Identity
-from ringfence_agent.kms.config import Settings
+from ringfence_agent.kms.config import Settings, is_loopback
 from ringfence_agent.kms.cookie import CookieAttributes, CookieSigner, RollingSecrets
 from ringfence_agent.kms.delegation_tokens import DelegationTokens
+from ringfence_agent.kms.freshness import Freshness
 from ringfence_agent.kms.groups import Groups
+from ringfence_agent.kms.health import HealthCheck
 from ringfence_agent.kms.key_cache import KeyCache
+from ringfence_agent.kms.metrics import MetricsTable
+from ringfence_agent.kms.monitoring import Monitoring, ServerFacts
 from ringfence_agent.kms.proxy_users import ProxyUsers
 from ringfence_agent.kms.remote_exception import render_server_error
+from ringfence_agent.kms.repeated_change import DIGEST_PURPOSE, RepeatedChanges
 from ringfence_agent.kms.sessions import Sessions
 from ringfence_agent.kms.store_access import StoreAccess
-from ringfence_zones.errors import ConfigError
+from ringfence_zones.errors import ConfigError, RingfenceError
 from ringfence_zones.secret import Secret
 
 _log = logging.getLogger(__name__)
@@ -52,6 +58,7 @@ _TICK_S = 1.0
 _COOKIE_PURPOSE = "hadoop.auth cookies"
 # One user whom the directory cannot find quickly must not hold up the next, nor the ACL file.
 _LOOKUP_THREADS = 4
+_CLEARING_S = 60.0
 
 
 def serve(settings: Settings) -> None:
@@ -60,16 +67,20 @@ def serve(settings: Settings) -> None:
     tls = settings.tls.open() if settings.tls is not None else None
     tcp = listen_tcp(settings.host, settings.port, slots=settings.workers)
     listeners: list[Listener] = [tcp]
+    # Each slot has two processes while a reload replaces one.
+    table = MetricsTable(2 * settings.workers)
+    facts = _facts(settings, tcp, tls)
     try:
         listeners += _admin_listeners(settings)
         supervisor = Supervisor(
-            functools.partial(open_application, settings),
+            functools.partial(open_application, settings, table, facts),
             listeners,
             workers=settings.workers,
             limits=settings.limits,
             render_error=render_server_error,
             drain_timeout_s=settings.drain_s,
             tls=tls,
+            on_crash=table.count_crash,
             on_ready=lambda: _announce(tcp, "http" if tls is None else "https"),
         )
     except BaseException:
@@ -77,6 +88,19 @@ def serve(settings: Settings) -> None:
             listener.close()
         raise
     supervisor.run()
+
+
+def _facts(settings: Settings, tcp: TcpListener, tls: ServerTls | None) -> ServerFacts:
+    return ServerFacts(
+        address=_address(tcp),
+        scheme="http" if tls is None else "https",
+        only_loopback=is_loopback(tcp.host),
+        authentication=settings.authentication.type,
+        revocation_bound_s=settings.revocation_bound_s,
+        service_name=settings.service_name,
+        metrics_access=settings.metrics_access,
+        certificate_not_after_s=lambda: None if tls is None else tls.not_after_s,
+    )
 
 
 def _admin_listeners(settings: Settings) -> list[Listener]:
@@ -90,13 +114,19 @@ def _admin_listeners(settings: Settings) -> list[Listener]:
 
 
 def _announce(tcp: TcpListener, scheme: str) -> None:
-    host = f"[{tcp.host}]" if ":" in tcp.host else tcp.host
-    sys.stdout.write(f"ready kms://{scheme}@{host}:{tcp.port}/kms\n")
+    sys.stdout.write(f"ready kms://{scheme}@{_address(tcp)}/kms\n")
     sys.stdout.flush()
 
 
+def _address(tcp: TcpListener) -> str:
+    host = f"[{tcp.host}]" if ":" in tcp.host else tcp.host
+    return f"{host}:{tcp.port}"
+
+
 @asynccontextmanager
-async def open_application(settings: Settings, context: WorkerContext) -> AsyncIterator[Recorded]:
+async def open_application(
+    settings: Settings, table: MetricsTable, facts: ServerFacts, context: WorkerContext
+) -> AsyncIterator[Recorded]:
     """One worker's application, from opening its store to closing it."""
     async with AsyncExitStack() as stack:
         # What may wait for a directory server or a file server must not hold up the store, nor the audit log's disk.
@@ -106,7 +136,10 @@ async def open_application(settings: Settings, context: WorkerContext) -> AsyncI
         stack.callback(audit.close)
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, audit.reopen)
         opened = open_keystore(settings.keystore, settings.root_key, settings.init, settings.keystore_password_file)
-        store = StoreAccess(opened, context.generation, context.token_generation, audit.require_writable)
+        is_shared = not settings.keystore.startswith("sqlite:")
+        store = StoreAccess(
+            opened, context.generation, context.token_generation, audit.require_writable, is_shared=is_shared
+        )
         stack.callback(store.close)
         acl_file = AclFile(settings.acl_directory)
         groups = Groups(settings.groups, lookups, time.monotonic)
@@ -116,15 +149,37 @@ async def open_application(settings: Settings, context: WorkerContext) -> AsyncI
         authentication = settings.authentication
         short_name = _short_names(authentication.kerberos)
         tokens = _tokens(settings, store, short_name)
-        kms = Kms(store, keys, access, settings.defaults, version("ringfence"), audit, tokens, authentication.type)
+        freshness = Freshness(store, keys, access, time.monotonic, settings.revocation_bound_s)
+        repeated = RepeatedChanges(store, opened.derive_secret(DIGEST_PURPOSE))
+        stack.push_async_callback(repeated.close)
+        metrics = table.worker(context.process, context.slot)
+        stack.callback(metrics.end)
+        store.on_work = metrics.store
+        monitoring = Monitoring(facts, metrics, HealthCheck(store, audit, time.monotonic), audit)
+        kms = Kms(
+            store,
+            keys,
+            access,
+            settings.defaults,
+            version("ringfence"),
+            audit,
+            tokens,
+            authentication.type,
+            freshness,
+            repeated,
+            monitoring,
+        )
         cookie_root = opened.derive_secret(_COOKIE_PURPOSE)
         proofs = _executor(stack, "proofs")
         authenticator = _authenticator(authentication, cookie_root, tokens, proofs, secure=settings.tls is not None)
         proxies = ProxyUsers(authentication.proxy_rules, groups.of, short_name)
-        ticker = asyncio.create_task(_tick(access, keys, acl_file, lookups, audit))
+        ticker = asyncio.create_task(_tick(kms, acl_file, lookups))
         stack.push_async_callback(_cancel, ticker)
-        application = KmsApplication(kms, authenticator, AdminAccess(token), proxies)
-        yield Recorded(application, application.commit)
+        stack.push_async_callback(_cancel, asyncio.create_task(tokens.keep_clean()))
+        upkeep = asyncio.create_task(_keep_up(store, freshness, repeated, settings.revocation_bound_s))
+        stack.push_async_callback(_cancel, upkeep)
+        application = KmsApplication(kms, authenticator, AdminAccess(token, settings.admin_users, groups.of), proxies)
+        yield Recorded(monitoring.watch(application), application.commit, monitoring.serving)
 
 
 def _executor(stack: AsyncExitStack, name: str, threads: int = 1) -> Executor:
@@ -173,16 +228,37 @@ def _epoch_ms() -> Callable[[], int]:
     return lambda: time.time_ns() // 1_000_000
 
 
-async def _tick(access: AccessRules, keys: KeyCache, acl_file: AclFile, lookups: Executor, audit: AuditLog) -> None:
+async def _tick(kms: Kms, acl_file: AclFile, lookups: Executor) -> None:
     loop = asyncio.get_running_loop()
     while True:
         await asyncio.sleep(_TICK_S)
-        access.forget()
-        keys.drop_old()
-        audit.tick()
+        kms.access.forget()
+        kms.keys.drop_old()
+        kms.audit.tick()
+        kms.monitoring.tick(time.monotonic(), kms)
         changed = await loop.run_in_executor(lookups, acl_file.find_changed)
         if changed is not None:
-            access.use_acls(changed)
+            kms.access.use_acls(changed)
+
+
+async def _keep_up(store: StoreAccess, freshness: Freshness, repeated: RepeatedChanges, bound_s: float) -> None:
+    """Looks at a store that others share, several times within the bound; clears up what nobody will ask for again."""
+    interval_s = min(_TICK_S, bound_s / 4)
+    next_clearing_s = 0.0
+    failing = False
+    while True:
+        try:
+            if store.is_shared:
+                await freshness.catch_up()
+            if time.monotonic() >= next_clearing_s:
+                next_clearing_s = time.monotonic() + _CLEARING_S
+                await repeated.remove_old()
+            failing = False
+        except RingfenceError as error:
+            if not failing:
+                _log.warning("the key store cannot be looked at: %s", error.message)
+            failing = True
+        await asyncio.sleep(interval_s)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -1,18 +1,21 @@
 """The key store as the event loop uses it: one thread, and a word to every other worker after each change.
 
-Every change is followed by a bump of a shared generation *after* its commit and before its answer leaves, even when it
-failed: a failure reported after a commit must not leave other workers with what was before. There are two generations:
-one for keys and policy, one for delegation tokens, so that a renewed token costs no worker its keys.
+What is read comes back in the order in which it was read. Every change is followed by a bump of a shared generation
+*after* its commit and before its answer leaves, even when it failed: a failure reported after a commit must not leave
+other workers with what was before. There are two generations: one for keys and policy, one for delegation tokens, so
+that a renewed token costs no worker its keys.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
 from ringfence_agent.keystore.interface import OpenStore
+from ringfence_zones.errors import StoreUnavailableError
 
 T = TypeVar("T")
 
@@ -48,7 +51,7 @@ class StoreAccess:
     """Runs store methods in this worker's one store thread.
 
     `before_change` is called before each change and raises when that must not be begun, a change that could not be
-    recorded for one.
+    recorded for one. `is_shared` says that other servers, which share no generation with this one, use the store too.
     """
 
     def __init__(
@@ -57,7 +60,12 @@ class StoreAccess:
         generation: Generation,
         token_generation: Generation,
         before_change: Callable[[], None] = lambda: None,
+        *,
+        is_shared: bool = False,
     ) -> None:
+        self.is_shared = is_shared
+        # Told of each piece of work: read or change, seconds, whether it failed.
+        self.on_work: Callable[[str, float, bool], None] = lambda _work, _elapsed_s, _failed: None
         self._store = store
         self._before_change = before_change
         self._keys = _Topic(generation)
@@ -69,28 +77,47 @@ class StoreAccess:
         """How messages name the store."""
         return self._store.label
 
-    def has_changed(self) -> bool:
-        """Whether keys or policy were changed anywhere since the last call that said so; cheap enough for each request.
+    @property
+    def owner_id(self) -> int:
+        """This worker's handle of the store (`KeyStore.owner_id`)."""
+        return self._store.owner_id
 
-        The same for tokens is `tokens_have_changed`.
-        """
-        return self._keys.has_changed()
+    def has_changed(self) -> bool:
+        """Whether this server changed keys or policy since `catch_up` last read; cheap enough for each request."""
+        return self._keys.generation.current() != self._keys.seen
 
     def tokens_have_changed(self) -> bool:
         """Whether a token may have been renewed, cancelled or removed, or a master key added, since the last call."""
         return self._tokens.has_changed()
 
-    async def read(self, method: Callable[[OpenStore], T]) -> T:
-        """What `method` reads of keys and policy. It is as of a moment after this call began.
+    def note_token_change(self) -> None:
+        """Another server changed tokens: the next `tokens_have_changed` says so."""
+        self._tokens.seen = b""
 
-        When something is committed meanwhile, the next `has_changed` says so, whoever asked in between: what was
-        read may be answered with, but not kept.
-        """
-        return await self._read(self._keys, method)
+    async def catch_up(self, method: Callable[[OpenStore], T]) -> T:
+        """As `read`, for what makes this worker's memory new: `has_changed` counts from here."""
+        seen, value = await self._run(lambda: (self._keys.generation.current(), method(self._store)))
+        self._keys.seen = seen
+        return value
+
+    async def read(self, method: Callable[[OpenStore], T]) -> T:
+        """What `method` reads of keys and policy. It is as of a moment after this call began."""
+        return await self._run(lambda: method(self._store))
 
     async def read_tokens(self, method: Callable[[OpenStore], T]) -> T:
-        """As `read`, for tokens and `tokens_have_changed`."""
-        return await self._read(self._tokens, method)
+        """What `method` reads of tokens.
+
+        When something is committed meanwhile, the next `tokens_have_changed` says so, whoever asked in between: what
+        was read may be answered with, but not kept.
+        """
+        seen, value = await self._run(lambda: (self._tokens.generation.current(), method(self._store)))
+        if self._tokens.generation.current() != seen:
+            self._tokens.seen = b""
+        return value
+
+    async def note(self, method: Callable[[OpenStore], T]) -> T:
+        """What `method` returns after writing what concerns neither keys, policy nor tokens: nobody is told."""
+        return await self._run(lambda: method(self._store))
 
     async def change(self, method: Callable[[OpenStore], T]) -> T:
         """What `method` returns after its commit, when every worker knows that keys or policy changed."""
@@ -100,15 +127,9 @@ class StoreAccess:
         """As `change`, for tokens."""
         return await self._change(self._tokens, method)
 
-    async def _read(self, topic: _Topic, method: Callable[[OpenStore], T]) -> T:
-        seen, value = await self._run(lambda: (topic.generation.current(), method(self._store)))
-        if topic.generation.current() != seen:
-            topic.seen = b""
-        return value
-
     async def _change(self, topic: _Topic, method: Callable[[OpenStore], T]) -> T:
         self._before_change()
-        return await self._run(lambda: self._change_and_tell(topic, method))
+        return await self._run(lambda: self._change_and_tell(topic, method), "change")
 
     def _change_and_tell(self, topic: _Topic, method: Callable[[OpenStore], T]) -> T:
         try:
@@ -116,8 +137,16 @@ class StoreAccess:
         finally:
             topic.generation.bump()
 
-    async def _run(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+    async def _run(self, work: Callable[[], T], kind: str = "read") -> T:
+        began_s = time.perf_counter()
+        failed = False
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        except StoreUnavailableError:
+            failed = True
+            raise
+        finally:
+            self.on_work(kind, time.perf_counter() - began_s, failed)
 
     def close(self) -> None:
         """Finishes what is under way and closes the store."""

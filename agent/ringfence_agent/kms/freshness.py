@@ -1,0 +1,94 @@
+"""Whether what this worker remembers of the store is still so, and catching up with it when it may not be.
+
+A worker remembers keys, what they grant, and the published policy. It looks at the store again
+
+1. on the first request after anybody on this server committed something (the shared generation);
+2. where other servers share the store, once in a while by itself, and before every answer that must show what any of
+   them acknowledged: all but the opening of an EDEK, whose key version never changes;
+3. before anything else once the store was last looked at longer ago than the revocation bound. So a key that was
+   deleted or a policy that was tightened through one server is no longer served by another after the bound, and when
+   the store cannot be reached, requests are refused from then on.
+
+A look reads what changed since the last one, and only that is forgotten. One look at a time: who asks while one is
+under way is served by the next, because the one under way may have read before they came.
+
+This relies on the store's one thread (`StoreAccess`): results come back in the order in which they were read, so a key
+that was read before a change is in the cache before the look that drops it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from ringfence_agent.keystore.interface import Changes, OpenStore
+from ringfence_agent.kms.access import AccessRules
+from ringfence_agent.kms.key_cache import KeyCache
+from ringfence_agent.kms.published import PublishedPolicy, read_if_newer
+from ringfence_agent.kms.store_access import StoreAccess
+from ringfence_zones.errors import RingfenceError
+
+
+class Freshness:
+    """One worker's. `clock` is monotonic, in seconds; `bound_s` is the revocation bound."""
+
+    def __init__(
+        self, store: StoreAccess, keys: KeyCache, access: AccessRules, clock: Callable[[], float], bound_s: float
+    ) -> None:
+        self._store = store
+        self._keys = keys
+        self._access = access
+        self._clock = clock
+        self._bound_s = bound_s
+        # The store's number at the last look, None before the first; and until when that look is believed.
+        self._number: int | None = None
+        self._believed_until_s = 0.0
+        self._token_number: int | None = None
+        # Tickets: how many have asked for a look, and the last one that a finished look answers, with its error.
+        self._lock = asyncio.Lock()
+        self._asked = self._answered = 0
+        self._error: RingfenceError | None = None
+
+    def is_current(self, *, newest: bool) -> bool:
+        """Whether memory may be answered from. `newest` when the answer must show what any server acknowledged."""
+        if self._number is None or self._store.has_changed():
+            return False
+        return not self._store.is_shared or (not newest and self._clock() < self._believed_until_s)
+
+    async def catch_up(self) -> None:
+        """Returns when memory is as of a moment after this call began. Raises the errors of the store's reads."""
+        self._asked += 1
+        ticket = self._asked
+        async with self._lock:
+            if self._answered >= ticket:
+                if self._error is not None:
+                    raise self._error
+                return
+            self._answered, self._error = self._asked, None
+            try:
+                await self._look()
+            except RingfenceError as error:
+                self._error = error
+                raise
+
+    async def _look(self) -> None:
+        began_s = self._clock()
+        known = self._access.published
+        changes, published, token_number = await self._store.catch_up(lambda store: self._read(store, known))
+        self._number = changes.number
+        self._believed_until_s = began_s + self._bound_s
+        if changes.keys is None or changes.keys:
+            self._keys.forget(changes.keys)
+            self._access.forget()
+        if published is not None:
+            self._access.use_published(published)
+        if token_number != self._token_number:
+            self._token_number = token_number
+            self._store.note_token_change()
+
+    def _read(self, store: OpenStore, known: PublishedPolicy) -> tuple[Changes, PublishedPolicy | None, int]:
+        number = self._number
+        changes = Changes(store.change_number(), None) if number is None else store.changes_since(number)
+        if changes.number == number:
+            return changes, None, store.token_change_number()
+        return changes, read_if_newer(known, store), store.token_change_number()

@@ -1,0 +1,139 @@
+"""A create or roll that comes twice, because its first answer never arrived.
+
+Java's HTTP client sends a POST again by itself when the connection closed without an answer, and Hadoop's goes on to
+the next instance. The first request may have been committed by a server that died before it could say so. A second
+create would then fail because the key is there, and a second roll would make a version that nobody asked for.
+
+So each create and roll leaves a note in the store, in its own transaction: who sent it, and a keyed digest of all that
+it asked for. The note is removed once the answer was written (`Confirmations`). When the same request comes again and
+finds a note, it waits a moment for its removal; if whoever made the change is gone, or has not answered after all, the
+second request gets the first one's answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import hmac
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from ringfence_agent.keystore.interface import ChangeOrigin, OpenStore, UnconfirmedChange
+from ringfence_agent.kms.store_access import StoreAccess
+from ringfence_zones.errors import RingfenceError
+from ringfence_zones.keys import KeyVersion
+from ringfence_zones.secret import Secret
+
+_log = logging.getLogger(__name__)
+
+DIGEST_PURPOSE = "digests of changes"
+# An answer leaves within milliseconds of its commit; after this it was never written, whoever is alive.
+_ANSWER_WAIT_S = 3.0
+_POLL_S = 0.02
+# A client gives up on a request after two time-outs of 60 s.
+_KEEP_MS = 180_000
+
+
+class Confirmations:
+    """Removes notes in the background, as many at once as have gathered. Used on the event loop."""
+
+    def __init__(self, store: StoreAccess) -> None:
+        self._store = store
+        self._due: list[UnconfirmedChange] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def add(self, change: UnconfirmedChange) -> None:
+        """The answer to this change was written."""
+        self._due.append(change)
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._remove())
+
+    async def _remove(self) -> None:
+        try:
+            while self._due:
+                due, self._due = self._due, []
+                await self._store.note(functools.partial(_confirm, due))
+        except RingfenceError as error:
+            # A note that stays only means that the same request, sent once more, would get the same answer.
+            _log.warning("answered changes could not be marked as answered: %s", error.message)
+        finally:
+            self._task = None
+
+    async def close(self) -> None:
+        """Waits until every note is removed."""
+        if self._task is not None:
+            await self._task
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A version that a request made. `answered` is to be called once its answer was written.
+
+    `again` when it was made by the same request, sent before and never answered.
+    """
+
+    version: KeyVersion
+    answered: Callable[[], None]
+    again: bool = False
+
+
+class RepeatedChanges:
+    """Recognises a change that was made before. `secret` keys the digests, because a request may hold key material."""
+
+    def __init__(self, store: StoreAccess, secret: Secret) -> None:
+        self._store = store
+        self._secret = secret
+        self._confirmations = Confirmations(store)
+
+    def origin(self, user: str, *request: object) -> ChangeOrigin:
+        """Who asks for what: `request` is all that decides the outcome, as JSON values."""
+        return ChangeOrigin(user, hmac.digest(self._secret.reveal(), msgspec.json.encode(request), "sha256"))
+
+    def made(self, version: KeyVersion, origin: ChangeOrigin) -> Made:
+        """What this worker just committed."""
+        change = UnconfirmedChange(version.key_name, version.version, origin, self._store.owner_id, 0)
+        return Made(version, lambda: self._confirmations.add(change))
+
+    async def find(self, name: str, origin: ChangeOrigin) -> Made | None:
+        """What the same request made without ever being answered, None without it."""
+        clock = asyncio.get_running_loop().time
+        deadline_s = clock() + _ANSWER_WAIT_S
+        while True:
+            change, is_alive = await self._store.read(lambda store: _find_newest(store, name, origin))
+            if change is None:
+                return None
+            if not is_alive or clock() > deadline_s:
+                break
+            await asyncio.sleep(_POLL_S)
+        version = await self._store.read(lambda store: _find_version(store, change))
+        return None if version is None else Made(version, lambda: self._confirmations.add(change), again=True)
+
+    async def remove_old(self) -> None:
+        """Forgets requests whose server is gone and that nobody sends again, so long after."""
+        before_ms = time.time_ns() // 1_000_000 - _KEEP_MS
+        await self._store.note(lambda store: store.remove_unconfirmed(before_ms))
+
+    async def close(self) -> None:
+        """Waits until every note that is due is removed."""
+        await self._confirmations.close()
+
+
+def _confirm(due: list[UnconfirmedChange], store: OpenStore) -> None:
+    store.confirm(due)
+
+
+def _find_newest(store: OpenStore, name: str, origin: ChangeOrigin) -> tuple[UnconfirmedChange | None, bool]:
+    for change in reversed(store.find_unconfirmed(name)):
+        if change.origin == origin:
+            return change, store.is_alive(change.owner_id)
+    return None, False
+
+
+def _find_version(store: OpenStore, change: UnconfirmedChange) -> KeyVersion | None:
+    key = store.find_key(change.key_name)
+    versions = key.versions if key is not None else ()
+    return next((version for version in versions if version.version == change.version), None)

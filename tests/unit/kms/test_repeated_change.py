@@ -1,0 +1,114 @@
+"""A create or roll that comes twice: who gets the first one's answer, and who does not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from memory_keystore import MemoryKeyStore
+
+from ringfence_agent.http.generation import GenerationTable
+from ringfence_agent.keystore.interface import NewKey
+from ringfence_agent.kms import repeated_change
+from ringfence_agent.kms.repeated_change import Made, RepeatedChanges
+from ringfence_agent.kms.store_access import StoreAccess
+from ringfence_zones.secret import Secret
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.store = MemoryKeyStore()
+        self.access = StoreAccess(self.store, GenerationTable(1).view(0), GenerationTable(1).view(0))
+        self.repeated = RepeatedChanges(self.access, Secret(bytes(32)))
+
+    def create(self, user: str = "alice", description: str = "d") -> Made:
+        origin = self.repeated.origin(user, "CREATE_KEY", "k", description)
+        new = NewKey("k", "AES/CTR/NoPadding", 128, Secret(b"m" * 16), description, {})
+        return self.repeated.made(self.store.create_key(new, origin), origin)
+
+    def find(self, user: str = "alice", description: str = "d") -> Made | None:
+        origin = self.repeated.origin(user, "CREATE_KEY", "k", description)
+        return asyncio.run(self.repeated.find("k", origin))
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    bench = Bench()
+    yield bench
+    bench.access.close()
+
+
+def test_the_same_request_gets_the_first_answer_when_its_maker_died(bench: Bench) -> None:
+    made = bench.create()
+    bench.store.owners.clear()
+    found = bench.find()
+    assert found is not None and found.again and not made.again
+    assert (found.version.name, found.version.material.reveal()) == ("k@0", b"m" * 16)
+
+
+@pytest.mark.parametrize(("user", "description"), [("bob", "d"), ("alice", "other")])
+def test_another_user_or_another_request_gets_nothing(bench: Bench, user: str, description: str) -> None:
+    bench.create()
+    bench.store.owners.clear()
+    assert bench.find(user, description) is None
+
+
+def test_what_was_answered_is_not_given_again(bench: Bench) -> None:
+    made = bench.create()
+
+    async def answer() -> None:
+        made.answered()
+        await bench.repeated.close()
+
+    asyncio.run(answer())
+    bench.store.owners.clear()
+    assert bench.find() is None
+
+
+def test_an_answer_given_again_is_noted_once_it_was_written(bench: Bench) -> None:
+    bench.create()
+    bench.store.owners.clear()
+    again = bench.find()
+    assert again is not None
+
+    async def answer() -> None:
+        again.answered()
+        await bench.repeated.close()
+
+    asyncio.run(answer())
+    assert bench.find() is None
+
+
+def test_while_the_maker_lives_its_answer_is_waited_for(bench: Bench) -> None:
+    made = bench.create()
+    origin = bench.repeated.origin("alice", "CREATE_KEY", "k", "d")
+
+    async def race() -> Made | None:
+        waiting = asyncio.get_running_loop().create_task(bench.repeated.find("k", origin))
+        await asyncio.sleep(0)
+        made.answered()
+        return await waiting
+
+    assert asyncio.run(race()) is None
+
+
+def test_a_maker_that_lives_but_never_answered_is_not_waited_for_long(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repeated_change, "_ANSWER_WAIT_S", 0.05)
+    bench.create()
+    found = bench.find()
+    assert found is not None and found.again
+
+
+def test_a_key_deleted_in_between_is_not_brought_back(bench: Bench) -> None:
+    bench.create()
+    bench.store.owners.clear()
+    bench.store.delete_key("k")
+    assert bench.find() is None
+
+
+def test_a_digest_needs_the_servers_secret(bench: Bench) -> None:
+    other = RepeatedChanges(bench.access, Secret(b"x" * 32))
+    assert other.origin("alice", "op", "k") != bench.repeated.origin("alice", "op", "k")
