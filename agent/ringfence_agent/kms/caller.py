@@ -7,7 +7,7 @@ so is all that follows from it, a delegation token included: nothing later in a 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 class Identity(enum.Enum):
@@ -38,7 +38,7 @@ class Caller:
     expires_ms  epoch milliseconds after which this must not be believed from memory; 0: not to be kept at all
     real_user   who acts for `user` (doAs, or the real user of a delegation token); None when nobody does
     principal   the full Kerberos principal, of the real user when there is one; None without Kerberos
-    headers     what goes out with the answer, whatever it is: a new session, the server's half of SPNEGO
+    headers     what goes out with the answer, whatever it is: a new session, the server's half of SPNEGO; not in `repr`
     is_token    came with a delegation token, whatever its owner had proven
     """
 
@@ -47,5 +47,5 @@ class Caller:
     expires_ms: int = 0
     real_user: str | None = None
     principal: str | None = None
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     is_token: bool = False

@@ -72,6 +72,7 @@ def test_a_token_becomes_a_session_of_its_own(authenticator: CallAuthenticator) 
     again = authenticator.authenticate(call_with(cookie=cookie.partition(";")[0].encode()))
     assert (again.user, again.identity, again.principal) == ("alice", Identity.KERBEROS, "alice@TEST.LOCAL")
     assert again.headers == ()
+    assert "kerberos-dt" not in repr(caller)
 
 
 @pytest.mark.parametrize("token", [b"junk", b"for x@OTHER", b"for a/b/c@TEST.LOCAL", b"for a&b@TEST.LOCAL"])
