@@ -16,6 +16,7 @@ import contextlib
 import fcntl
 import json
 import os
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,9 +153,13 @@ def roll_back(journal: Journal, steps: Sequence[Step], why: str, say: Callable[[
 
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """One command at a time works with the journals of a directory, which is made. Raises InstallError."""
+    """One command at a time works with the journals of a directory, which is made. Raises InstallError.
+
+    A journal holds commands, which an undo runs: a directory that somebody else could exchange is refused.
+    """
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _check_owned(directory.resolve())
         descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise InstallError(f"cannot use {directory}: {error.strerror}") from error
@@ -166,3 +171,15 @@ def locked(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _check_owned(directory: Path) -> None:
+    for place in (directory, *directory.parents):
+        found = place.stat()
+        shared = found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX
+        if found.st_uid not in (0, os.geteuid()) or shared:
+            raise InstallError(
+                f"others could put a journal of theirs into {directory}: {place} belongs to uid {found.st_uid}"
+                f" with mode {stat.S_IMODE(found.st_mode):04o}",
+                hint="use a directory that is yours alone, from the root down",
+            )

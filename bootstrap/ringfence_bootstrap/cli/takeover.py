@@ -26,7 +26,8 @@ from ringfence_zones.errors import ConfigError, InstallError, RolledBackError
 from ringfence_zones.http_session import HttpAccess
 from ringfence_zones.kms_material import KmsMaterialClient
 
-DEFAULT_STATE = Path("/var/lib/ringfence/takeover")
+# Not below /var/lib/ringfence: that is the service's user's, and the journal holds commands that root will run.
+DEFAULT_STATE = Path("/var/lib/ringfence-takeover")
 DEFAULT_CONFIG = Path("/etc/ringfence/kms.yaml")
 DEFAULT_KMS_CONF = Path("/etc/hadoop-kms/conf")
 DEFAULT_KEYSTORE = "sqlite:////var/lib/ringfence/keys.db"

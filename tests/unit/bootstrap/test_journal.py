@@ -150,3 +150,14 @@ def test_one_command_at_a_time(tmp_path: Path) -> None:
         pass
     with locked(tmp_path / "state"):
         pass
+
+
+def test_a_directory_that_others_could_exchange_is_refused(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    with pytest.raises(InstallError, match="others could put a journal"), locked(shared / "state"):
+        pass
+    shared.chmod(0o1777)
+    with locked(shared / "state"):
+        pass
