@@ -98,14 +98,22 @@ class KmsPlace:
 
     @contextmanager
     def serving(
-        self, workers: int, *options: str, client_context: ssl.SSLContext | None = None
+        self,
+        workers: int,
+        *options: str,
+        client_context: ssl.SSLContext | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> Iterator[RunningKms]:
         """The server, ready; stopped with SIGTERM at the end, and it must then exit 0.
 
-        With options that make it speak TLS, `client_context` is what its clients connect with.
+        With options that make it speak TLS, `client_context` is what its clients connect with. `environment` is added
+        to this process's own.
         """
         process = subprocess.Popen(
-            self.command("--workers", str(workers), *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            self.command("--workers", str(workers), *options),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **(environment or {})},
         )
         kms = RunningKms(self, process, workers, client_context)
         try:
