@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 from http_serving import Answer, RawClient
 from kms_serving import DEADLINE_S, OPEN_ACLS, KmsPlace, RunningKms, call, json_of, remote_exception_of, write_xml
+from sandboxes import run_ringfence
 
 AUTHORIZATION = "org.apache.hadoop.security.authorize.AuthorizationException"
 GROUPS = {"hadoop.user.group.static.mapping.overrides": "analyst=pii,staff;etl=;hdfs=;admin=;nobody="}
@@ -219,6 +222,44 @@ def test_material_of_a_policys_keys_is_refused_to_everyone(kms_with: Start) -> N
         for user in ("hdfs", "admin", "etl", "root"):
             for path in ("key/zone-pii/_currentversion", "key/zone-pii/_versions", "keyversion/zone-pii%400"):
                 assert "not allowed to do 'GET_" in denied(call(client, "GET", f"/kms/v1/{path}", user=user))
+
+
+def test_material_stays_closed_when_a_later_policy_leaves_the_key_out(tmp_path: Path, workers: int) -> None:
+    place = KmsPlace.make(tmp_path, OPEN_ACLS, core=GROUPS)
+    paths = ("key/zone-pii/_currentversion", "key/zone-pii/_versions", "keyversion/zone-pii%400")
+    with place.serving(workers) as kms:
+        call(kms.one_worker(), "POST", "/kms/v1/keys", {"name": "zone-pii"})
+        publish(kms, 0)
+        fewer = {**POLICY, "zones": [zone for zone in POLICY["zones"] if zone["key"] != "zone-pii"]}
+        assert publish(kms, 1, fewer).status == 200
+        for client in kms.every_worker():
+            # kms-acls.xml decides about the key again, but for its material.
+            assert decrypt(client, "zone-pii", "stranger").status == 200
+            for path in paths:
+                assert "not allowed to do 'GET_" in denied(call(client, "GET", f"/kms/v1/{path}", user="hdfs"))
+    with place.serving(workers) as kms:  # from the store, not from memory
+        for path in paths:
+            denied(call(kms.one_worker(), "GET", f"/kms/v1/{path}", user="hdfs"))
+    refused = [line for line in place.audit_lines() if line["key"] == "zone-pii" and line["outcome"] == "denied"]
+    assert {line["rule"] for line in refused} == {"policy:1"}
+
+
+def test_explain_says_what_the_running_server_does_and_what_its_audit_log_records(kms_with: Start) -> None:
+    kms = kms_with({**OPEN_ACLS, "hadoop.kms.blacklist.DECRYPT_EEK": "hdfs"})
+    client = kms.one_worker()
+    for key in ("zone-pii", "other"):
+        call(client, "POST", "/kms/v1/keys", {"name": key})
+    publish(kms, 0)
+    environment = {**os.environ, "RINGFENCE_KMS_ADMIN_SOCKET": str(kms.place.admin_socket)}
+    for user, key in (("etl", "zone-pii"), ("stranger", "zone-pii"), ("hdfs", "other"), ("stranger", "other")):
+        answer = decrypt(client, key, user)
+        command = ["key", "acl", "explain", user, "DECRYPT_EEK", key, "--json", "--hadoop-conf", kms.place.conf]
+        done = run_ringfence(command, environment)
+        explained = json.loads(done.stdout)
+        assert explained["allowed"] == (answer.status == 200), done.stderr
+        record = next(line for line in reversed(kms.place.audit_lines()) if line["user"] == user and line["key"] == key)
+        deciding = explained["steps"][0 if not explained["steps"][0]["allowed"] else 1]
+        assert record["rule"] == deciding["rule"]
 
 
 def test_a_key_of_the_policy_is_not_reached_around_by_an_acl_name(kms_with: Start) -> None:
