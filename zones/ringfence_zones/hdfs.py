@@ -35,9 +35,9 @@ from ringfence_zones.hadoop_home import find_hadoop_home
 from ringfence_zones.hdfs_failure import JavaFailure, Where, translate, translate_create_zone
 from ringfence_zones.hdfs_interface import PropertyChange, ReconfigurationStatus
 from ringfence_zones.hdfs_jvm import Jvm, read_failure, start_jvm
-from ringfence_zones.hdfs_login import JavaLogin, refuse_claimed_user
+from ringfence_zones.hdfs_login import JavaLogin
 from ringfence_zones.http_session import HttpAccess
-from ringfence_zones.kerberos import KerberosKeytab
+from ringfence_zones.kerberos import KerberosKeytab, refuse_claimed_user
 from ringfence_zones.model import DirectoryState, EncryptionZone
 from ringfence_zones.namenodes import NameNodeAddress, default_filesystem, find_live_value, namenode_addresses
 

@@ -13,22 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ringfence_zones.errors import InputError
 from ringfence_zones.hdfs_jvm import Jvm, read_failure
 from ringfence_zones.kerberos import KerberosLogin
 
 _USERS = "org.apache.hadoop.security.UserGroupInformation"
 _DEFAULT_CACHE = "/tmp/krb5cc_{uid}"  # noqa: S108 - MIT's own default, only looked at
-
-
-def refuse_claimed_user(as_user: str | None) -> None:
-    """Raises InputError when somebody is named on a cluster where only a ticket counts."""
-    if as_user is not None:
-        raise InputError(
-            f"--as {as_user} is for simple authentication, and this cluster uses Kerberos",
-            hint="get a ticket as that user instead",
-            command=f"kinit {as_user}",
-        )
 
 
 class JavaLogin:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ringfence_zones.config_file import AbsolutePath, ConfigModel
-from ringfence_zones.errors import AuthenticationError, ConfigError
+from ringfence_zones.errors import AuthenticationError, ConfigError, InputError
 
 if TYPE_CHECKING:
     from ringfence_zones.gssapi import Initiator
@@ -95,3 +95,13 @@ class KerberosLogin:
 def uses_kerberos(conf: Mapping[str, str]) -> bool:
     """Whether core-site.xml asks for more than a claimed name (`hadoop.security.authentication`)."""
     return conf.get(AUTHENTICATION, "simple").lower() != "simple"
+
+
+def refuse_claimed_user(as_user: str | None) -> None:
+    """Raises InputError when somebody is named on a cluster where only a ticket counts."""
+    if as_user is not None:
+        raise InputError(
+            f"--as {as_user} is for simple authentication, and this cluster uses Kerberos",
+            hint="get a ticket as that user instead",
+            command=f"kinit {as_user}",
+        )

@@ -42,7 +42,10 @@ from ringfence_agent.kms.audit_config import AuditBlock, audit_settings
 from ringfence_agent.kms.audit_offline import record_exports
 from ringfence_zones.cli.context import CommandContext, global_options
 from ringfence_zones.cli.render import counted, print_json, print_table
+from ringfence_zones.client_config import read_http_access
 from ringfence_zones.errors import InputError, KeyNotFoundError
+from ringfence_zones.http_session import PLAIN_ACCESS, HttpAccess
+from ringfence_zones.kerberos import refuse_claimed_user
 from ringfence_zones.kms_material import KmsMaterialClient
 
 _CONNECTIONS = 4
@@ -91,7 +94,7 @@ def import_keys(
     also while a KMS serves from the key store.
     """
     process_hygiene.forbid_core_dumps()
-    read = functools.partial(_read, source, password_file, context.user)
+    read = functools.partial(_read, context, source, password_file)
     if plan_only and _is_absent(keystore):
         keys, _ = read({}, {})
         _print_import(context, source, [judge_new(key) for key in keys], plan_only=True)
@@ -164,11 +167,11 @@ def export_keys(
 
 
 def _read(
-    source: str, password_file: Path | None, user: str, receipt: Receipt, here: Mapping[str, int]
+    context: CommandContext, source: str, password_file: Path | None, receipt: Receipt, here: Mapping[str, int]
 ) -> tuple[Sequence[ImportedKey], dict[str, str]]:
     """The source's keys and its new receipt. `here` counts versions: what the receipt says must be true."""
     if not is_jceks_uri(source):
-        return _read_kms(source, user), {}
+        return _read_kms(context, source), {}
     password = find_password(password_file, os.environ)
     entries = read_jceks(jceks_path(source), password)
     for name, version in known_versions(entries, receipt).items():
@@ -180,10 +183,21 @@ def _read(
     return read_keys(entries, password, receipt, _progress("opening entries")), receipt_of(entries)
 
 
-def _read_kms(uri: str, user: str) -> Sequence[ImportedKey]:
+def _access(context: CommandContext) -> HttpAccess:
+    """By Kerberos when Hadoop's configuration says so. A machine without one asks under a name."""
+    if not context.hadoop_conf.is_dir():
+        return PLAIN_ACCESS
+    access = read_http_access(context.hadoop_conf, os.environ)
+    if access.kerberos is not None:
+        refuse_claimed_user(context.as_user)
+    return access
+
+
+def _read_kms(context: CommandContext, uri: str) -> Sequence[ImportedKey]:
     """Every key of a running KMS. Its versions' own times are not told: they get their key's."""
     keys = []
-    with closing(KmsMaterialClient(uri, user)) as client, ThreadPoolExecutor(_CONNECTIONS) as threads:
+    opened = KmsMaterialClient(uri, context.user, access=_access(context))
+    with closing(opened) as client, ThreadPoolExecutor(_CONNECTIONS) as threads:
         names = client.list_key_names()
         report = _progress("reading keys")
         for done, found in enumerate(threads.map(client.read_key, names)):

@@ -20,8 +20,8 @@ from ringfence_zones.cli.render import counted, print_json, print_table, shown
 from ringfence_zones.client_config import read_http_access
 from ringfence_zones.errors import AgentUnavailableError, RingfenceError
 from ringfence_zones.hadoop_conf import HadoopConf, read_hadoop_conf
-from ringfence_zones.hdfs_login import refuse_claimed_user
 from ringfence_zones.http_session import HttpAccess
+from ringfence_zones.kerberos import refuse_claimed_user
 from ringfence_zones.keys import KeyMetadata
 from ringfence_zones.kms_client import KmsClient, RingfenceStatus
 from ringfence_zones.namenodes import default_filesystem
