@@ -151,6 +151,18 @@ def _service_of(context: c_void_p) -> str:
         gss.released(target)
 
 
+def require_key(keytab: Path, principal: str) -> None:
+    """Raises ConfigError when the keytab holds no key of a principal that tickets are to be accepted for."""
+    try:
+        gss.Credential(gss.ACCEPT, {"keytab": f"FILE:{keytab}"}, principal).close()
+    except AuthenticationError as error:
+        raise ConfigError(
+            f"the keytab {keytab} holds no key of {principal}: {error.message}",
+            hint="name a principal that it lists, or add this one to it",
+            command=f"klist -k {keytab}",
+        ) from error
+
+
 class Initiator:
     """The client's side of one exchange with a service on a host, with mutual authentication.
 

@@ -106,6 +106,8 @@ class KerberosSettings:
     def check(self) -> None:
         """Raises ConfigError for what would stop every worker; warns of rules that make superusers of any host."""
         self.open_acceptor().close()
+        for principal in self.principals or ():
+            gssapi.require_key(self.keytab, principal)
         names = self.open_names()
         for service in ("hdfs", "yarn", "hive"):
             short = names.maps_any_host(service)

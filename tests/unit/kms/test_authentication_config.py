@@ -180,6 +180,10 @@ def test_a_keytab_without_keys_and_rules_for_superusers_are_told_before_the_firs
     assert empty is not None
     with pytest.raises(ConfigError, match="cannot be used"):
         empty.check()
+    other = from_hadoop(type="kerberos", kerberos_keytab=str(kdc.keytab("HTTP/elsewhere"))).kerberos
+    assert other is not None
+    with pytest.raises(ConfigError, match="holds no key of HTTP/localhost"):
+        other.check()
     good = from_hadoop(type="kerberos", kerberos_keytab=str(kdc.keytab("HTTP/localhost"))).kerberos
     assert good is not None
     good.check()
