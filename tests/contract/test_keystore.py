@@ -213,6 +213,7 @@ def test_the_newest_policy_is_found_as_it_was_published(store: KeyStore) -> None
     assert second.revision == 2
     assert second.published_ms >= first.published_ms
     assert store.find_policy() == second
+    assert [list(store.list_policies(after)) for after in (0, 1, 2)] == [[first, second], [second], []]
 
 
 @pytest.mark.parametrize("expected", [0, 2, -1])

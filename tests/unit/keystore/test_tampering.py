@@ -258,6 +258,15 @@ def test_a_policy_removed_under_an_open_store_is_found(place: LocalStore) -> Non
     store.close()
 
 
+def test_an_earlier_policy_removed_under_an_open_store_is_found(place: LocalStore) -> None:
+    store = place.open()
+    with edited(place.path) as connection:
+        connection.execute("DELETE FROM policy_revision WHERE revision = 1")
+    with pytest.raises(StoreTamperedError, match="policy is missing"):
+        store.list_policies(0)
+    store.close()
+
+
 def test_listing_metadata_finds_an_edited_row(place: LocalStore) -> None:
     store = place.open()
     with edited(place.path) as connection:
