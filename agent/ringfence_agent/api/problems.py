@@ -65,6 +65,7 @@ PROBLEMS: dict[type[RingfenceError], Problem] = {
     errors.HadoopNotFoundError: Problem(503, "hadoop-not-found", "The agent finds no Hadoop on its machine"),
     errors.AgentUnavailableError: Problem(503, "agent-unavailable", "The agent does not answer"),
     errors.SandboxError: Problem(500, "sandbox", "The sandbox failed"),
+    errors.InstallError: Problem(500, "install", "A change of this machine failed"),
 }
 
 

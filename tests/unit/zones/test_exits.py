@@ -28,6 +28,7 @@ ARGUMENTS = {
     "version_name": "k@0",
     "expected": 1,
     "actual": 2,
+    "conflicts": {"k": "it is another key"},
     "status": 500,
     "java_class": None,
 }
@@ -45,6 +46,7 @@ def _made(kind: type[RingfenceError]) -> RingfenceError:
     return kind(**{name: ARGUMENTS[name] for name in required})
 
 
+SPECIAL = {errors.RolledBackError: exits.ROLLED_BACK, errors.NotRolledBackError: exits.NOT_ROLLED_BACK}
 TREE = sorted({kind for kind in _subclasses(RingfenceError) if kind.__module__ == errors.__name__}, key=str)
 
 
@@ -53,7 +55,7 @@ def test_every_error_has_an_exit_code_and_a_sentence(
     kind: type[RingfenceError], capsys: pytest.CaptureFixture[str]
 ) -> None:
     error = _made(kind)
-    expected = exits.USAGE if issubclass(kind, errors.InputError) else exits.FAILED
+    expected = SPECIAL.get(kind, exits.USAGE if issubclass(kind, errors.InputError) else exits.FAILED)
     assert exits.exit_code(error) == expected
     exits.print_error(error)
     exits.print_error(error, as_json=True)
