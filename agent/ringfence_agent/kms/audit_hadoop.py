@@ -25,6 +25,8 @@ from ringfence_agent.kms.audit_record import (
     DENIED,
     FAILED,
     OK,
+    REMEMBERED,
+    REMEMBERED_BYTES,
     UNAUTHENTICATED,
     Decision,
     Details,
@@ -54,12 +56,20 @@ class HadoopLines:
     def __init__(self, *, writes_begun: bool) -> None:
         self._writes_begun = writes_begun
         self._clock = _LocalTime()
+        # Lines without details repeat under load, as in `audit_record`.
+        self._known: dict[Decision, bytes] = {}
 
     def line(self, now_s: float, sequence: int, decision: Decision, details: Details | None) -> bytes:  # noqa: ARG002 - Hadoop numbers nothing
         if decision.outcome == BEGUN and not self._writes_begun:
             return b""
-        text = _CONTROL.sub(" ", event_text(decision, details or {}))
-        return b"%b %b\n" % (self._clock.text(now_s), text.encode("utf-8", "replace"))
+        event = self._known.get(decision) if not details else None
+        if event is None:
+            event = _CONTROL.sub(" ", event_text(decision, details or {})).encode("utf-8", "replace")
+            if not details and len(event) <= REMEMBERED_BYTES:
+                if len(self._known) >= REMEMBERED:
+                    self._known.clear()
+                self._known[decision] = event
+        return b"%b %b\n" % (self._clock.text(now_s), event)
 
 
 def event_text(decision: Decision, details: Details) -> str:
@@ -104,9 +114,16 @@ def _message(decision: Decision, details: Details) -> str:
 class _LocalTime:
     """`2026-11-22 06:45:01,123`, as log4j writes ISO8601: in the time zone of the machine."""
 
+    def __init__(self) -> None:
+        self._second = -1
+        self._second_text = b""
+
     def text(self, now_s: float) -> bytes:
         second, rest = divmod(int(now_s * 1000), 1000)
-        return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(second))},{rest:03d}".encode()
+        if second != self._second:
+            self._second = second
+            self._second_text = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second)).encode()
+        return b"%b,%03d" % (self._second_text, rest)
 
 
 def parse_line(line: bytes) -> dict[str, Any] | None:

@@ -34,8 +34,8 @@ BEGUN = "begun"
 OUTCOMES = (OK, DENIED, UNAUTHENTICATED, FAILED, BEGUN)
 
 # Lines repeat: under load few users use few keys from few addresses. Long ones are not kept.
-_REMEMBERED = 8192
-_REMEMBERED_BYTES = 1024
+REMEMBERED = 8192
+REMEMBERED_BYTES = 1024
 # A client chooses its user name and key name; a line must stay a line.
 _MAX_TEXT_CHARS = 2048
 
@@ -93,8 +93,8 @@ class JsonLines:
             if fields[optional] is None:
                 del fields[optional]
         middle = _json(fields)[1:-1]
-        if len(middle) <= _REMEMBERED_BYTES:
-            if len(self._known) >= _REMEMBERED:
+        if len(middle) <= REMEMBERED_BYTES:
+            if len(self._known) >= REMEMBERED:
                 self._known.clear()
             self._known[decision] = middle
         return middle
