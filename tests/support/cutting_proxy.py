@@ -19,6 +19,7 @@ class CuttingProxy:
         self._word: bytes | None = None
         self._forward = False
         self.cuts = 0
+        self.refuses_after_cut = False
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut_at(self, word: bytes, *, forward: bool) -> None:
@@ -34,6 +35,9 @@ class CuttingProxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            if self.refuses_after_cut and self.cuts:
+                client.close()
+                continue
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:

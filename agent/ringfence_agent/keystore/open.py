@@ -34,7 +34,7 @@ from ringfence_agent.keystore.local_files import (
     sync,
     write_new_file,
 )
-from ringfence_agent.keystore.server_address import FORMS
+from ringfence_agent.keystore.server_address import FORMS, parse_server_uri
 from ringfence_agent.keystore.server_open import open_server_keystore
 from ringfence_agent.keystore.sql_open import is_empty, new_rows, open_sql_keystore
 from ringfence_agent.keystore.sqlite_database import SIDE_FILES, SqliteDatabase, create_file, translate_sqlite
@@ -75,6 +75,14 @@ def open_keystore(uri: str, root_key: Path | None, init: bool, password_file: Pa
 def is_shared(uri: str) -> bool:
     """Whether the URI names a store in a database server, which several key servers may use at once."""
     return uri.partition(":")[0].lower() in _SERVER_STORES
+
+
+def local_path(uri: str) -> Path | None:
+    """The file of an SQLite store, None for a store in a database server. Raises InputError as opening either would."""
+    if is_shared(uri):
+        parse_server_uri(uri)
+        return None
+    return store_path(uri)
 
 
 def default_root_key(path: Path) -> Path:

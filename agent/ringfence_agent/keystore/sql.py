@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
@@ -39,7 +40,7 @@ from ringfence_agent.keystore.key_import import (
 )
 from ringfence_agent.keystore.records import Records, attributes_text
 from ringfence_agent.keystore.sql_changes import NO_KEY, SEVERAL_KEYS, SqlChanges
-from ringfence_agent.keystore.sql_session import SqlSession
+from ringfence_agent.keystore.sql_session import Outcome, SqlSession
 from ringfence_agent.keystore.sql_tokens import SqlTokens
 from ringfence_agent.keystore.tables import (
     KEY_VERSION,
@@ -296,14 +297,15 @@ class SqlKeyStore(SqlTokens):
     def _change(self, key_name: str | None, origin: ChangeOrigin | None = None) -> Iterator[_Change]:
         """One durable transaction around the block; an exception in it changes nothing."""
         owner_id = self.owner_id if origin is not None else 0
-        with self._session.transaction(_LOCK_LEDGER) as (connection, row):
-            change = _Change(
-                connection, self._records.open_ledger(row[0] if row is not None else b""), owner_id, origin
-            )
+        with self._session.transaction(_LOCK_LEDGER) as transaction:
+            before = transaction.row[0] if transaction.row is not None else b""
+            change = _Change(transaction.connection, self._records.open_ledger(before), owner_id, origin)
             yield change
             change.ledger.writes += 1
-            self._changes.note(connection, change.ledger.writes, key_name)
-            connection.execute(_UPDATE_LEDGER, {"ledger": self._records.seal_ledger(change.ledger)})
+            self._changes.note(change.connection, change.ledger.writes, key_name)
+            after = self._records.seal_ledger(change.ledger)
+            change.connection.execute(_UPDATE_LEDGER, {"ledger": after})
+            transaction.judge = lambda row: _outcome(row, before, after)
 
     def _select_key(self, change: _Change, name: str) -> ZoneKeyRow | None:
         found = change.connection.execute(_SELECT_KEY, {"name": name}).one_or_none()
@@ -369,6 +371,11 @@ class SqlKeyStore(SqlTokens):
         if change.origin is not None:
             made = UnconfirmedChange(key.name, number, change.origin, change.owner_id, now_ms)
             self._changes.note_unconfirmed(change.connection, made)
+
+
+def _outcome(row: Any | None, before: bytes, after: bytes) -> Outcome | None:
+    """By the sealed ledger, which is never twice the same; None when someone else has written since."""
+    return {before: Outcome.NOT_MADE, after: Outcome.MADE}.get(bytes(row[0])) if row is not None else None
 
 
 def _check_new_key(new: NewKey) -> None:

@@ -114,8 +114,8 @@ class SqlChanges:
             return
         # In one order for all, so that two who confirm the same changes cannot wait for each other.
         rows = sorted({(change.key_name, change.version, change.owner_id) for change in changes})
-        with self._session.transaction(_SELECT_LEDGER) as (connection, _):
-            connection.execute(
+        with self._session.transaction(_SELECT_LEDGER) as transaction:
+            transaction.connection.execute(
                 _DELETE_UNCONFIRMED, [{"name": name, "number": number, "owner": owner} for name, number, owner in rows]
             )
 
@@ -125,8 +125,8 @@ class SqlChanges:
         gone = [owner for owner in owners if not self._session.is_alive(owner)]
         if not gone:
             return 0
-        with self._session.transaction(_SELECT_LEDGER) as (connection, _):
+        with self._session.transaction(_SELECT_LEDGER) as transaction:
             return sum(
-                connection.execute(_DELETE_OF_OWNER, {"owner": owner, "before": before_ms}).rowcount
+                transaction.connection.execute(_DELETE_OF_OWNER, {"owner": owner, "before": before_ms}).rowcount
                 for owner in sorted(gone)
             )

@@ -2,16 +2,20 @@
 
 - A lock is waited for a bounded time.
 - A connection that is gone is opened again: a read, or the beginning of a write, is then tried once more. What fails
-  later in a write has changed nothing, except at the commit itself, whose outcome is then unknown and said to be.
+  later in a write has changed nothing. At the commit itself the outcome is looked up over a new connection; when that
+  cannot be done, it is unknown and said to be.
 - Nothing survives a fork: the handles are the parent's.
 """
 
 from __future__ import annotations
 
+import enum
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, RootTransaction
@@ -21,6 +25,29 @@ from ringfence_agent.keystore.database import WRITE_WAIT_S, Database
 from ringfence_zones.errors import RingfenceError, StoreUnavailableError
 
 T = TypeVar("T")
+
+_OUTCOME_WAIT_S = 5.0
+_OUTCOME_POLL_S = 0.05
+
+
+class Outcome(enum.Enum):
+    """What became of a commit."""
+
+    MADE = enum.auto()
+    NOT_MADE = enum.auto()
+
+
+@dataclass(slots=True)
+class SqlTransaction:
+    """A transaction under way. `row` is the one that was locked, None without one.
+
+    `judge` tells from a later state of that row whether the transaction was committed; None when it cannot be told.
+    """
+
+    handle: RootTransaction
+    connection: Connection
+    row: Any | None
+    judge: Callable[[Any | None], Outcome | None] = lambda _: None
 
 
 class _Slot:
@@ -66,21 +93,20 @@ class SqlSession:
             return self._retried(self._reader, lambda reader: reader.execute(statement, parameters).fetchall())
 
     @contextmanager
-    def transaction(self, lock: Any) -> Iterator[tuple[Connection, Any | None]]:
+    def transaction(self, lock: Any) -> Iterator[SqlTransaction]:
         """One durable transaction around the block; an exception in it changes nothing.
 
-        `lock` is a SELECT ... FOR UPDATE of one row, by which writers take turns; the row, None without one, is given
-        to the block beside the connection.
+        `lock` is a SELECT ... FOR UPDATE of one row, by which writers take turns.
         """
         with self._held(self._writer):
-            transaction, connection, row = self._retried(self._writer, lambda writer: _begin(writer, lock))
+            transaction = self._retried(self._writer, lambda writer: _begin(writer, lock))
             try:
-                yield connection, row
+                yield transaction
                 self._database.check_in_place()
             except BaseException:
                 self._roll_back(transaction)
                 raise
-            self._commit(transaction)
+            self._commit(transaction, lock)
 
     def hold_owner(self) -> int:
         """The number of this handle, alive to all from here until it is closed."""
@@ -139,28 +165,52 @@ class SqlSession:
             slot.drop()
         return self._database.translate(exc, committing=committing)
 
-    def _roll_back(self, transaction: RootTransaction) -> None:
+    def _roll_back(self, transaction: SqlTransaction) -> None:
         try:
-            transaction.rollback()
+            transaction.handle.rollback()
         except SQLAlchemyError:
             self._writer.drop()
 
-    def _commit(self, transaction: RootTransaction) -> None:
+    def _commit(self, transaction: SqlTransaction, lock: Any) -> None:
         try:
-            transaction.commit()
+            transaction.handle.commit()
         except SQLAlchemyError as exc:
             self._roll_back(transaction)
-            raise self._failed(self._writer, exc, committing=True) from exc
+            failure = self._failed(self._writer, exc, committing=True)
+            outcome = self._find_outcome(transaction, lock) if self._database.is_lost(exc) else None
+            if outcome is Outcome.MADE:
+                return
+            if outcome is Outcome.NOT_MADE:
+                raise self._database.translate(exc) from exc
+            raise failure from exc
         except BaseException:
             self._roll_back(transaction)
             raise
 
+    def _find_outcome(self, transaction: SqlTransaction, lock: Any) -> Outcome | None:
+        """What became of a commit whose answer was lost. None when it cannot be told, or not soon enough.
 
-def _begin(writer: Connection, lock: Any) -> tuple[RootTransaction, Connection, Any | None]:
-    transaction = writer.begin()
+        The lock is granted once the server has ended the session that was lost, so the row is as that one left it.
+        """
+        deadline = time.monotonic() + _OUTCOME_WAIT_S
+        while True:
+            try:
+                later = _begin(self._writer.get(), lock)
+            except SQLAlchemyError:
+                self._writer.drop()
+                if time.monotonic() > deadline:
+                    return None
+                time.sleep(_OUTCOME_POLL_S)
+                continue
+            self._roll_back(later)
+            return transaction.judge(later.row)
+
+
+def _begin(writer: Connection, lock: Any) -> SqlTransaction:
+    handle = writer.begin()
     try:
-        return transaction, writer, writer.execute(lock).one_or_none()
+        return SqlTransaction(handle, writer, writer.execute(lock).one_or_none())
     except BaseException:
         with suppress(SQLAlchemyError):
-            transaction.rollback()
+            handle.rollback()
         raise

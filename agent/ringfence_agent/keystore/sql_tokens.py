@@ -144,12 +144,12 @@ class SqlTokens:
 
     @contextmanager
     def _token_change(self) -> Iterator[_TokenChange]:
-        with self._session.transaction(_LOCK_STATE) as (connection, row):
-            before = self._open_state(row)
-            change = _TokenChange(connection, before)
+        with self._session.transaction(_LOCK_STATE) as transaction:
+            before = self._open_state(transaction.row)
+            change = _TokenChange(transaction.connection, before)
             yield change
             if change.state != before:
-                connection.execute(_UPDATE_STATE, self._records.tagged(change.state))
+                change.connection.execute(_UPDATE_STATE, self._records.tagged(change.state))
 
     def _open_state(self, row: Sequence[object] | None) -> TokenStateRow:
         if row is None:

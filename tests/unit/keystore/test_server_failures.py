@@ -12,7 +12,7 @@ from cutting_proxy import cutting_proxy
 from databases import DatabaseServer, database_of, running_mariadb, running_postgresql
 from local_stores import new_key
 
-from ringfence_agent.keystore import mariadb_database, postgresql_database, sql
+from ringfence_agent.keystore import mariadb_database, postgresql_database, sql, sql_session
 from ringfence_agent.keystore.interface import OpenStore
 from ringfence_agent.keystore.open import open_keystore
 from ringfence_zones.errors import ConfigError, StoreUnavailableError
@@ -82,16 +82,43 @@ def test_a_connection_lost_within_a_change_changes_nothing_and_says_so(server: D
         assert store.create_key(new_key("k")).name == "k@0"
 
 
-@pytest.mark.parametrize("forward", [True, False], ids=["after it was made", "before it was made"])
-def test_a_connection_lost_at_the_commit_leaves_the_outcome_open_and_says_so(
-    server: DatabaseServer, tmp_path: Path, forward: bool
+def commit_of(server: DatabaseServer) -> bytes:
+    """As the wire has it; PostgreSQL's BEGIN says READ COMMITTED."""
+    return b"COMMIT\0" if server.kind == "postgresql" else b"\x03COMMIT"
+
+
+def test_a_commit_whose_answer_is_lost_is_found_to_have_been_made(server: DatabaseServer, tmp_path: Path) -> None:
+    with cutting_proxy(server.port) as proxy, a_store(server, tmp_path, proxy.port) as (store, _):
+        proxy.cut_at(commit_of(server), forward=True)
+        assert store.create_key(new_key("k")).name == "k@0"
+        assert proxy.cuts == 1
+        assert store.find_key("k") is not None
+        assert store.roll_key("k", None).name == "k@1"
+
+
+def test_a_commit_that_is_lost_on_its_way_is_found_not_to_have_been_made(
+    server: DatabaseServer, tmp_path: Path
 ) -> None:
     with cutting_proxy(server.port) as proxy, a_store(server, tmp_path, proxy.port) as (store, _):
-        # As the wire has it; PostgreSQL's BEGIN says READ COMMITTED.
-        proxy.cut_at(b"COMMIT\0" if server.kind == "postgresql" else b"\x03COMMIT", forward=forward)
-        with pytest.raises(StoreUnavailableError, match="whether it was made is not known"):
+        proxy.cut_at(commit_of(server), forward=False)
+        with pytest.raises(StoreUnavailableError, match="lost; nothing was changed"):
             store.create_key(new_key("k"))
         assert proxy.cuts == 1
+        assert store.find_key("k") is None
+        assert store.create_key(new_key("k")).name == "k@0"
+
+
+@pytest.mark.parametrize("forward", [True, False], ids=["after it was made", "before it was made"])
+def test_a_commit_whose_outcome_cannot_be_looked_up_is_said_to_be_unknown(
+    server: DatabaseServer, tmp_path: Path, forward: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql_session, "_OUTCOME_WAIT_S", 0.3)
+    with cutting_proxy(server.port) as proxy, a_store(server, tmp_path, proxy.port) as (store, _):
+        proxy.refuses_after_cut = True
+        proxy.cut_at(commit_of(server), forward=forward)
+        with pytest.raises(StoreUnavailableError, match="whether it was made is not known"):
+            store.create_key(new_key("k"))
+        proxy.refuses_after_cut = False
         assert (store.find_key("k") is not None) == forward
         store.create_key(new_key("other"))
 
