@@ -152,9 +152,10 @@ def serving(
         asyncio.run_coroutine_threadsafe(server.start(), loop).result(DEADLINE_S)
         running = Running(listener, service, loop, server, client_context)
         yield running
-        if not service.draining:
-            running.drain(0.0)
     finally:
+        # Also after a failure: uvloop waits for ever for open connections when it is closed.
+        if not service.draining:
+            asyncio.run_coroutine_threadsafe(server.drain(0.0), loop).result(DEADLINE_S)
         listener.close()
         asyncio.run_coroutine_threadsafe(_cancel_tasks(service), loop).result(DEADLINE_S)
         loop.call_soon_threadsafe(loop.stop)

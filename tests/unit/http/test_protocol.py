@@ -168,15 +168,17 @@ def test_pipelined_requests_are_answered_in_order_around_a_slow_one(client: RawC
     assert paths == ["/1", "/slow", "/2", "/slow", "/3"]
 
 
-def test_thousands_of_pipelined_requests_behind_a_slow_one_keep_order(client: RawClient) -> None:
+def test_thousands_of_pipelined_requests_behind_a_slow_one_keep_order() -> None:
     count = 3000
-    sender = threading.Thread(
-        target=client.send, args=(GET % b"/slow" + b"".join(GET % b"/%d" % n for n in range(count)),)
-    )
-    sender.start()
-    assert json.loads(client.read_answer().body)["path"] == "/slow"
-    assert [json.loads(client.read_answer().body)["path"] for _ in range(count)] == [f"/{n}" for n in range(count)]
-    sender.join(DEADLINE_S)
+    # Without TLS: two threads must not use one of Python's TLS sockets at once.
+    with serving(application) as running, running.connect() as client:
+        sender = threading.Thread(
+            target=client.send, args=(GET % b"/slow" + b"".join(GET % b"/%d" % n for n in range(count)),)
+        )
+        sender.start()
+        assert json.loads(client.read_answer().body)["path"] == "/slow"
+        assert [json.loads(client.read_answer().body)["path"] for _ in range(count)] == [f"/{n}" for n in range(count)]
+        sender.join(DEADLINE_S)
 
 
 def test_client_that_reads_nothing_is_not_answered_further_and_loses_nothing() -> None:
@@ -462,6 +464,52 @@ def test_connections_beyond_the_limit_get_503_and_leave_the_others_alone() -> No
         with running.connect() as later:
             later.send(GET % b"/")
             assert later.read_answer().status == 200
+
+
+def test_a_connection_that_never_asked_makes_room_for_a_new_one() -> None:
+    with (
+        serving(application, limits=Limits(connections=2)) as running,
+        running.connect() as silent,
+        running.connect() as used,
+    ):
+        used.send(GET % b"/")
+        assert used.read_answer().status == 200
+        with running.connect() as newcomer:
+            newcomer.send(GET % b"/")
+            assert newcomer.read_answer().status == 200
+            assert silent.is_closed()
+            used.send(GET % b"/")
+            assert used.read_answer().status == 200
+
+
+def test_the_longest_idle_connection_makes_room_and_none_that_is_owed_an_answer() -> None:
+    async def never(_request: Request) -> Response:
+        await asyncio.sleep(3600)
+        raise AssertionError
+
+    def answer(request: Request) -> Response | Awaitable[Response]:
+        return never(request) if request.raw_path == b"/never" else application(request)
+
+    with (
+        serving(answer, limits=Limits(connections=3)) as running,
+        running.connect() as waiting,
+        running.connect() as first,
+        running.connect() as second,
+    ):
+        waiting.send(GET % b"/never")
+        for client in (first, second):
+            client.send(GET % b"/")
+            assert client.read_answer().status == 200
+        answered = running.service.now
+        _wait_until(lambda: running.service.now > answered + 1.2)
+        second.send(GET % b"/")
+        assert second.read_answer().status == 200
+        with running.connect() as newcomer:
+            newcomer.send(GET % b"/")
+            assert newcomer.read_answer().status == 200
+            assert first.is_closed()
+            second.send(GET % b"/")
+            assert second.read_answer().status == 200
 
 
 @pytest.mark.parametrize("path", [b"/broken", b"/slow-broken"])

@@ -7,11 +7,12 @@ import logging
 import shutil
 import ssl
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 from certificates import Certificates
-from http_serving import Running, serving
+from http_serving import DEADLINE_S, Running, serving
 
 from ringfence_agent.http.request import Request
 from ringfence_agent.http.response import Response, ResponseHead
@@ -56,6 +57,13 @@ def other(certificates: Certificates) -> CertificateFiles:
     return certificates.authority.issue_server("other")
 
 
+def refresh(running: Running, tls: ServerTls) -> None:
+    """On the server's own thread, where new connections are made."""
+    done = threading.Event()
+    running.loop.call_soon_threadsafe(lambda: (tls.refresh(), done.set()))
+    assert done.wait(DEADLINE_S)
+
+
 def serial(running: Running, certificates: Certificates) -> str:
     with running.connect(certificates.client_context()) as client:
         assert isinstance(client.socket, ssl.SSLSocket)
@@ -77,7 +85,7 @@ def test_a_changed_certificate_serves_new_connections_and_open_ones_go_on(
             assert isinstance(kept.socket, ssl.SSLSocket)
             session = kept.socket.session
             installed.put(other)
-            running.loop.call_soon_threadsafe(tls.refresh)
+            refresh(running, tls)
             assert serial(running, certificates) != first
             assert tls.channel_binding != binding
             kept.send(get)
@@ -173,7 +181,7 @@ def test_a_client_authority_that_was_removed_is_not_trusted_by_an_old_session_ei
             assert isinstance(client.socket, ssl.SSLSocket)
             session = client.socket.session
         installed.trust(CertificateAuthority.make(tmp_path / "other").certificate)
-        running.loop.call_soon_threadsafe(tls.refresh)
+        refresh(running, tls)
         with pytest.raises(ssl.SSLError, match="UNKNOWN_CA"):
             running.connect(context, session)
 
