@@ -65,11 +65,11 @@ class NegotiateMechanism:
         binding = None if tls is None else tls.channel_binding
         try:
             accepted, user = await loop.run_in_executor(self._executor, self._prove, token, binding)
+            answer = ("WWW-Authenticate", f"Negotiate {base64.b64encode(accepted.token).decode('ascii')}")
+            call.session = self._sessions.begin(user, accepted.principal, answer)
         except AuthenticationError as error:
             call.detail = {"proof": error.message}
             raise refusal from error
-        answer = ("WWW-Authenticate", f"Negotiate {base64.b64encode(accepted.token).decode('ascii')}")
-        call.session = self._sessions.begin(user, accepted.principal, answer)
 
     def _prove(self, token: bytes, binding: bytes | None) -> tuple[Accepted, str]:
         accepted = self._acceptor.accept(token, binding)

@@ -23,11 +23,6 @@ class Identity(enum.Enum):
     CERTIFICATE = "certificate"
     ADMIN = "admin"
 
-    @property
-    def is_proven(self) -> bool:
-        """Whether a caller of this kind is more than a claim."""
-        return self not in (Identity.NONE, Identity.CLAIMED)
-
 
 @dataclass(frozen=True, slots=True)
 class Caller:

@@ -57,7 +57,7 @@ class Sessions:
         cannot stand in a cookie.
         """
         if not (cookie.is_cookie_safe(user) and (principal is None or cookie.is_cookie_safe(principal))):
-            raise AuthenticationError(_REQUIRED)
+            raise AuthenticationError("the name of this caller cannot stand in a cookie")
         value, session = self._signer.sign(user, principal or user)
         set_cookie = ("Set-Cookie", self._attributes.set_cookie(value, session.expires_ms))
         return Caller(user, self._identity, session.until_ms, None, principal, (*headers, set_cookie))
