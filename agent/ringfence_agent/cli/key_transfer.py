@@ -36,7 +36,7 @@ from ringfence_agent.keystore.key_import import (
     check_imported_key,
     judge_new,
 )
-from ringfence_agent.keystore.open import default_root_key, open_keystore, store_path
+from ringfence_agent.keystore.open import default_root_key, local_path, open_keystore
 from ringfence_agent.keystore.ownership import acting_as_owner
 from ringfence_agent.kms.audit_config import AuditBlock, audit_settings
 from ringfence_agent.kms.audit_offline import record_exports
@@ -51,8 +51,11 @@ from ringfence_zones.kms_material import KmsMaterialClient
 _CONNECTIONS = 4
 _LONG_RUN = 20  # entries: four seconds
 _FILE = click.Path(path_type=Path)
-_keystore = click.option("--keystore", metavar="URI", required=True, help="Ringfence's key store, sqlite:////ABS/PATH")
+_keystore = click.option("--keystore", metavar="URI", required=True, help="Ringfence's key store, as for kms serve")
 _root_key = click.option("--root-key", type=_FILE, metavar="FILE", help="root key file  [beside the SQLite store]")
+_store_password = click.option(
+    "--keystore-password-file", "store_password", type=_FILE, metavar="FILE", help="password for a database server"
+)
 _receipt = click.option(
     "--receipt", type=_FILE, metavar="FILE", help="remembers entries, so that the next run opens only new ones"
 )
@@ -71,6 +74,7 @@ _receipt = click.option(
 )
 @_keystore
 @_root_key
+@_store_password
 @click.option("--init", is_flag=True, help="make a store that is not there; a fresh SQLite store needs no leave")
 @_receipt
 @click.option(
@@ -79,10 +83,12 @@ _receipt = click.option(
 @global_options
 def import_keys(
     context: CommandContext,
+    *,
     source: str,
     password_file: Path | None,
     keystore: str,
     root_key: Path | None,
+    store_password: Path | None,
     init: bool,
     receipt: Path | None,
     plan_only: bool,
@@ -100,7 +106,7 @@ def import_keys(
         _print_import(context, source, [judge_new(key) for key in keys], plan_only=True)
         return
     with acting_as_owner(keystore):
-        store = open_keystore(keystore, root_key, init)
+        store = open_keystore(keystore, root_key, init, store_password)
     with closing(store):
         known = ReceiptFile(receipt, store.label) if receipt is not None else None
         here = {metadata.name: metadata.versions for metadata in store.list_metadata()}
@@ -119,6 +125,7 @@ def import_keys(
 )
 @_keystore
 @_root_key
+@_store_password
 @click.option(
     "--base", metavar="URI", help="take over from this Java key store, still sealed, what the receipt knows of it"
 )
@@ -128,10 +135,12 @@ def import_keys(
 @global_options
 def export_keys(
     context: CommandContext,
+    *,
     target: str,
     password_file: Path | None,
     keystore: str,
     root_key: Path | None,
+    store_password: Path | None,
     base: str | None,
     receipt: Path | None,
     audit_directory: Path | None,
@@ -152,7 +161,7 @@ def export_keys(
     if path.exists():
         raise InputError(f"{path} is there already, and nothing is ever written over a key store")
     carried = {entry.alias: entry for entry in read_jceks(jceks_path(base), password)} if base else {}
-    with acting_as_owner(keystore), closing(open_keystore(keystore, root_key, init=False)) as store:
+    with acting_as_owner(keystore), closing(open_keystore(keystore, root_key, False, store_password)) as store:
         keys, label = _chosen(store, names), store.label
     known = ReceiptFile(receipt, label) if receipt is not None else None
     entries = make_entries(keys, password, carried, known.load() if known else {}, _progress("sealing entries"))
@@ -214,8 +223,8 @@ def _read_kms(context: CommandContext, uri: str) -> Sequence[ImportedKey]:
 
 def _is_absent(keystore: str) -> bool:
     """Whether there is no such store yet: a plan does not make one."""
-    path = store_path(keystore)
-    return not os.path.lexists(path) and not os.path.lexists(default_root_key(path))
+    path = local_path(keystore)
+    return path is not None and not os.path.lexists(path) and not os.path.lexists(default_root_key(path))
 
 
 def _chosen(store: KeyStore, names: Sequence[str]) -> list[StoredKey]:
@@ -270,4 +279,4 @@ def _span(numbers: Sequence[int]) -> str:
 
 
 def _audit_directory(keystore: str) -> Path:
-    return audit_settings(AuditBlock(), store_path(keystore)).directory
+    return audit_settings(AuditBlock(), local_path(keystore)).directory

@@ -100,7 +100,8 @@ def store_path(uri: str) -> Path:
     if engine in _HADOOP_STORES:
         raise InputError(
             f"{scheme}: names a Java key store of Hadoop's own KMS, which Ringfence does not serve from",
-            hint=f"name a store of Ringfence's own: {_SQLITE_FORM}",
+            hint=f"name a store of Ringfence's own, {_SQLITE_FORM}, and import the keys into it",
+            command=f"ringfence key import --from jceks://file@/PATH --keystore {_SQLITE_FORM}",
         )
     if scheme in _SERVER_STORES:
         raise InputError(f"{scheme}: names a database server, not a file", hint=f"use {_SQLITE_FORM}")

@@ -11,7 +11,7 @@ import pwd
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ringfence_agent.keystore.open import store_path
+from ringfence_agent.keystore.open import local_path
 from ringfence_zones.errors import InputError
 
 
@@ -39,9 +39,12 @@ def acting_as_owner(uri: str) -> Iterator[None]:
 
 def _find_owner(uri: str) -> tuple[int, int]:
     try:
-        found = store_path(uri).parent.stat()
+        path = local_path(uri)
+        found = path.parent.stat() if path is not None else None
     except (InputError, OSError):
-        return 0, 0  # another kind of store, or none: the open says what is wrong
+        found = None  # the open says what is wrong
+    if found is None:
+        return 0, 0
     return found.st_uid, found.st_gid
 
 

@@ -120,13 +120,13 @@ def takeover(
     say = _say(context)
     with locked(places.state):
         journal = Journal(places.state / "takeover.json")
-        _recover(places.state, say)
+        connect = _connect(context, provers)
+        _recover(places.state, connect, say)
         found = journal.find()
         if found is not None and found[0] == DONE:
             raise ConfigError(
                 f"{found[1]['uri']} was taken over already", hint="go back first", command="ringfence kms return"
             )
-        connect = _connect(context, provers)
         collected = _collect(context, places, connect, with_files=not no_files)
         _show(context, "takeover", places, takeover_steps(places, collected, connect), collected, yes=yes)
         if not yes:
@@ -154,7 +154,8 @@ def return_command(
     state = state.absolute()
     say = _say(context)
     with locked(state):
-        _recover(state, say)
+        connect = _connect(context, provers)
+        _recover(state, connect, say)
         journal = Journal(state / "takeover.json")
         found = journal.find()
         if found is None or found[0] != DONE:
@@ -163,7 +164,6 @@ def return_command(
                 hint="name the directory that `ringfence kms takeover` was given with --state-dir",
             )
         places, previous = Places.from_json(found[1]), _previous_config(journal)
-        connect = _connect(context, provers)
         collected = _collect(context, places, connect, with_files=not no_files)
         steps = return_steps(places, collected, connect, previous)
         _show(context, "return", places, steps, collected, yes=yes)
@@ -175,7 +175,7 @@ def return_command(
     _done(context, f"the stock KMS answers on {places.uri}", None)
 
 
-def _recover(state: Path, say: Callable[[str], None]) -> None:
+def _recover(state: Path, connect: Connect, say: Callable[[str], None]) -> None:
     """Rolls back what a process that died left half done, and ends the command then: things are not as they looked."""
     for name in ("takeover", "return"):
         journal = Journal(state / f"{name}.json")
@@ -183,7 +183,6 @@ def _recover(state: Path, say: Callable[[str], None]) -> None:
         if found is None or found[0] != RUNNING:
             continue
         places = Places.from_json(found[1])
-        connect = _anonymous_connect
         steps = (
             takeover_steps(places, _NOTHING_COLLECTED, connect)
             if name == "takeover"
@@ -208,11 +207,6 @@ def _connect(context: CommandContext, provers: Sequence[str]) -> Connect:
 
 def _access(context: CommandContext) -> HttpAccess:
     return read_http_access(context.hadoop_conf, os.environ)
-
-
-def _anonymous_connect(uri: str) -> list[KmsMaterialClient]:
-    """Enough to see which KMS answers."""
-    return [KmsMaterialClient(uri, "ringfence")]
 
 
 def _collect(context: CommandContext, places: Places, connect: Connect, *, with_files: bool) -> Collected:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from ringfence_zones.findings import Finding, Rule, Severity
 
 FINDING = Finding(severity=Severity.ERROR, rule=Rule.BAD_VALUE, path="z:1", message="m", hint="h", command="c")
 # What each parameter of an error's constructor gets.
-ARGUMENTS = {
+ARGUMENTS: dict[str, Any] = {
     "message": "it failed",
     "path": "/a",
     "why": "is wrong",
@@ -46,7 +47,10 @@ def _made(kind: type[RingfenceError]) -> RingfenceError:
     return kind(**{name: ARGUMENTS[name] for name in required})
 
 
-SPECIAL = {errors.RolledBackError: exits.ROLLED_BACK, errors.NotRolledBackError: exits.NOT_ROLLED_BACK}
+SPECIAL: dict[type[RingfenceError], int] = {
+    errors.RolledBackError: exits.ROLLED_BACK,
+    errors.NotRolledBackError: exits.NOT_ROLLED_BACK,
+}
 TREE = sorted({kind for kind in _subclasses(RingfenceError) if kind.__module__ == errors.__name__}, key=str)
 
 
