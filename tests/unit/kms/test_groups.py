@@ -122,6 +122,23 @@ def test_a_directory_that_hangs_refuses_its_user_and_holds_up_nobody_else(execut
         answer.set()
 
 
+def test_an_answer_that_took_longer_than_one_is_believed_serves_who_waited_and_nobody_after(executor: Executor) -> None:
+    now = [0.0]
+
+    def look_up(_user: str) -> frozenset[str]:
+        now[0] = 40.0
+        return frozenset({"late"})
+
+    async def scenario() -> None:
+        groups = Groups(SETTINGS, executor, lambda: now[0], look_up=look_up)
+        assert await load(groups, "alice") == {"late"}
+        now[0] = 41.0
+        with pytest.raises(Unready):
+            groups.of("alice")
+
+    asyncio.run(scenario())
+
+
 def test_without_a_source_nobody_but_the_static_users_has_groups(executor: Executor) -> None:
     settings = GroupSettings(30.0, 10.0, {"etl": frozenset({"pii"})}, asks_system=False)
 
