@@ -84,9 +84,9 @@ class Groups:
         under_way = self._under_way.get(user)
         if under_way is None:
             loop = asyncio.get_running_loop()
-            under_way = self._under_way[user] = loop.run_in_executor(self._executor, self._look_up, user)
-            # As of before the look-up: what is read while it runs may be that old.
+            # Before the look-up: what is read while it runs may be that old.
             began = self._clock()
+            under_way = self._under_way[user] = loop.run_in_executor(self._executor, self._look_up, user)
             under_way.add_done_callback(lambda done: self._keep(user, began, done))
         return under_way
 
