@@ -1,7 +1,8 @@
-"""A program under the real supervisor, for unit/http/test_supervisor.py: says who answers, dies, bumps, refuses.
+"""A program under the real supervisor, for unit/http/test_supervisor.py: says who answers, dies, hangs,
+bumps, refuses.
 
-Arguments: a JSON object with `workers`, `port`, `drain_timeout_s`, `unix` (path or null), `refusal` (path of a file
-whose presence makes the application factory fail). Prints one JSON line when every worker answers.
+Arguments: a JSON object with `workers`, `port`, `drain_timeout_s`, `hang_timeout_s`, `unix` (path or null), `refusal`
+(path of a file whose presence makes the application factory fail). Prints one JSON line when every worker answers.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -40,6 +42,9 @@ class _Application:
         match request.raw_path:
             case b"/die":
                 os.kill(os.getpid(), signal.SIGKILL)
+            case b"/hang":
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+                time.sleep(3600)
             case b"/bump":
                 self._worker.generation.bump()
             case b"/generation":
@@ -80,6 +85,7 @@ def main() -> None:
             listeners,
             workers=options["workers"],
             drain_timeout_s=options["drain_timeout_s"],
+            hang_timeout_s=options["hang_timeout_s"],
             on_ready=lambda: print(json.dumps({"port": listener.port}), flush=True),
         ).run()
     except RingfenceError as error:

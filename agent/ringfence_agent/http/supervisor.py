@@ -8,6 +8,7 @@
 - SIGUSR1 is passed on to every worker, for an application that reopens its logs; others pay no heed to it.
 - A worker that dies is replaced: at once, then with a doubling delay while it keeps dying. Its death bumps the
   generation, because it may have committed without coming to its own bump.
+- A worker whose event loop does not turn for `hang_timeout_s` is killed, and so replaced.
 - When the master dies, by whatever means, the kernel kills its workers.
 
 A reload runs the application factory again; it does not load new code. Workers never outlive a failed start: `run`
@@ -34,6 +35,7 @@ from ringfence_agent import process_hygiene
 from ringfence_agent.http.generation import GenerationTable
 from ringfence_agent.http.limits import Limits
 from ringfence_agent.http.listening import Listener
+from ringfence_agent.http.pulse import PulseTable
 from ringfence_agent.http.response import ErrorRenderer, plain_error
 from ringfence_agent.http.worker import ApplicationFactory, WorkerContext, WorkerSettings, parse_report, run_worker
 from ringfence_zones.errors import ConfigError, RingfenceError
@@ -47,11 +49,15 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal
 # A worker that has lived so long starts the back-off afresh when it dies.
 _STEADY_S = 30.0
 _FIRST_DELAY_S = 0.1
-_LONGEST_DELAY_S = 5.0
+# Clients that the kernel sends to the slot of a worker that keeps dying wait in its queue for so long.
+_LONGEST_DELAY_S = 2.0
 _START_TIMEOUT_S = 120.0
 # What a worker may take beyond its drain to close its store.
 _CLOSE_GRACE_S = 5.0
 _REPORT_BYTES = 65536
+# A worker is hung when so many looks in a row find no pulse. Looks are counted, not seconds: after the whole machine
+# stood still, or this process did, the first look must not condemn everybody.
+_PULSE_CHECKS = 4
 # Descriptors a worker needs besides those of its connections.
 _OTHER_FILES = 64
 
@@ -68,6 +74,9 @@ class _Worker:
     unread: bytes = b""
     # When to stop waiting for it; None for a serving worker.
     kill_at: float | None = None
+    # Its pulse when it was last looked at, and how often in a row it has been the same.
+    pulse: int = -1
+    pulses_missed: int = 0
 
 
 @dataclass(slots=True)
@@ -97,12 +106,16 @@ class Supervisor:
         render_error: ErrorRenderer = plain_error,
         drain_timeout_s: float = 20.0,
         tls: ServerTls | None = None,
+        hang_timeout_s: float = 60.0,
         on_ready: Callable[[], None] | None = None,
         on_crash: Callable[[], None] | None = None,
     ) -> None:
         if workers < 1:
             raise ConfigError(f"{workers} workers cannot serve", hint="use at least one worker")
-        self._settings = WorkerSettings(factory, limits or Limits(), render_error, drain_timeout_s, tls)
+        self._pulses = PulseTable(2 * workers)
+        self._pulse_interval_s = hang_timeout_s / _PULSE_CHECKS
+        self._pulse_check_at = 0.0
+        self._settings = WorkerSettings(factory, limits or Limits(), render_error, drain_timeout_s, self._pulses, tls)
         self._listeners = list(listeners)
         self._slots = [_Slot() for _ in range(workers)]
         # Two per slot, for a worker and its successor, and the master's.
@@ -169,12 +182,15 @@ class Supervisor:
             self._stop()
         self._kill_overdue()
         if not self._stopping:
+            self._check_pulses()
             self._start_due()
             self._advance_reload()
 
     def _timeout_s(self) -> float | None:
         due = [slot.start_at for slot in self._slots if slot.start_at is not None]
         due += [worker.kill_at for worker in self._all_workers() if worker.kill_at is not None]
+        if not self._stopping:
+            due.append(self._pulse_check_at)
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _all_workers(self) -> list[_Worker]:
@@ -328,6 +344,22 @@ class Supervisor:
             if worker.kill_at is not None and worker.kill_at <= now:
                 _log.error("worker %d (pid %d) does not come to an end and is killed", worker.slot, worker.pid)
                 worker.kill_at = None
+                _signal(worker, signal.SIGKILL)
+
+    def _check_pulses(self) -> None:
+        now = time.monotonic()
+        if now < self._pulse_check_at:
+            return
+        self._pulse_check_at = now + self._pulse_interval_s
+        for worker in self._all_workers():
+            if not worker.ready or worker.kill_at is not None:
+                continue  # it has a deadline already
+            pulse = self._pulses.count(worker.counter)
+            worker.pulses_missed = worker.pulses_missed + 1 if pulse == worker.pulse else 0
+            worker.pulse = pulse
+            if worker.pulses_missed >= _PULSE_CHECKS:
+                worker.pulses_missed = 0
+                _log.error("worker %d (pid %d) hangs and is killed", worker.slot, worker.pid)
                 _signal(worker, signal.SIGKILL)
 
     def _retire(self, worker: _Worker) -> None:

@@ -22,6 +22,7 @@ import uvloop
 from ringfence_agent.http.generation import Generation
 from ringfence_agent.http.limits import Limits
 from ringfence_agent.http.outbox import Recorded
+from ringfence_agent.http.pulse import BEAT_S, PulseTable
 from ringfence_agent.http.response import Application, ErrorRenderer
 from ringfence_agent.http.server import HttpServer
 from ringfence_agent.http.service import HttpService
@@ -64,6 +65,7 @@ class WorkerSettings:
     limits: Limits
     render_error: ErrorRenderer
     drain_timeout_s: float
+    pulses: PulseTable
     tls: ServerTls | None = None
 
 
@@ -94,10 +96,16 @@ async def _serve(
         if isinstance(application, Recorded) and application.on_serving is not None:
             application.on_serving(lambda: len(service.connections))
         await server.start()
+        _beat(settings.pulses, context.process)
         _report(report_descriptor, {"ready": True})
         await stop.wait()
         await server.drain(settings.drain_timeout_s)
     return 0
+
+
+def _beat(pulses: PulseTable, process: int) -> None:
+    pulses.beat(process)
+    asyncio.get_running_loop().call_later(BEAT_S, _beat, pulses, process)
 
 
 def parse_report(line: bytes) -> RingfenceError | None:

@@ -65,11 +65,19 @@ class Program:
         return self.process.wait(DEADLINE_S)
 
 
-def _command(tmp_path: Path, port: int = 0, *, drain_timeout_s: float = 10.0, unix: Path | None = None) -> list[str]:
+def _command(
+    tmp_path: Path,
+    port: int = 0,
+    *,
+    drain_timeout_s: float = 10.0,
+    hang_timeout_s: float = 60.0,
+    unix: Path | None = None,
+) -> list[str]:
     options = {
         "workers": 2,
         "port": port,
         "drain_timeout_s": drain_timeout_s,
+        "hang_timeout_s": hang_timeout_s,
         "unix": str(unix) if unix else None,
         "refusal": str(tmp_path / "refuse"),
     }
@@ -77,8 +85,10 @@ def _command(tmp_path: Path, port: int = 0, *, drain_timeout_s: float = 10.0, un
 
 
 @contextmanager
-def running(tmp_path: Path, *, drain_timeout_s: float = 10.0, unix: Path | None = None) -> Iterator[Program]:
-    command = _command(tmp_path, drain_timeout_s=drain_timeout_s, unix=unix)
+def running(
+    tmp_path: Path, *, drain_timeout_s: float = 10.0, hang_timeout_s: float = 60.0, unix: Path | None = None
+) -> Iterator[Program]:
+    command = _command(tmp_path, drain_timeout_s=drain_timeout_s, hang_timeout_s=hang_timeout_s, unix=unix)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stderr is not None
@@ -169,6 +179,19 @@ def test_connections_queued_on_a_dead_workers_socket_are_answered_by_its_success
     finally:
         for client in clients:
             client.socket.close()
+
+
+def test_worker_whose_event_loop_stands_still_is_replaced_and_no_other(tmp_path: Path) -> None:
+    with running(tmp_path, hang_timeout_s=5.0) as program:
+        before = program.pids()
+        with program.connect() as client:
+            client.send(_GET % b"/hang")
+            program.wait_for_log("hangs and is killed")
+            program.wait_for_log("was killed by SIGKILL")
+        after = program.pids()
+        assert sum(before[slot] != after[slot] for slot in before) == 1
+        # The other one, which only had nothing to do, has been looked at as often.
+        assert sum("hangs and is killed" in line for line in program.log) == 1
 
 
 def test_worker_that_keeps_dying_is_restarted_ever_more_slowly(program: Program) -> None:
