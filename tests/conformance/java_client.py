@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import jpype
@@ -66,6 +67,8 @@ class JavaClient:
             case(self)
         except jpype.JException as error:
             self.steps["unexpected"] = self._describe_error(error)
+        except Exception as error:  # noqa: BLE001 - one case that fails must not take the others of its JVM along
+            self.steps["unexpected"] = {"exception": type(error).__name__, "message": str(error)}
         finally:
             for provider in self._providers:
                 with contextlib.suppress(jpype.JException):
@@ -75,15 +78,20 @@ class JavaClient:
         """The name of a key of this run."""
         return name + self._tag
 
-    def configuration(self, **more: str) -> Any:
-        """The configuration with this server as its key provider."""
-        uri = {"hadoop.security.key.provider.path": self.server.uri}
-        return configuration({**self.conf, **uri, **{name.replace("__", "."): v for name, v in more.items()}})
+    def at(self, port: int, conf: Mapping[str, str] | None = None) -> JavaClient:
+        """The same server seen through another port, recording into the same steps."""
+        other = JavaClient(replace(self.server, port=port), {**self.conf, **(conf or {})}, self._tag[1:])
+        other.steps, other._providers = self.steps, self._providers
+        return other
 
-    def provider(self, hosts: str = "localhost", conf: Any = None) -> Any:
+    def configuration(self) -> Any:
+        """The configuration with this server as its key provider."""
+        return configuration({**self.conf, "hadoop.security.key.provider.path": self.server.uri})
+
+    def provider(self, hosts: str = "localhost") -> Any:
         """A new `LoadBalancingKMSClientProvider`, as every Hadoop program gets one; closed after the case."""
         uri = java("java.net.URI")(self.server.uri.replace("@localhost:", f"@{hosts}:"))
-        provider = java("crypto.key.KeyProviderFactory").get(uri, conf or self.configuration())
+        provider = java("crypto.key.KeyProviderFactory").get(uri, self.configuration())
         self._providers.append(provider)
         return provider
 

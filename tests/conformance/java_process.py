@@ -26,14 +26,12 @@ def main() -> None:
     jpype.startJVM(job["jvm"], *job["options"], classpath=job["classpath"], convertStrings=True)
     java_client.initialise(job["conf"])
     answers: dict[str, dict[str, Any]] = {}
-    for module in job["modules"]:
-        for name, case in cases_of(importlib.import_module(module)).items():
-            if job["cases"] is None or name in job["cases"]:
-                answers[name] = {}
-                for server in job["servers"]:
-                    client = java_client.JavaClient(KeyServer(**server), job["conf"], job["tag"])
-                    client.run(case)
-                    answers[name][server["name"]] = client.steps
+    for name, case in cases_of(importlib.import_module(job["module"])).items():
+        answers[name] = {}
+        for server in job["servers"]:
+            client = java_client.JavaClient(KeyServer(**server), job["conf"], job["tag"])
+            client.run(case)
+            answers[name][server["name"]] = client.steps
     Path(job["output"]).write_text(json.dumps(answers))
     # Hadoop's own threads (queue refills, token timers) must not keep the process.
     jpype.java.lang.Runtime.getRuntime().halt(0)

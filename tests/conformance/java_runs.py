@@ -34,14 +34,13 @@ def jars_of(version: str) -> JarList:
 
 def run(
     version: str,
-    modules: Sequence[str],
+    module: str,
     servers: Sequence[KeyServer],
     *,
     user: str | None = None,
     conf: Mapping[str, str] | None = None,
     krb5_conf: Path | None = None,
     ssl_client: Mapping[str, str] | None = None,
-    cases: Sequence[str] | None = None,
 ) -> dict[str, dict[str, Steps]]:
     """Case -> server name -> steps. `user` is the claimed one of `simple` authentication.
 
@@ -57,10 +56,9 @@ def run(
             "jvm": str(find_java_home(os.environ) / "lib/server/libjvm.so"),
             "options": [*JAVA_MODULES, "-Xmx256m", "-XX:TieredStopAtLevel=1", *krb5_option(krb5_conf)],
             "classpath": [scratch, *map(str, sorted(jars.glob("*.jar")))],
-            "modules": list(modules),
+            "module": module,
             "servers": [asdict(server) for server in servers],
             "conf": dict(conf or {}),
-            "cases": None if cases is None else list(cases),
             "tag": version.replace(".", ""),
             "output": str(output),
         }

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import differences
 import java_access_cases
+import java_fault_cases
 import java_key_cases
 import java_token_cases
 import raw_access_cases
@@ -25,6 +26,6 @@ RAW_CASES = {
 KERBEROS_CASES = cases_of(raw_kerberos_cases)
 JAVA_CASES = {
     name: case
-    for module in (java_key_cases, java_token_cases, java_access_cases)
+    for module in (java_key_cases, java_token_cases, java_access_cases, java_fault_cases)
     for name, case in cases_of(module).items()
 }
