@@ -348,10 +348,8 @@ class Model:
         assert (policy.revision if policy else 0) == self.revision
 
 
-@given(steps=STEPS)
-def check_against_model(new_place: Callable[[], Place], steps: list[tuple[str, str]]) -> None:
-    place, model = new_place(), Model()
-    store = place.open()
+def check_against_model(place: Place, steps: list[tuple[str, str]]) -> None:
+    model, store = Model(), place.open()
     for action, name in steps:
         if action == "reopen":
             store.close()
@@ -364,7 +362,13 @@ def check_against_model(new_place: Callable[[], Place], steps: list[tuple[str, s
 
 def test_a_store_behaves_like_the_model(new_place: Callable[[], Place], request: pytest.FixtureRequest) -> None:
     in_a_file = request.node.callspec.params["new_place"] == "sqlite"  # a server takes ten times as long
-    settings(max_examples=40 if in_a_file else 8, deadline=None)(check_against_model)(new_place)
+
+    @settings(max_examples=40 if in_a_file else 8, deadline=None)
+    @given(steps=STEPS)
+    def check(steps: list[tuple[str, str]]) -> None:
+        check_against_model(new_place(), steps)
+
+    check()
 
 
 # -- import
