@@ -11,10 +11,30 @@ import key_servers
 import pytest
 import settings
 from certificates import JavaStores
+from differences import Tally
 from kdc import Kdc
 from key_servers import KeyServer, Settings
 
 Servers = tuple[KeyServer, KeyServer]
+_TALLY = pytest.StashKey[Tally]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_TALLY] = Tally()
+
+
+@pytest.fixture(scope="session")
+def tally(request: pytest.FixtureRequest) -> Tally:
+    """Where tests count what they compared."""
+    return request.config.stash[_TALLY]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    lines = config.stash[_TALLY].lines()
+    if lines:
+        terminalreporter.section("conformance with Hadoop's key server")
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

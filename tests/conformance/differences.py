@@ -86,6 +86,29 @@ def judge(case: str, found: Mapping[str, Fields], rows: Iterable[Row], client: s
     return complaints
 
 
+class Tally:
+    """How much was compared, for the table that ends a run: group -> steps, and how many of them differ as listed."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, tuple[int, int]] = {}
+
+    def add(self, group: str, steps: int, differing: int) -> None:
+        """Counts one case."""
+        known = self._counts.get(group, (0, 0))
+        self._counts[group] = known[0] + steps, known[1] + differing
+
+    def lines(self) -> list[str]:
+        """The table; nothing when nothing was compared."""
+        if not self._counts:
+            return []
+        width = max(map(len, self._counts))
+        rows = [
+            f"{group:<{width}}  {steps:>6}  {steps - differing:>6}  {differing:>6}"
+            for group, (steps, differing) in sorted(self._counts.items())
+        ]
+        return [f"{'':<{width}}  {'steps':>6}  {'alike':>6}  {'listed':>6}", *rows]
+
+
 def _as_row(where: str, fields: Fields) -> str:
     row: Sequence[dict[str, Any]] = [
         {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from differences import Row, find_differences, judge
+from differences import Row, Tally, find_differences, judge
 from table import JAVA_CASES, KERBEROS_CASES, RAW_CASES, ROWS
 
 STOCK = {"get": {"status": "500", "body": "x"}, "put": {"status": "200"}}
@@ -40,6 +40,14 @@ def test_a_difference_with_another_value_than_listed_is_reported_both_ways() -> 
 def test_a_step_of_one_side_only_is_a_difference() -> None:
     found = find_differences(STOCK, {"get": STOCK["get"]})
     assert found == {"put": {"step": ("there", "absent")}}
+
+
+def test_the_table_counts_steps_alike_and_steps_listed() -> None:
+    tally = Tally()
+    assert tally.lines() == []
+    tally.add("raw", 5, 1)
+    tally.add("raw", 2, 0)
+    assert [line.split() for line in tally.lines()] == [["steps", "alike", "listed"], ["raw", "7", "6", "1"]]
 
 
 def test_a_row_for_one_client_version_says_nothing_about_the_others() -> None:

@@ -15,7 +15,7 @@ import java_token_cases
 import pytest
 import settings
 from certificates import JavaStores
-from differences import Steps
+from differences import Steps, Tally
 from kdc import Kdc
 from key_servers import KeyServer
 from table import ROWS
@@ -78,22 +78,23 @@ def simple_runs() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("version", "module", "name"), list(simple_runs()))
-def test_both_servers_serve_the_java_client_alike(run: Run, version: str, module: str, name: str) -> None:
-    check(run(version, module)[name], name, version)
+def test_both_servers_serve_the_java_client_alike(run: Run, tally: Tally, version: str, module: str, name: str) -> None:
+    check(run(version, module)[name], name, version, tally, f"client {version}")
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("version", [SANDBOX, *OTHERS])
 @pytest.mark.parametrize(("module", "name"), SECURE_CASES)
 def test_both_servers_serve_the_java_client_alike_with_kerberos_and_tls(
-    run_secure: Run, version: str, module: str, name: str
+    run_secure: Run, tally: Tally, version: str, module: str, name: str
 ) -> None:
-    check(run_secure(version, module)[name], name, version)
+    check(run_secure(version, module)[name], name, version, tally, f"client {version}, Kerberos and TLS")
 
 
-def check(records: Mapping[str, Steps], name: str, version: str) -> None:
+def check(records: Mapping[str, Steps], name: str, version: str, tally: Tally, group: str) -> None:
     for server, steps in records.items():
         assert "unexpected" not in steps, f"{server}: {steps['unexpected']}"
     found = differences.find_differences(records["stock"], records["ours"])
+    tally.add(group, len(records["stock"]), len(found))
     complaints = differences.judge(name, found, ROWS, version)
     assert not complaints, "\n".join(complaints)

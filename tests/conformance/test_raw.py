@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import differences
 import pytest
+from differences import Tally
 from key_servers import KeyServer
 from table import RAW_CASES, ROWS
 from wire import Case, Wire
@@ -12,9 +13,11 @@ pytestmark = [pytest.mark.cluster]
 
 
 @pytest.mark.parametrize("name", RAW_CASES)
-def test_both_servers_answer_alike(simple_servers: tuple[KeyServer, KeyServer], name: str) -> None:
+def test_both_servers_answer_alike(simple_servers: tuple[KeyServer, KeyServer], tally: Tally, name: str) -> None:
     recorded = [run(RAW_CASES[name], server) for server in simple_servers]
-    complaints = differences.judge(name, differences.find_differences(*recorded), ROWS)
+    found = differences.find_differences(*recorded)
+    tally.add(name.partition(".")[0], len(recorded[0]), len(found))
+    complaints = differences.judge(name, found, ROWS)
     assert not complaints, "\n".join(complaints)
 
 

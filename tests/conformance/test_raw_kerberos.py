@@ -8,6 +8,7 @@ from collections.abc import Callable
 import differences
 import pytest
 from certificates import Certificates
+from differences import Tally
 from kdc import Kdc
 from key_servers import KeyServer
 from raw_kerberos_cases import KerberosWire
@@ -37,12 +38,18 @@ def negotiate(kdc: Kdc) -> Negotiate:
 
 @pytest.mark.parametrize("name", KERBEROS_CASES)
 def test_both_servers_answer_alike_with_kerberos(
-    secure_servers: tuple[KeyServer, KeyServer], certificates: Certificates, negotiate: Negotiate, name: str
+    secure_servers: tuple[KeyServer, KeyServer],
+    certificates: Certificates,
+    negotiate: Negotiate,
+    tally: Tally,
+    name: str,
 ) -> None:
     recorded = []
     for server in secure_servers:
         wire = KerberosWire(server, certificates.client_context(), negotiate=negotiate)
         KERBEROS_CASES[name](wire)
         recorded.append(wire.steps)
-    complaints = differences.judge(name, differences.find_differences(*recorded), ROWS)
+    found = differences.find_differences(*recorded)
+    tally.add("raw-kerberos", len(recorded[0]), len(found))
+    complaints = differences.judge(name, found, ROWS)
     assert not complaints, "\n".join(complaints)
