@@ -149,7 +149,7 @@ class _JksReader:
     def _open_key(self, alias: str, hidden: bytes) -> Secret:
         """Undoes `KeyProtector.protect`: salt, key XOR a chain of SHA-1, SHA-1 of password and key."""
         mark = hidden.find(_SUN_PROTECTOR)
-        if mark < 0:
+        if mark < 0 or b"\x04" not in hidden[mark + len(_SUN_PROTECTOR) : -1]:
             raise self._damaged()
         # Behind the algorithm comes `NULL`, then the octet string that ends the structure: its last bytes are ours.
         sealed = hidden[hidden.index(b"\x04", mark + len(_SUN_PROTECTOR)) :]
@@ -165,7 +165,10 @@ class _JksReader:
                 f"the key {alias!r} in the key store {self._path} has another password than the store",
                 hint="set ssl.server.keystore.keypassword in ssl-server.xml",
             )
-        key = serialization.load_der_private_key(plain, None)
+        try:
+            key = serialization.load_der_private_key(plain, None)
+        except ValueError as error:
+            raise self._damaged() from error
         return Secret(
             key.private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
