@@ -139,3 +139,17 @@ def set_cookie_is_spelled_so(kms: Wire) -> None:
     kms.note("login", {"names": " ".join(sorted(name for name in session.headers if name.lower() == "set-cookie"))})
     names = sorted(name for name in challenged.headers if name.lower() in ("set-cookie", "www-authenticate"))
     kms.note("challenge", {"names": " ".join(names)})
+
+
+def pages_for_monitoring(kms: Wire) -> None:
+    """What TestKMS.testKMSJMX and monitoring look for, and the servlets that Hadoop's web server brings along."""
+    for step, target, word in (
+        ("jmx", "/kms/jmx", '"name" : "java.lang:type=Memory"'),
+        ("jmx-query", "/kms/jmx?qry=Hadoop:service=KMS,name=JvmMetrics", "JvmMetrics"),
+    ):
+        answer = kms.call(step, "GET", target, record=False)
+        found = str(word in answer.body.decode())
+        kms.note(step, {"status": str(answer.status), "type": answer.headers.get("Content-Type", ""), "word": found})
+    for page in ("conf", "stacks", "logLevel", "logs", "prom"):
+        kms.note(page, {"status": str(kms.call("", "GET", f"/kms/{page}", record=False).status)})
+    kms.note("anonymous", {"status": str(kms.call("", "GET", "/kms/jmx", user=None, record=False).status)})
