@@ -165,8 +165,8 @@ class TlsConnection(asyncio.Protocol, asyncio.Transport):
                     self._end_reading()
                 break
             self._protocol.data_received(data)
-            if not incoming.pending and not tls.pending():
-                break
+            if not incoming.pending:
+                break  # nor does OpenSSL keep any: a read takes all of a record
         if self._outgoing.pending:
             self._flush()  # the answer to a change of keys
 
