@@ -47,14 +47,18 @@ def test_nothing_acknowledged_is_lost_when_key_servers_are_killed(shared: Shared
     chance = random.Random(5)
     for _ in range(rounds):
         children = [in_child(lambda report, w=writer: storm(shared, w, report)) for writer in range(WRITERS)]  # type: ignore[misc]
-        assert select.select([read_end for _, read_end in children], [], [], ANSWER_WAIT_S)[0]
+        silent = {read_end for _, read_end in children}
+        while silent:  # each has had something acknowledged, however busy the machine is
+            spoke = select.select(list(silent), [], [], ANSWER_WAIT_S)[0]
+            assert spoke
+            silent -= set(spoke)
         wait_s(chance.uniform(0.05, 0.5))
         for pid, _ in chance.sample(children, k=WRITERS):
             kill(pid)
         for _, read_end in children:
             lines += read_all(read_end)
         check_acknowledged(shared, lines, WRITERS * rounds)
-    assert len(lines) > 5 * rounds
+    assert len(lines) >= WRITERS * rounds
 
 
 @pytest.mark.parametrize("rounds", [2, pytest.param(10, marks=pytest.mark.long)])
