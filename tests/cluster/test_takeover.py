@@ -256,6 +256,23 @@ def test_a_takeover_killed_at_any_step_is_rolled_back_by_the_next(exchange: Exch
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_a_return_killed_at_any_step_leaves_our_kms_serving(exchange: Exchange) -> None:
+    exchange.ringfence("takeover", "--yes", "--no-files")
+    exchange.cluster.run("hadoop", "key", "roll", exchange.key)
+    exchange.put(f"{exchange.zone}/during")
+    plan = json.loads(exchange.ringfence("return", "--json", "--no-files").stdout)
+    for step in [step["name"] for step in plan["steps"]]:
+        _kill_at(exchange, step, "return")
+        exchange.ringfence("return", "--yes", "--no-files", expect=4)
+        assert exchange.who_answers() == "ringfence", step
+        assert (exchange.directory / "kms.yaml").exists(), step
+    exchange.ringfence("return", "--yes", "--no-files")
+    assert exchange.who_answers() == "stock"
+    assert exchange.read(f"{exchange.zone}/before", f"{exchange.zone}/during") == _WORDS * 2
+
+
+@pytest.mark.long
 def test_what_cannot_start_ends_with_the_stock_kms_serving(exchange: Exchange) -> None:
     (exchange.directory / "start").write_text("#!/bin/sh\nexit 3\n")
     failed = exchange.ringfence("takeover", "--yes", "--json", expect=4)
@@ -266,11 +283,11 @@ def test_what_cannot_start_ends_with_the_stock_kms_serving(exchange: Exchange) -
     assert exchange.read(f"{exchange.zone}/before") == _WORDS
 
 
-def _kill_at(exchange: Exchange, step: str) -> None:
-    """Starts a takeover and kills it when its journal says that this step was begun."""
-    journal = exchange.directory / "state/takeover.json"
+def _kill_at(exchange: Exchange, step: str, verb: str = "takeover") -> None:
+    """Starts the command and kills it when its journal says that this step was begun."""
+    journal = exchange.directory / f"state/{verb}.json"
     process = subprocess.Popen(
-        [RINGFENCE, *exchange.command("takeover", "--yes", "--no-files")],
+        [RINGFENCE, *exchange.command(verb, "--yes", "--no-files")],
         env=exchange.cluster.environ("hdfs"),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
