@@ -3,8 +3,9 @@
 A worker remembers keys, what they grant, and the published policy. It looks at the store again
 
 1. on the first request after anybody on this server committed something (the shared generation);
-2. where other servers share the store, once in a while by itself, and before every answer that must show what any of
-   them acknowledged: all but the opening of an EDEK, whose key version never changes;
+2. once in a while by itself, because a command may work on the same store (`ringfence key import`); and where other
+   servers share it, before every answer that must show what any of them acknowledged: all but the opening of an EDEK,
+   whose key version never changes;
 3. before anything else once the store was last looked at longer ago than the revocation bound. So a key that was
    deleted or a policy that was tightened through one server is no longer served by another after the bound, and when
    the store cannot be reached, requests are refused from then on.
@@ -53,7 +54,7 @@ class Freshness:
         """Whether memory may be answered from. `newest` when the answer must show what any server acknowledged."""
         if self._number is None or self._store.has_changed():
             return False
-        return not self._store.is_shared or (not newest and self._clock() < self._believed_until_s)
+        return self._clock() < self._believed_until_s and not (newest and self._store.is_shared)
 
     async def catch_up(self) -> None:
         """Returns when memory is as of a moment after this call began. Raises the errors of the store's reads."""

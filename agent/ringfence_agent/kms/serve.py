@@ -176,7 +176,7 @@ async def open_application(
         ticker = asyncio.create_task(_tick(kms, acl_file, lookups))
         stack.push_async_callback(_cancel, ticker)
         stack.push_async_callback(_cancel, asyncio.create_task(tokens.keep_clean()))
-        upkeep = asyncio.create_task(_keep_up(store, freshness, repeated, settings.revocation_bound_s))
+        upkeep = asyncio.create_task(_keep_up(freshness, repeated, settings.revocation_bound_s))
         stack.push_async_callback(_cancel, upkeep)
         application = KmsApplication(kms, authenticator, AdminAccess(token, settings.admin_users, groups.of), proxies)
         yield Recorded(monitoring.watch(application), application.commit, monitoring.serving)
@@ -241,15 +241,14 @@ async def _tick(kms: Kms, acl_file: AclFile, lookups: Executor) -> None:
             kms.access.use_acls(changed)
 
 
-async def _keep_up(store: StoreAccess, freshness: Freshness, repeated: RepeatedChanges, bound_s: float) -> None:
-    """Looks at a store that others share, several times within the bound; clears up what nobody will ask for again."""
+async def _keep_up(freshness: Freshness, repeated: RepeatedChanges, bound_s: float) -> None:
+    """Looks at the store several times within the bound; clears up what nobody will ask for again."""
     interval_s = min(_TICK_S, bound_s / 4)
     next_clearing_s = 0.0
     failing = False
     while True:
         try:
-            if store.is_shared:
-                await freshness.catch_up()
+            await freshness.catch_up()
             if time.monotonic() >= next_clearing_s:
                 next_clearing_s = time.monotonic() + _CLEARING_S
                 await repeated.remove_old()

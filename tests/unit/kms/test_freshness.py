@@ -101,16 +101,24 @@ def test_nothing_is_answered_from_memory_before_the_first_look(make: Callable[..
     assert worker.freshness.is_current(newest=False)
 
 
-def test_a_store_of_its_own_is_looked_at_only_after_a_change_on_this_server(make: Callable[..., Worker]) -> None:
+def test_a_store_of_its_own_is_looked_at_after_a_change_on_this_server(make: Callable[..., Worker]) -> None:
     worker = make(is_shared=False)
     worker.catch_up()
-    worker.now_s = 10 * BOUND_S
     assert worker.freshness.is_current(newest=True)
     worker.other.bump()
     assert not worker.freshness.is_current(newest=False)
     worker.catch_up()
     assert worker.freshness.is_current(newest=True)
     assert worker.store.looks == 2
+
+
+def test_no_look_at_a_store_is_believed_longer_than_the_bound(make: Callable[..., Worker]) -> None:
+    worker = make(is_shared=False)
+    worker.catch_up()
+    worker.now_s = BOUND_S - 0.1
+    assert worker.freshness.is_current(newest=True)
+    worker.now_s = BOUND_S
+    assert not worker.freshness.is_current(newest=True)
 
 
 def test_catching_up_costs_only_the_keys_that_changed(make: Callable[..., Worker]) -> None:
