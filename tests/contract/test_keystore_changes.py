@@ -11,7 +11,7 @@ from store_places import Place
 
 from ringfence_agent.keystore.interface import ChangeOrigin, Changes, OpenStore
 from ringfence_agent.keystore.sql_changes import KEPT_CHANGES
-from ringfence_zones.errors import KeyExistsError, KeyNotFoundError
+from ringfence_zones.errors import KeyExistsError, KeyNotFoundError, UnconfirmedChangeError
 
 ETL = ChangeOrigin("etl", b"d" * 32)
 
@@ -81,6 +81,26 @@ def test_a_change_with_an_origin_is_unconfirmed_until_it_is_confirmed(place: Pla
     one.confirm([])
     assert list(other.find_unconfirmed("k")) == []
     assert other.change_number() == before
+
+
+def test_the_same_request_rolls_a_key_again_only_after_its_first_roll_was_confirmed(place: Place) -> None:
+    one, other = place.open(), place.open()
+    one.create_key(new_key("k"))
+    one.roll_key("k", None, ETL)
+    with pytest.raises(UnconfirmedChangeError):
+        other.roll_key("k", None, ETL)
+    assert other.roll_key("k", None, ChangeOrigin("etl", b"e" * 32)).version == 2
+    assert other.roll_key("k", None).version == 3
+    one.confirm(one.find_unconfirmed("k"))
+    assert other.roll_key("k", None, ETL).version == 4
+
+
+def test_what_was_left_unconfirmed_of_a_deleted_key_stops_no_roll_of_its_successor(store: OpenStore) -> None:
+    store.create_key(new_key("k"))
+    store.roll_key("k", None, ETL)
+    store.delete_key("k")
+    store.create_key(new_key("k"))
+    assert store.roll_key("k", None, ETL).version == 3
 
 
 def test_origins_of_a_key_end_with_no_other_keys(store: OpenStore) -> None:

@@ -20,7 +20,7 @@ from ringfence_agent.keystore.interface import (
     UnconfirmedChange,
 )
 from ringfence_agent.keystore.token_store import MasterKey, TokenRecord
-from ringfence_zones.errors import KeyExistsError, KeyNotFoundError, RevisionConflictError
+from ringfence_zones.errors import KeyExistsError, KeyNotFoundError, RevisionConflictError, UnconfirmedChangeError
 from ringfence_zones.keys import KeyMetadata, KeyVersion
 from ringfence_zones.secret import Secret
 
@@ -127,6 +127,10 @@ class MemoryKeyStore(MemoryTokenStore):
             key = self._keys.get(name)
             if key is None:
                 raise KeyNotFoundError(name)
+            live = {version.version for version in key.versions}
+            unconfirmed = [change for change in self.find_unconfirmed(name) if change.version in live]
+            if origin is not None and any(change.origin == origin for change in unconfirmed):
+                raise UnconfirmedChangeError(name)
             m = key.metadata
             version = KeyVersion(name, m.versions, material or Secret(os.urandom(m.length_bits // 8)))
             metadata = KeyMetadata(

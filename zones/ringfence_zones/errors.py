@@ -18,6 +18,7 @@
     │   ├── KeyNotFoundError           .key_name
     │   ├── KeyVersionNotFoundError    .version_name
     │   ├── KeyMismatchError           a key version does not belong to the key
+    │   ├── UnconfirmedChangeError     .key_name: the same request changed it before, perhaps unanswered
     │   ├── RevisionConflictError      .expected, .actual: somebody else published first
     │   ├── WrongRootKeyError          the root key does not open this store
     │   ├── StoreTamperedError         the store fails its integrity check
@@ -186,6 +187,14 @@ class KeyMismatchError(KeyStoreError):
     def __init__(self, version_name: str, key_name: str | None) -> None:
         super().__init__(f"KeyVersion '{version_name}' does not belong to the key '{key_name or 'null'}'")
         self.version_name = version_name
+        self.key_name = key_name
+
+
+class UnconfirmedChangeError(KeyStoreError):
+    """The same request changed this key before, and nobody knows yet whether it was answered. Nothing was changed."""
+
+    def __init__(self, key_name: str) -> None:
+        super().__init__(f"the same change of key {key_name} was made before, and may not have been answered")
         self.key_name = key_name
 
 

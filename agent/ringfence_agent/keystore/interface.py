@@ -111,8 +111,9 @@ class KeyStore(Protocol):
     def roll_key(self, name: str, material: Secret | None, origin: ChangeOrigin | None = None) -> KeyVersion:
         """Adds a version; random material of the key's own length when None.
 
-        Raises KeyNotFoundError, StoreUnavailableError, StoreTamperedError, and InputError for material of
-        another length.
+        Raises KeyNotFoundError, StoreUnavailableError, StoreTamperedError, InputError for material of another length,
+        and UnconfirmedChangeError when a live version with the same origin is unconfirmed. That is looked up
+        under the lock: a commit that its dead maker still had under way is over by then.
         """
 
     def delete_key(self, name: str) -> None:

@@ -57,6 +57,7 @@ from ringfence_zones.errors import (
     KeyExistsError,
     KeyNotFoundError,
     RevisionConflictError,
+    UnconfirmedChangeError,
 )
 from ringfence_zones.keys import KeyMetadata, KeyVersion
 from ringfence_zones.secret import Secret
@@ -170,6 +171,8 @@ class SqlKeyStore(SqlTokens):
         """See KeyStore."""
         with self._change(name, origin) as change:
             old = self._get_live_key(change, name)
+            if origin is not None and self._changes.is_unconfirmed(change.connection, old, origin):
+                raise UnconfirmedChangeError(name)
             if material is None:
                 material = Secret(secrets.token_bytes(old.length_bits // 8))
             _check_length(material, old.length_bits)

@@ -8,6 +8,7 @@ then told that everything may have changed.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, insert, select
 
@@ -20,6 +21,7 @@ from ringfence_agent.keystore.tables import (
     UNCONFIRMED_CHANGE,
     KeyChangeRow,
     UnconfirmedRow,
+    ZoneKeyRow,
 )
 
 KEPT_CHANGES = 512
@@ -100,8 +102,16 @@ class SqlChanges:
 
     def find_unconfirmed(self, name: str) -> Sequence[UnconfirmedChange]:
         """See KeyStore."""
+        return self._unconfirmed(self._session.read(_SELECT_UNCONFIRMED, name=name))
+
+    def is_unconfirmed(self, connection: Connection, key: ZoneKeyRow, origin: ChangeOrigin) -> bool:
+        """Whether a live version of a key with this origin is unconfirmed, as seen inside a transaction."""
+        changes = self._unconfirmed(connection.execute(_SELECT_UNCONFIRMED, {"name": key.name}).fetchall())
+        return any(change.origin == origin and change.version >= key.first_version for change in changes)
+
+    def _unconfirmed(self, rows: Sequence[Any]) -> Sequence[UnconfirmedChange]:
         found = []
-        for *fields, tag in self._session.read(_SELECT_UNCONFIRMED, name=name):
+        for *fields, tag in rows:
             row = UnconfirmedRow(*fields)
             self._records.check_tag(row, tag)
             origin = ChangeOrigin(row.made_by, row.request_digest)

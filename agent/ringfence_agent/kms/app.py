@@ -37,6 +37,7 @@ from ringfence_agent.kms.unready import Unready
 from ringfence_zones.errors import (
     AccessDeniedError,
     AuthenticationError,
+    KeyStoreError,
     RingfenceError,
     StoreUnavailableError,
 )
@@ -163,7 +164,13 @@ class KmsApplication:
         if route.resource is Resource.POLICY:
             self._require_admin(call)
         call.name = route.name
-        return handler(self._kms, call)
+        try:
+            return handler(self._kms, call)
+        except (KeyStoreError, AccessDeniedError):
+            # Another server may have made the key, or granted its use, since this one looked: see before refusing.
+            if call.is_caught_up or self._kms.freshness.is_current(newest=True):
+                raise
+        raise Unready(lambda: self._catch_up(call))
 
     def _require_admin(self, call: Call) -> None:
         caller = call.caller

@@ -17,7 +17,7 @@ from ringfence_agent.kms.key_cache import CachedKey
 from ringfence_agent.kms.keys_resource import check_material
 from ringfence_agent.kms.parameters import json_body, require_text
 from ringfence_zones import kms_wire
-from ringfence_zones.errors import KeyNotFoundError
+from ringfence_zones.errors import KeyNotFoundError, UnconfirmedChangeError
 from ringfence_zones.secret import Secret
 
 
@@ -45,10 +45,14 @@ def roll(kms: Kms, call: Call) -> Awaitable[Response]:
 async def _roll(
     kms: Kms, call: Call, name: str, material: Secret | None, origin: ChangeOrigin, may_see: bool
 ) -> Response:
-    made = await kms.repeated.find(name, origin)
-    if made is None:
-        version = await kms.change(call, lambda store: store.roll_key(name, material, origin))
-        made = kms.repeated.made(version, origin)
+    made = None
+    while made is None:
+        try:
+            version = await kms.change(call, lambda store: store.roll_key(name, material, origin))
+            made = kms.repeated.made(version, origin)
+        except UnconfirmedChangeError:
+            # None when it was answered after all: then this is a second request, whose turn it is now.
+            made = await kms.repeated.find(name, origin)
     call.note_made(made)
     shown = made.version.material.reveal() if may_see else None
     return json_ok(kms_wire.encode(kms_wire.key_version_json(name, made.version.name, shown)), made.answered)

@@ -5,9 +5,13 @@ the next instance. The first request may have been committed by a server that di
 create would then fail because the key is there, and a second roll would make a version that nobody asked for.
 
 So each create and roll leaves a note in the store, in its own transaction: who sent it, and a keyed digest of all that
-it asked for. The note is removed once the answer was written (`Confirmations`). When the same request comes again and
-finds a note, it waits a moment for its removal; if whoever made the change is gone, or has not answered after all, the
-second request gets the first one's answer.
+it asked for. The note is removed once the answer was written (`Confirmations`). The same request coming again meets the
+note, or the key, inside its own transaction: a commit that a dying server had under way cannot slip past it. It then
+waits a moment for the note's removal. If whoever made the change is gone, or has not answered after all, the second
+request gets the first one's answer.
+
+What cannot be told: a server may die after its answer left and before the note was removed, milliseconds later. When
+the same user asks for another such roll of that key within minutes, they are told of the version made then.
 """
 
 from __future__ import annotations
