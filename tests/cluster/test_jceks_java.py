@@ -11,9 +11,9 @@ import cluster_commands
 import pytest
 
 from ringfence_agent.keystore.interface import StoredKey
-from ringfence_agent.keystore.jceks import format_jceks
-from ringfence_agent.keystore.jceks_file import read_jceks, write_new
-from ringfence_agent.keystore.jceks_keys import make_entries, read_keys
+from ringfence_agent.keystore.jceks.container import read_jceks, write_new
+from ringfence_agent.keystore.jceks.keys import make_entries, read_keys
+from ringfence_agent.keystore.jceks.provider import format_jceks
 from ringfence_agent.keystore.key_import import ImportedKey
 from ringfence_bootstrap.sandbox.artifacts import ensure_jars, sandbox_jars
 from ringfence_zones.keys import KeyVersion

@@ -10,11 +10,11 @@ import pytest
 from stock_acls import KEY_OPERATIONS, OPERATIONS, REFUSED, Person, ask_hadoop, questions
 
 from ringfence_agent.keystore.interface import PolicyRevision
-from ringfence_agent.kms.access import AccessRules, Subject
-from ringfence_agent.kms.acl_file import AclFile
-from ringfence_agent.kms.acls import KeyOperation, Operation, read_acls
-from ringfence_agent.kms.groups_config import parse_static_mapping
-from ringfence_agent.kms.published import read_published
+from ringfence_agent.kms.authorization.access import AccessRules, Subject
+from ringfence_agent.kms.authorization.acl_file import AclFile
+from ringfence_agent.kms.authorization.acls import KeyOperation, Operation, read_acls
+from ringfence_agent.kms.authorization.groups_config import parse_static_mapping
+from ringfence_agent.kms.authorization.published import read_published
 from ringfence_zones.errors import AccessDeniedError, ConfigError
 from ringfence_zones.hadoop_conf import HadoopConf
 from ringfence_zones.policy import canonical_json, parse_policy

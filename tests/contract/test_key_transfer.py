@@ -18,8 +18,8 @@ import pytest
 from kms_serving import OPEN_ACLS, KmsPlace, call, json_of
 from sandboxes import RINGFENCE
 
-from ringfence_agent.keystore.jceks import format_jceks, parse_jceks
-from ringfence_agent.keystore.jceks_seal import seal, unseal
+from ringfence_agent.keystore.jceks.provider import format_jceks, parse_jceks
+from ringfence_agent.keystore.jceks.seal import seal, unseal
 from ringfence_zones.secret import Secret
 
 VECTOR = Path(__file__).parents[1] / "vectors/jceks/hadoop-3.4.2.jceks"

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from kms_serving import DEADLINE_S, OPEN_ACLS, KmsPlace, RunningKms, call, json_of, remote_exception_of, write_xml
 
-from ringfence_agent.kms.audit_reader import find_files
+from ringfence_agent.kms.audit.reader import find_files
 
 
 @pytest.fixture

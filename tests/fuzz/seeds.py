@@ -6,7 +6,7 @@ import json
 import struct
 from pathlib import Path
 
-from ringfence_agent.kms.delegation_token import Token, TokenIdentifier
+from ringfence_agent.kms.authentication.delegation_token import Token, TokenIdentifier
 
 CORPUS = Path(__file__).with_name("corpus")
 _JCEKS = Path(__file__).parents[1] / "vectors/jceks/hadoop-3.4.2.jceks"

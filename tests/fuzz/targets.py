@@ -20,8 +20,13 @@ from ringfence_agent.http.limits import Limits
 from ringfence_agent.http.request import Peer, Request
 from ringfence_agent.http.response import Response, ResponseHead
 from ringfence_agent.http.service import HttpService
-from ringfence_agent.keystore import java_objects, jceks, jceks_seal
-from ringfence_agent.kms import acls, auth_kerberos, auth_to_local, cookie, delegation_token, routes
+from ringfence_agent.keystore.jceks import java_objects
+from ringfence_agent.keystore.jceks import provider as jceks
+from ringfence_agent.keystore.jceks import seal as jceks_seal
+from ringfence_agent.kms import routes
+from ringfence_agent.kms.authentication import auth_to_local, cookie, delegation_token
+from ringfence_agent.kms.authentication import kerberos as auth_kerberos
+from ringfence_agent.kms.authorization import acls
 from ringfence_zones import access_list, hadoop_conf, hadoop_xml, kms_wire
 from ringfence_zones.errors import RingfenceError
 from ringfence_zones.hadoop_conf import HadoopConf

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ringfence_agent.http.request import Peer, Request
-from ringfence_agent.kms.auth_simple import TOKEN_TYPE, UserNameMechanism
-from ringfence_agent.kms.authentication import CallAuthenticator, Mechanism, TokenVerifier
+from ringfence_agent.kms.authentication.authenticator import CallAuthenticator, Mechanism, TokenVerifier
+from ringfence_agent.kms.authentication.caller import Caller, Identity
+from ringfence_agent.kms.authentication.cookie import CookieAttributes, CookieSigner, RollingSecrets
+from ringfence_agent.kms.authentication.sessions import Sessions
+from ringfence_agent.kms.authentication.simple import TOKEN_TYPE, UserNameMechanism
 from ringfence_agent.kms.call import Call
-from ringfence_agent.kms.caller import Caller, Identity
-from ringfence_agent.kms.cookie import CookieAttributes, CookieSigner, RollingSecrets
 from ringfence_agent.kms.routes import Query
-from ringfence_agent.kms.sessions import Sessions
 from ringfence_zones.errors import InvalidTokenError
 from ringfence_zones.secret import Secret
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 
-from ringfence_agent.kms.audit import AuditLog
-from ringfence_agent.kms.health import HealthCheck
-from ringfence_agent.kms.metrics import MetricsTable
-from ringfence_agent.kms.monitoring import Monitoring, ServerFacts
-from ringfence_agent.kms.monitoring_config import MetricsAccess
+from ringfence_agent.kms.audit.log import AuditLog
+from ringfence_agent.kms.monitoring.config import MetricsAccess
+from ringfence_agent.kms.monitoring.health import HealthCheck
+from ringfence_agent.kms.monitoring.metrics import MetricsTable
+from ringfence_agent.kms.monitoring.pages import Monitoring, ServerFacts
 from ringfence_agent.kms.store_access import StoreAccess
 
 

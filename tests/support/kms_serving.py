@@ -25,7 +25,7 @@ from xml.sax.saxutils import escape
 
 from http_serving import Answer, RawClient
 
-from ringfence_agent.kms.audit_reader import find_files
+from ringfence_agent.kms.audit.reader import find_files
 
 DEADLINE_S = 30.0
 # What most tests want: everything open, as the stock kms-acls.xml has it.

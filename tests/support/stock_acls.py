@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ringfence_agent.kms.acls import KeyOperation, Operation
+from ringfence_agent.kms.authorization.acls import KeyOperation, Operation
 from ringfence_bootstrap.sandbox.artifacts import ensure_jars, sandbox_jars
 from ringfence_bootstrap.sandbox.requirements import find_java_home
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import click
 
-from ringfence_agent.kms.audit_reader import AuditFiles, Record, find_files, follow, known_sizes
-from ringfence_agent.kms.audit_record import OUTCOMES, utc_text
+from ringfence_agent.kms.audit.reader import AuditFiles, Record, find_files, follow, known_sizes
+from ringfence_agent.kms.audit.record import OUTCOMES, utc_text
 from ringfence_agent.kms.config import DEFAULT_FILE, Options, find_places
 from ringfence_zones.cli.context import CommandContext, global_options, hadoop_conf_given
 from ringfence_zones.cli.render import shown

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from ringfence_agent.kms.access import Subject
-from ringfence_agent.kms.acl_document import AclDocument, read_acl_document
-from ringfence_agent.kms.acl_explain import ASKED, Explainer, Explanation, PolicyInForce
-from ringfence_agent.kms.acl_lint import find_acl_problems
-from ringfence_agent.kms.acls import FILE_NAME
+from ringfence_agent.kms.authorization.access import Subject
+from ringfence_agent.kms.authorization.acl_document import AclDocument, read_acl_document
+from ringfence_agent.kms.authorization.acl_explain import ASKED, Explainer, Explanation, PolicyInForce
+from ringfence_agent.kms.authorization.acl_lint import find_acl_problems
+from ringfence_agent.kms.authorization.acls import FILE_NAME
 from ringfence_zones.cli import exits
 from ringfence_zones.cli.component_group import ComponentGroup
 from ringfence_zones.cli.context import CommandContext, global_options

@@ -18,8 +18,7 @@ import click
 
 from ringfence_agent import process_hygiene
 from ringfence_agent.keystore.interface import KeyStore, StoredKey
-from ringfence_agent.keystore.jceks import format_jceks
-from ringfence_agent.keystore.jceks_file import (
+from ringfence_agent.keystore.jceks.container import (
     PASSWORD_VARIABLE,
     ReceiptFile,
     find_password,
@@ -28,7 +27,8 @@ from ringfence_agent.keystore.jceks_file import (
     read_jceks,
     write_new,
 )
-from ringfence_agent.keystore.jceks_keys import OnProgress, Receipt, known_versions, make_entries, read_keys, receipt_of
+from ringfence_agent.keystore.jceks.keys import OnProgress, Receipt, known_versions, make_entries, read_keys, receipt_of
+from ringfence_agent.keystore.jceks.provider import format_jceks
 from ringfence_agent.keystore.key_import import (
     ImportedKey,
     ImportedVersion,
@@ -37,9 +37,9 @@ from ringfence_agent.keystore.key_import import (
     judge_new,
 )
 from ringfence_agent.keystore.open import default_root_key, local_path, open_keystore
-from ringfence_agent.keystore.ownership import acting_as_owner
-from ringfence_agent.kms.audit_config import AuditBlock, audit_settings
-from ringfence_agent.kms.audit_offline import record_exports
+from ringfence_agent.keystore.sql.ownership import acting_as_owner
+from ringfence_agent.kms.audit.config import AuditBlock, audit_settings
+from ringfence_agent.kms.audit.offline import record_exports
 from ringfence_zones.cli.context import CommandContext, global_options
 from ringfence_zones.cli.render import counted, print_json, print_table
 from ringfence_zones.client_config import read_http_access

@@ -13,7 +13,7 @@ from ringfence_agent.doctor.subject import Subject
 from ringfence_agent.keystore.file_protector import read_root_key
 from ringfence_agent.keystore.local_files import check_directory, check_local, file_system_of
 from ringfence_agent.keystore.open import default_root_key, store_path
-from ringfence_agent.keystore.server_address import parse_server_uri
+from ringfence_agent.keystore.sql.server_address import parse_server_uri
 from ringfence_zones.errors import RingfenceError
 from ringfence_zones.findings import Finding, Rule, Severity
 

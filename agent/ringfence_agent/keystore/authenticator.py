@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ringfence_agent.keystore.protector import StoreKeys
-from ringfence_agent.keystore.row_encoding import encode_row
 from ringfence_agent.keystore.sealing import SealBrokenError, seal, unseal
+from ringfence_agent.keystore.sql.row_encoding import encode_row
 
 _MODULUS = 1 << 256
 _LEDGER = struct.Struct(">QQQ32s")

@@ -164,7 +164,9 @@ class KeyStore(Protocol):
         """Forgets changes whose answer left, or that were answered again. One transaction; unknown ones do no harm."""
 
     def remove_unconfirmed(self, before_ms: int) -> int:
-        """Forgets changes made before `before_ms` by handles that are gone: nobody sends those requests again."""
+        """Forgets changes made before `before_ms` by this handle, or by handles that are gone: nobody sends those
+        requests again. Another living handle's are its own business, by its own clock.
+        """
 
     def is_alive(self, owner_id: int) -> bool:
         """Whether a handle is still open, as the kernel or the database server knows it: no heartbeat, no clock.

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from ringfence_agent.keystore.row_encoding import encode_row
+from ringfence_agent.keystore.sql.row_encoding import encode_row
 from ringfence_zones.secret import Secret
 
 

@@ -16,9 +16,7 @@ from collections.abc import Awaitable, Mapping
 from ringfence_agent.http.request import Request
 from ringfence_agent.http.response import Response, ResponseHead
 from ringfence_agent.kms import (
-    audit_record,
     eek_resource,
-    jmx,
     key_resource,
     keys_resource,
     keyversion_resource,
@@ -28,10 +26,12 @@ from ringfence_agent.kms import (
     status_resource,
     token_resource,
 )
-from ringfence_agent.kms.admin_access import AdminAccess
+from ringfence_agent.kms.audit import record as audit_record
+from ringfence_agent.kms.authentication.admin_access import AdminAccess
+from ringfence_agent.kms.authentication.caller import Caller, Identity
+from ringfence_agent.kms.authentication.proxy_users import ProxyUsers
 from ringfence_agent.kms.call import Authenticator, Call, Handler, Kms
-from ringfence_agent.kms.caller import Caller, Identity
-from ringfence_agent.kms.proxy_users import ProxyUsers
+from ringfence_agent.kms.monitoring import jmx
 from ringfence_agent.kms.routes import ADMIN, Query, Resource, Router
 from ringfence_agent.kms.unready import Unready
 from ringfence_zones.errors import (

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from ringfence_agent.http.request import Request
 from ringfence_agent.http.response import Response
 from ringfence_agent.keystore.interface import KeyStore
-from ringfence_agent.kms.access import AccessRules
-from ringfence_agent.kms.audit import AuditLog
-from ringfence_agent.kms.audit_record import BEGUN, Decision, Details
-from ringfence_agent.kms.caller import Caller, Identity
+from ringfence_agent.kms.audit.log import AuditLog
+from ringfence_agent.kms.audit.record import BEGUN, Decision, Details
+from ringfence_agent.kms.authentication.caller import Caller, Identity
+from ringfence_agent.kms.authorization.access import AccessRules
 from ringfence_agent.kms.freshness import Freshness
 from ringfence_agent.kms.key_cache import KeyCache
 from ringfence_agent.kms.repeated_change import Made, RepeatedChanges
@@ -22,8 +22,8 @@ from ringfence_agent.kms.store_access import StoreAccess
 from ringfence_zones.errors import AuthenticationError
 
 if TYPE_CHECKING:  # which needs `Call` itself
-    from ringfence_agent.kms.delegation_tokens import DelegationTokens
-    from ringfence_agent.kms.monitoring import Monitoring
+    from ringfence_agent.kms.authentication.delegation_tokens import DelegationTokens
+    from ringfence_agent.kms.monitoring.pages import Monitoring
 
 T = TypeVar("T")
 
@@ -70,7 +70,7 @@ class Call:
     name      the key or key version in the path
 
     real_user `caller.real_user`: who acts for the user, None when nobody does
-    rule      what allowed or refused it, as `ringfence_agent.kms.access` words it; None when nothing was asked
+    rule      what allowed or refused it, as `authorization.access` words it; None when nothing was asked
 
     version   the number of the key version that was used or made
     count     how many EDEKs or keys the call was about, where that is not one

@@ -21,19 +21,19 @@ from pydantic import Field
 
 from ringfence_agent.http.limits import Limits
 from ringfence_agent.keystore.open import local_path
-from ringfence_agent.kms.acl_file import AclFile
-from ringfence_agent.kms.audit_config import AuditBlock, AuditSettings, audit_settings, warn_of_other_loggers
-from ringfence_agent.kms.authentication_config import (
+from ringfence_agent.kms.audit.config import AuditBlock, AuditSettings, audit_settings, warn_of_other_loggers
+from ringfence_agent.kms.authentication.config import (
     AuthenticationBlock,
     AuthenticationSettings,
     ProxyUserBlock,
     TokensBlock,
     authentication_settings,
 )
+from ringfence_agent.kms.authorization.acl_file import AclFile
+from ringfence_agent.kms.authorization.groups_config import GroupsBlock, GroupSettings, group_settings
 from ringfence_agent.kms.call import KeyDefaults
-from ringfence_agent.kms.groups_config import GroupsBlock, GroupSettings, group_settings
 from ringfence_agent.kms.limits_config import LimitsBlock, http_limits
-from ringfence_agent.kms.monitoring_config import MetricsAccess, MetricsBlock, service_name
+from ringfence_agent.kms.monitoring.config import MetricsAccess, MetricsBlock, service_name
 from ringfence_agent.kms.tls_config import SSL_ENABLED, TlsBlock, TlsSettings, tls_settings
 from ringfence_zones.access_list import AccessList
 from ringfence_zones.config_file import AbsolutePath, ConfigModel, DurationS, read_config

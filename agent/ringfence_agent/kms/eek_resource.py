@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Sequence
 
 from ringfence_agent.http.response import Response
 from ringfence_agent.kms import eek
-from ringfence_agent.kms.acls import KeyOperation, Operation
 from ringfence_agent.kms.answers import json_ok
+from ringfence_agent.kms.authorization.acls import KeyOperation, Operation
 from ringfence_agent.kms.call import Call, Kms
 from ringfence_agent.kms.eek import MAX_GENERATE
 from ringfence_agent.kms.key_cache import CachedKey

@@ -23,9 +23,9 @@ import asyncio
 from collections.abc import Callable
 
 from ringfence_agent.keystore.interface import Changes, OpenStore
-from ringfence_agent.kms.access import AccessRules
+from ringfence_agent.kms.authorization.access import AccessRules
+from ringfence_agent.kms.authorization.published import PublishedPolicy, read_if_newer
 from ringfence_agent.kms.key_cache import KeyCache
-from ringfence_agent.kms.published import PublishedPolicy, read_if_newer
 from ringfence_agent.kms.store_access import StoreAccess
 from ringfence_zones.errors import RingfenceError
 

@@ -10,8 +10,8 @@ from collections.abc import Awaitable
 
 from ringfence_agent.http.response import Response
 from ringfence_agent.keystore.interface import ChangeOrigin
-from ringfence_agent.kms.acls import KeyOperation, Operation
 from ringfence_agent.kms.answers import empty_ok, json_ok
+from ringfence_agent.kms.authorization.acls import KeyOperation, Operation
 from ringfence_agent.kms.call import Call, Kms
 from ringfence_agent.kms.key_cache import CachedKey
 from ringfence_agent.kms.keys_resource import check_material

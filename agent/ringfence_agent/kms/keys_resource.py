@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 from ringfence_agent.http.response import Response
 from ringfence_agent.keystore.interface import ChangeOrigin, NewKey
-from ringfence_agent.kms.acls import KeyOperation, Operation
 from ringfence_agent.kms.answers import json_created, json_ok
+from ringfence_agent.kms.authorization.acls import KeyOperation, Operation
 from ringfence_agent.kms.call import Call, Kms
 from ringfence_agent.kms.key_cache import KEY_ACL_NAME
 from ringfence_agent.kms.parameters import check_name, json_body, require_text

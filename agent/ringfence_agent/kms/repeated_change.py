@@ -40,6 +40,7 @@ _ANSWER_WAIT_S = 3.0
 _POLL_S = 0.02
 # A client gives up on a request after two time-outs of 60 s.
 _KEEP_MS = 180_000
+_MOST_AT_ONCE = 500
 
 
 class Confirmations:
@@ -53,22 +54,27 @@ class Confirmations:
     def add(self, change: UnconfirmedChange) -> None:
         """The answer to this change was written."""
         self._due.append(change)
-        if self._task is None:
+        self.remove_due()
+
+    def remove_due(self) -> None:
+        """Begins to remove what is due, unless that is under way."""
+        if self._due and self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._remove())
 
     async def _remove(self) -> None:
         try:
             while self._due:
-                due, self._due = self._due, []
+                due = self._due[:_MOST_AT_ONCE]
                 await self._store.note(functools.partial(_confirm, due))
+                del self._due[: len(due)]
         except RingfenceError as error:
-            # A note that stays only means that the same request, sent once more, would get the same answer.
-            _log.warning("answered changes could not be marked as answered: %s", error.message)
+            # They stay due. Until then, the same request sent once more would get the same answer.
+            _log.warning("answered changes could not be marked as answered yet: %s", error.message)
         finally:
             self._task = None
 
     async def close(self) -> None:
-        """Waits until every note is removed."""
+        """Waits until every note is removed, or cannot be."""
         if self._task is not None:
             await self._task
 
@@ -116,8 +122,12 @@ class RepeatedChanges:
         version = await self._store.read(lambda store: _find_version(store, change))
         return None if version is None else Made(version, lambda: self._confirmations.add(change), again=True)
 
+    def remove_due(self) -> None:
+        """Tries again to remove notes of answers that were written while the store was away."""
+        self._confirmations.remove_due()
+
     async def remove_old(self) -> None:
-        """Forgets requests whose server is gone and that nobody sends again, so long after."""
+        """Forgets requests that nobody sends again, so long after: of servers that are gone, and of clients that are."""
         before_ms = time.time_ns() // 1_000_000 - _KEEP_MS
         await self._store.note(lambda store: store.remove_unconfirmed(before_ms))
 

@@ -25,29 +25,30 @@ from ringfence_agent.http.supervisor import Supervisor
 from ringfence_agent.http.tls import ServerTls
 from ringfence_agent.http.worker import WorkerContext
 from ringfence_agent.keystore.open import open_keystore
-from ringfence_agent.kms import auth_kerberos, auth_simple
-from ringfence_agent.kms.access import AccessRules
-from ringfence_agent.kms.acl_file import AclFile
-from ringfence_agent.kms.admin_access import AdminAccess, read_token
 from ringfence_agent.kms.app import KmsApplication
-from ringfence_agent.kms.audit import AuditLog
-from ringfence_agent.kms.authentication import CallAuthenticator, Mechanism
-from ringfence_agent.kms.authentication_config import AuthenticationSettings, KerberosSettings
+from ringfence_agent.kms.audit.log import AuditLog
+from ringfence_agent.kms.authentication import kerberos as auth_kerberos
+from ringfence_agent.kms.authentication import simple as auth_simple
+from ringfence_agent.kms.authentication.admin_access import AdminAccess, read_token
+from ringfence_agent.kms.authentication.authenticator import CallAuthenticator, Mechanism
+from ringfence_agent.kms.authentication.caller import Identity
+from ringfence_agent.kms.authentication.config import AuthenticationSettings, KerberosSettings
+from ringfence_agent.kms.authentication.cookie import CookieAttributes, CookieSigner, RollingSecrets
+from ringfence_agent.kms.authentication.delegation_tokens import DelegationTokens
+from ringfence_agent.kms.authentication.proxy_users import ProxyUsers
+from ringfence_agent.kms.authentication.sessions import Sessions
+from ringfence_agent.kms.authorization.access import AccessRules
+from ringfence_agent.kms.authorization.acl_file import AclFile
+from ringfence_agent.kms.authorization.groups import Groups
 from ringfence_agent.kms.call import Kms
-from ringfence_agent.kms.caller import Identity
 from ringfence_agent.kms.config import Settings, is_loopback
-from ringfence_agent.kms.cookie import CookieAttributes, CookieSigner, RollingSecrets
-from ringfence_agent.kms.delegation_tokens import DelegationTokens
 from ringfence_agent.kms.freshness import Freshness
-from ringfence_agent.kms.groups import Groups
-from ringfence_agent.kms.health import HealthCheck
 from ringfence_agent.kms.key_cache import KeyCache
-from ringfence_agent.kms.metrics import MetricsTable
-from ringfence_agent.kms.monitoring import Monitoring, ServerFacts
-from ringfence_agent.kms.proxy_users import ProxyUsers
+from ringfence_agent.kms.monitoring.health import HealthCheck
+from ringfence_agent.kms.monitoring.metrics import MetricsTable
+from ringfence_agent.kms.monitoring.pages import Monitoring, ServerFacts
 from ringfence_agent.kms.remote_exception import render_server_error
 from ringfence_agent.kms.repeated_change import DIGEST_PURPOSE, RepeatedChanges
-from ringfence_agent.kms.sessions import Sessions
 from ringfence_agent.kms.store_access import StoreAccess
 from ringfence_zones.errors import ConfigError, RingfenceError
 from ringfence_zones.secret import Secret
@@ -249,6 +250,7 @@ async def _keep_up(freshness: Freshness, repeated: RepeatedChanges, bound_s: flo
     while True:
         try:
             await freshness.catch_up()
+            repeated.remove_due()
             if time.monotonic() >= next_clearing_s:
                 next_clearing_s = time.monotonic() + _CLEARING_S
                 await repeated.remove_old()

@@ -4,6 +4,10 @@ What is read comes back in the order in which it was read. Every change is follo
 *after* its commit and before its answer leaves, even when it failed: a failure reported after a commit must not leave
 other workers with what was before. There are two generations: one for keys and policy, one for delegation tokens, so
 that a renewed token costs no worker its keys.
+
+Nobody waits for ever: a store that does not answer is a refusal (503, try again) well before a client's own time-out of
+60 seconds. What has not begun by then is not done any more. What has begun goes on in its thread; the change's note
+(`repeated_change`) is how a client that asks again learns what became of it.
 """
 
 from __future__ import annotations
@@ -18,6 +22,10 @@ from ringfence_agent.keystore.interface import OpenStore
 from ringfence_zones.errors import StoreUnavailableError
 
 T = TypeVar("T")
+
+# A request may wait for two reads, or a read and a change. A change waits 10 s for others' locks.
+_READ_PATIENCE_S = 10.0
+_CHANGE_PATIENCE_S = 25.0
 
 
 class Generation(Protocol):
@@ -139,14 +147,33 @@ class StoreAccess:
 
     async def _run(self, work: Callable[[], T], kind: str = "read") -> T:
         began_s = time.perf_counter()
-        failed = False
+        failed = has_begun = False
+        patience_s = _CHANGE_PATIENCE_S if kind == "change" else _READ_PATIENCE_S
+
+        def begin() -> T:
+            nonlocal has_begun
+            has_begun = True
+            return work()
+
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+            # Cancelled by the time-out, work that has not begun never does.
+            async with asyncio.timeout(patience_s):
+                return await asyncio.get_running_loop().run_in_executor(self._executor, begin)
+        except TimeoutError:
+            failed = True
+            raise self._silent(patience_s, is_known=kind == "read" or not has_begun) from None
         except StoreUnavailableError:
             failed = True
             raise
         finally:
             self.on_work(kind, time.perf_counter() - began_s, failed)
+
+    def _silent(self, patience_s: float, *, is_known: bool) -> StoreUnavailableError:
+        outcome = "nothing was changed" if is_known else "whether the change was made is not known yet"
+        return StoreUnavailableError(
+            f"key store {self.label} did not answer within {patience_s:g} s; {outcome}",
+            hint="see whether its disk or database server hangs; the key server goes on by itself when it answers",
+        )
 
     def close(self) -> None:
         """Finishes what is under way and closes the store."""

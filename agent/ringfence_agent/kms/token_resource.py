@@ -16,7 +16,7 @@ from collections.abc import Awaitable
 
 from ringfence_agent.http.response import Response, ResponseHead
 from ringfence_agent.kms.answers import empty_ok, json_ok
-from ringfence_agent.kms.audit_record import BEGUN
+from ringfence_agent.kms.audit.record import BEGUN
 from ringfence_agent.kms.call import Call, Kms
 from ringfence_agent.kms.routes import TokenOperation
 from ringfence_zones import kms_wire

@@ -15,8 +15,8 @@ from local_stores import LocalStore, can_mount, in_child, new_key, read_all, tmp
 
 from ringfence_agent.keystore.file_protector import FileProtector
 from ringfence_agent.keystore.open import default_root_key, open_keystore, store_path
-from ringfence_agent.keystore.sql_open import open_sql_keystore
-from ringfence_agent.keystore.sqlite_database import SqliteDatabase
+from ringfence_agent.keystore.sql.open import open_sql_keystore
+from ringfence_agent.keystore.sql.sqlite_database import SqliteDatabase
 from ringfence_zones.errors import (
     ConfigError,
     InputError,

@@ -23,21 +23,21 @@ from ringfence_agent.http.generation import GenerationTable
 from ringfence_agent.http.request import Peer, Request
 from ringfence_agent.http.response import Response
 from ringfence_agent.keystore.interface import ChangeOrigin, NewKey, PolicyRevision, StoredKey
-from ringfence_agent.kms.access import AccessRules
-from ringfence_agent.kms.acls import read_acls
-from ringfence_agent.kms.admin_access import AdminAccess
 from ringfence_agent.kms.app import KmsApplication
-from ringfence_agent.kms.audit import AuditLog
-from ringfence_agent.kms.audit_config import AuditSettings
-from ringfence_agent.kms.auth_simple import plain_name
+from ringfence_agent.kms.audit.config import AuditSettings
+from ringfence_agent.kms.audit.log import AuditLog
+from ringfence_agent.kms.authentication.admin_access import AdminAccess
+from ringfence_agent.kms.authentication.caller import Identity
+from ringfence_agent.kms.authentication.delegation_tokens import DelegationTokens, TokenLifetimes
+from ringfence_agent.kms.authentication.proxy_users import ProxyUsers
+from ringfence_agent.kms.authentication.simple import plain_name
+from ringfence_agent.kms.authorization.access import AccessRules
+from ringfence_agent.kms.authorization.acls import read_acls
+from ringfence_agent.kms.authorization.groups import Groups
+from ringfence_agent.kms.authorization.groups_config import GroupSettings
 from ringfence_agent.kms.call import KeyDefaults, Kms
-from ringfence_agent.kms.caller import Identity
-from ringfence_agent.kms.delegation_tokens import DelegationTokens, TokenLifetimes
 from ringfence_agent.kms.freshness import Freshness
-from ringfence_agent.kms.groups import Groups
-from ringfence_agent.kms.groups_config import GroupSettings
 from ringfence_agent.kms.key_cache import KeyCache
-from ringfence_agent.kms.proxy_users import ProxyUsers
 from ringfence_agent.kms.repeated_change import RepeatedChanges
 from ringfence_agent.kms.store_access import StoreAccess
 from ringfence_zones.errors import StoreTamperedError, StoreUnavailableError
@@ -80,7 +80,9 @@ class Bench:
         repeated = RepeatedChanges(self.access, Secret(bytes(32)))
         defaults = KeyDefaults("AES/CTR/NoPadding", 128)
         monitoring = plain_monitoring(self.access, self.audit)
-        kms = Kms(self.access, keys, rules, defaults, "1", self.audit, tokens, "simple", freshness, repeated, monitoring)
+        kms = Kms(
+            self.access, keys, rules, defaults, "1", self.audit, tokens, "simple", freshness, repeated, monitoring
+        )
         authenticator = simple_authenticator(lambda: 0, tokens=tokens)
         self.app = KmsApplication(kms, authenticator, AdminAccess(None), ProxyUsers({}, groups.of, plain_name))
         self.store.create_key(NewKey("k", "AES/CTR/NoPadding", 128, Secret(bytes(16)), None, {}))

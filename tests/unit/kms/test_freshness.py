@@ -11,8 +11,8 @@ from memory_keystore import MemoryKeyStore
 
 from ringfence_agent.http.generation import GenerationTable
 from ringfence_agent.keystore.interface import Changes, NewKey
-from ringfence_agent.kms.access import AccessRules
-from ringfence_agent.kms.acls import read_acls
+from ringfence_agent.kms.authorization.access import AccessRules
+from ringfence_agent.kms.authorization.acls import read_acls
 from ringfence_agent.kms.freshness import Freshness
 from ringfence_agent.kms.key_cache import KeyCache
 from ringfence_agent.kms.store_access import StoreAccess

@@ -1,0 +1,1 @@
+"""Hadoop's Java key store files, read and written."""

@@ -1,0 +1,1 @@
+"""The key store in SQL tables: SQLite, PostgreSQL, MariaDB."""

@@ -1,0 +1,156 @@
+"""Rows to values and back, with every check a row must pass before anything believes it.
+
+Raises StoreTamperedError for a row that this store, with this root key, did not write.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from ringfence_agent.keystore.authenticator import Authenticator, Ledger
+from ringfence_agent.keystore.interface import PolicyRevision, StoredKey
+from ringfence_agent.keystore.protector import MaterialBinding, StoreKeys
+from ringfence_agent.keystore.sealing import SealBrokenError, seal, unseal
+from ringfence_agent.keystore.sql.row_encoding import encode_row
+from ringfence_agent.keystore.sql.tables import (
+    SEAL_VERSION,
+    HeaderRow,
+    KeyChangeRow,
+    KeyVersionRow,
+    PolicyRow,
+    TokenMasterKeyRow,
+    TokenRow,
+    TokenStateRow,
+    UnconfirmedRow,
+    ZoneKeyRow,
+)
+from ringfence_agent.keystore.token_store import MasterKey
+from ringfence_zones.errors import StoreTamperedError
+from ringfence_zones.keys import KeyMetadata, KeyVersion
+from ringfence_zones.secret import Secret
+
+RESTORE_HINT = "stop the key server, keep the file, and restore store and log from the newest backup"
+_NO_ATTRIBUTES: Mapping[str, str] = MappingProxyType({})
+_TaggedRow = ZoneKeyRow | PolicyRow | KeyChangeRow | UnconfirmedRow | TokenStateRow | TokenRow
+_NOT_A_ROW = (TypeError, OverflowError, UnicodeEncodeError, ValueError)
+
+
+def attributes_text(attributes: Mapping[str, str]) -> str:
+    """The one form of attributes that rests in a row."""
+    return json.dumps(dict(attributes), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+class Records:
+    """The rows of one store, opened with its keys."""
+
+    def __init__(self, header: HeaderRow, keys: StoreKeys, label: str) -> None:
+        self._store_id = header.store_id
+        self._keys = keys
+        self._label = label
+        self._authenticator = Authenticator(keys, header.binding())
+        self._token_keys = AESGCM(keys.derive("wrap-token-key"))
+
+    def tampered(self, what: str) -> StoreTamperedError:
+        """`what` completes the sentence "the store fails its integrity check: ..."."""
+        return StoreTamperedError(f"key store {self._label} fails its integrity check: {what}", hint=RESTORE_HINT)
+
+    def open_ledger(self, sealed: bytes) -> Ledger:
+        """The ledger of the header row."""
+        try:
+            return self._authenticator.unseal(sealed)
+        except (SealBrokenError, TypeError):
+            raise self.tampered("its header was changed") from None
+
+    def seal_ledger(self, ledger: Ledger) -> bytes:
+        """The ledger as the header row keeps it."""
+        return self._authenticator.seal(ledger)
+
+    def element(self, row: ZoneKeyRow | KeyVersionRow | PolicyRow) -> int:
+        """The row's share of the ledger."""
+        try:
+            return self._authenticator.element(row.encode())
+        except _NOT_A_ROW:
+            raise self.tampered("a row holds values of the wrong type") from None
+
+    def tag(self, row: _TaggedRow) -> bytes:
+        """The tag to keep beside the row."""
+        return self._authenticator.tag(row.encode())
+
+    def tagged(self, row: _TaggedRow) -> dict[str, object]:
+        """The row with its tag, as an insert takes it."""
+        return row._asdict() | {"tag": self.tag(row)}
+
+    def check_tag(self, row: _TaggedRow, tag: bytes) -> None:
+        """That this store wrote the row as it is."""
+        try:
+            genuine = self._authenticator.is_tag_of(tag, row.encode())
+        except _NOT_A_ROW:
+            genuine = False
+        if not genuine:
+            raise self.tampered(f"the row {row[0]!r} was changed")
+
+    def seal_version(self, key: ZoneKeyRow, version: int, material: Secret, created_ms: int) -> KeyVersionRow:
+        """A new version's row, its material sealed to exactly this place."""
+        binding = MaterialBinding(
+            SEAL_VERSION, self._store_id, key.name, version, key.cipher, key.length_bits, created_ms
+        )
+        sealed = self._keys.seal_material(binding, material)
+        return KeyVersionRow(key.name, version, key.cipher, key.length_bits, created_ms, sealed)
+
+    def open_key(self, key: ZoneKeyRow, versions: Sequence[KeyVersionRow]) -> StoredKey:
+        """A live key and all its live versions, oldest first; `key` has passed `check_tag`."""
+        if [row.version for row in versions] != list(range(key.first_version, key.next_version)):
+            raise self.tampered(f"versions of key {key.name!r} are missing, or are not its own")
+        return StoredKey(self.metadata(key), tuple(self._open_version(key, row) for row in versions))
+
+    def _open_version(self, key: ZoneKeyRow, row: KeyVersionRow) -> KeyVersion:
+        binding = MaterialBinding(
+            SEAL_VERSION, self._store_id, row.key_name, row.version, row.cipher, row.length_bits, row.created_ms
+        )
+        try:
+            material = self._keys.open_material(binding, row.sealed)
+        except (SealBrokenError, *_NOT_A_ROW):
+            raise self.tampered(f"version {row.version} of key {key.name!r} was changed") from None
+        if (row.cipher, row.length_bits) != (key.cipher, key.length_bits):
+            raise self.tampered(f"version {row.version} of key {key.name!r} belongs to an earlier key of that name")
+        return KeyVersion(key.name, row.version, material)
+
+    def metadata(self, key: ZoneKeyRow) -> KeyMetadata:
+        """What is told about a key; `key` has passed `check_tag`."""
+        attributes = _NO_ATTRIBUTES if key.attributes == "{}" else MappingProxyType(json.loads(key.attributes))
+        return KeyMetadata(
+            key.name, key.cipher, key.length_bits, key.created_ms, key.next_version, key.description, attributes
+        )
+
+    def policy(self, row: PolicyRow) -> PolicyRevision:
+        """A published policy; `row` has passed `check_tag`."""
+        digest = hashlib.sha256(row.document).hexdigest()
+        return PolicyRevision(row.revision, row.document, digest, row.published_by, row.published_ms)
+
+    def derive_secret(self, purpose: str) -> Secret:
+        """See KeyStore. Purposes have a name space of their own, apart from the store's own keys."""
+        return Secret(self._keys.derive(f"for/{purpose}"))
+
+    def seal_master_key(self, key: MasterKey) -> TokenMasterKeyRow:
+        """A master key's row, its secret sealed to exactly this place."""
+        sealed = seal(
+            self._token_keys, key.secret.reveal(), self._master_key_binding(key.key_id, key.created_ms, key.expires_ms)
+        )
+        return TokenMasterKeyRow(key.key_id, key.created_ms, key.expires_ms, sealed)
+
+    def open_master_key(self, row: TokenMasterKeyRow) -> MasterKey:
+        """A master key again."""
+        try:
+            binding = self._master_key_binding(row.key_id, row.created_ms, row.expires_ms)
+            secret = Secret(unseal(self._token_keys, row.sealed, binding))
+        except (SealBrokenError, *_NOT_A_ROW):
+            raise self.tampered(f"master key {row.key_id} of delegation tokens was changed") from None
+        return MasterKey(row.key_id, secret, row.created_ms, row.expires_ms)
+
+    def _master_key_binding(self, key_id: int, created_ms: int, expires_ms: int) -> bytes:
+        return encode_row("ringfence/token-key", SEAL_VERSION, self._store_id, key_id, created_ms, expires_ms)

@@ -1,0 +1,1 @@
+"""Who may do what: Hadoop's ACLs, groups, and the published policy."""

@@ -1,0 +1,1 @@
+"""What the key server tells of itself: metrics, health, Hadoop's JMX page."""

@@ -1,0 +1,123 @@
+"""Whether this worker can do its work: `/health/live` and `/health/ready`.
+
+Live is that a request is answered. Ready is that keys can be served: a canary EDEK is generated and opened again with a
+key read afresh from the store, so through the database, its protector and the cipher; with no key yet, the store's
+list of keys is read, seals and all. And the audit log must be writable, where it is required.
+
+Rules:
+
+1. Anybody may ask, and learns yes or no; why is for administrators.
+2. However often it is asked, a worker looks once a second at most, and once at a time. A store that does not answer
+   within the deadline counts as down; it is asked again only when that look has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ringfence_agent.keystore.interface import KeyStore
+from ringfence_agent.kms.audit.log import AuditLog
+from ringfence_agent.kms.eek import EekCipher
+from ringfence_agent.kms.store_access import StoreAccess
+from ringfence_zones.errors import RingfenceError
+from ringfence_zones.keys import IV_BYTES
+
+_KEEP_S = 1.0
+_DEADLINE_S = 5.0
+_DEK_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """One look: what is wrong, in sentences for administrators; None for what is not."""
+
+    store_problem: str | None
+    audit_problem: str | None
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """All that is wrong."""
+        return tuple(problem for problem in (self.audit_problem, self.store_problem) if problem is not None)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether keys can be served."""
+        return not self.problems
+
+
+class HealthCheck:
+    """Looks, and remembers for a second. Used on the event loop; `clock` is monotonic, in seconds."""
+
+    def __init__(
+        self,
+        store: StoreAccess,
+        audit: AuditLog,
+        clock: Callable[[], float],
+        *,
+        deadline_s: float = _DEADLINE_S,
+    ) -> None:
+        self._store = store
+        self._audit = audit
+        self._clock = clock
+        self._deadline_s = deadline_s
+        self._canary_key: str | None = None
+        self._store_problem: str | None = None
+        self._looked_s: float | None = None
+        self._look: asyncio.Task[str | None] | None = None
+        self._is_overdue = False
+
+    async def check(self) -> Health:
+        """How it stands, at most a second old."""
+        if self._looked_s is None or self._clock() - self._looked_s >= _KEEP_S:
+            await self._refresh()
+        state = self._audit.state
+        unwritable = state.problem if state.required else None
+        return Health(
+            self._store_problem,
+            f"the audit log cannot be written: {unwritable}" if unwritable is not None else None,
+        )
+
+    async def _refresh(self) -> None:
+        if self._look is None:
+            self._look = asyncio.get_running_loop().create_task(self._look_at_store())
+            self._is_overdue = False
+        look = self._look
+        if not self._is_overdue:
+            await asyncio.wait({look}, timeout=self._deadline_s)
+        if not look.done():
+            # The look goes on, and stays the one look, until the store answers; nobody waits for it any more.
+            self._is_overdue = True
+            self._store_problem = f"the key store does not answer within {self._deadline_s:g} s"
+            return
+        if self._look is look:
+            self._look = None
+            self._store_problem = look.result()
+            self._looked_s = self._clock()
+
+    async def _look_at_store(self) -> str | None:
+        try:
+            return await self._store.read(self._open_canary)
+        except RingfenceError as error:
+            return error.message
+        except Exception as error:  # noqa: BLE001 - whatever stands in the way, the worker is not ready; kind only
+            return f"the key store fails with {type(error).__name__}"
+
+    def _open_canary(self, store: KeyStore) -> str | None:
+        """In the store's thread, with ciphers of its own."""
+        stored = store.find_key(self._canary_key) if self._canary_key is not None else None
+        if stored is None:
+            names = [key.name for key in store.list_metadata()]
+            if not names:
+                return None
+            self._canary_key = names[0]
+            stored = store.find_key(names[0])
+        if stored is None:
+            return None  # deleted in between: the next look takes another
+        cipher = EekCipher(stored.versions[-1])
+        dek, iv = secrets.token_bytes(_DEK_BYTES), secrets.token_bytes(IV_BYTES)
+        if EekCipher(stored.versions[-1]).apply(iv, cipher.apply(iv, dek)) != dek:
+            return f"an EDEK of key {self._canary_key} does not open"
+        return None
