@@ -137,7 +137,6 @@ def test_a_process_that_was_killed_is_gone_and_what_it_left_unconfirmed_is_found
     os.close(read_end)
     store = place.open()
     assert store.is_alive(owner_id)
-    store.create_key(new_key("mine"), ETL)
     future_ms = 10**15
     assert store.remove_unconfirmed(future_ms) == 0
     kill(pid)
@@ -147,7 +146,16 @@ def test_a_process_that_was_killed_is_gone_and_what_it_left_unconfirmed_is_found
     assert store.remove_unconfirmed(left.made_ms) == 0
     assert store.remove_unconfirmed(future_ms) == 1
     assert list(store.find_unconfirmed("k")) == []
-    assert len(store.find_unconfirmed("mine")) == 1
+
+
+def test_what_nobody_asked_for_again_is_forgotten_by_whoever_made_it(place: Place) -> None:
+    one, other = place.open(), place.open()
+    one.create_key(new_key("k"), ETL)
+    future_ms = 10**15
+    assert other.remove_unconfirmed(future_ms) == 0
+    assert one.remove_unconfirmed(0) == 0
+    assert one.remove_unconfirmed(future_ms) == 1
+    assert list(other.find_unconfirmed("k")) == []
 
 
 def eventually_alive(store: OpenStore, owner_id: int) -> bool:

@@ -198,7 +198,8 @@ class MemoryKeyStore(MemoryTokenStore):
         ]
 
     def remove_unconfirmed(self, before_ms: int) -> int:
-        left = [change for change in self._unconfirmed if change.made_ms >= before_ms or self.is_alive(change.owner_id)]
+        others = self.owners - {self.owner_id}
+        left = [change for change in self._unconfirmed if change.made_ms >= before_ms or change.owner_id in others]
         removed = len(self._unconfirmed) - len(left)
         self._unconfirmed = left
         return removed

@@ -11,7 +11,8 @@ A worker remembers keys, what they grant, and the published policy. It looks at 
    the store cannot be reached, requests are refused from then on.
 
 A look reads what changed since the last one, and only that is forgotten. One look at a time: who asks while one is
-under way is served by the next, because the one under way may have read before they came.
+under way is served by the next, because the one under way may have read before they came. One that fails is everybody's
+answer: a store that hangs is not asked again for each of them.
 
 This relies on the store's one thread (`StoreAccess`): results come back in the order in which they were read, so a key
 that was read before a change is in the cache before the look that drops it.
@@ -65,12 +66,15 @@ class Freshness:
                 if self._error is not None:
                     raise self._error
                 return
-            self._answered, self._error = self._asked, None
+            asked = self._asked
             try:
                 await self._look()
             except RingfenceError as error:
-                self._error = error
+                # An error for all who came meanwhile, too: each their own look at a store that hangs would take hours.
+                self._answered, self._error = self._asked, error
                 raise
+            # Not before: who asked for this look may go away in the middle of it.
+            self._answered, self._error = asked, None
 
     async def _look(self) -> None:
         began_s = self._clock()

@@ -127,7 +127,7 @@ class RepeatedChanges:
         self._confirmations.remove_due()
 
     async def remove_old(self) -> None:
-        """Forgets requests that nobody sends again, so long after: of servers that are gone, and of clients that are."""
+        """Forgets requests that nobody sends again so long after: their server is gone, or their client."""
         before_ms = time.time_ns() // 1_000_000 - _KEEP_MS
         await self._store.note(lambda store: store.remove_unconfirmed(before_ms))
 

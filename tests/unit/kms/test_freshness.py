@@ -193,7 +193,32 @@ def test_a_failed_look_fails_all_who_waited_for_it_without_a_look_each(make: Cal
         return list(await asyncio.gather(*(worker.freshness.catch_up() for _ in range(20)), return_exceptions=True))
 
     assert all(isinstance(error, StoreUnavailableError) for error in asyncio.run(ask()))
-    assert worker.store.looks <= 2
+    assert worker.store.looks == 1
+
+
+def test_who_asked_for_a_look_and_left_does_not_leave_others_with_what_was_before(make: Callable[..., Worker]) -> None:
+    worker = make(is_shared=True)
+    worker.catch_up()
+    looking, changed = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        looking.set()
+        changed.wait(10)
+
+    worker.store.on_look = hold
+
+    async def ask() -> int:
+        leaver = asyncio.ensure_future(worker.freshness.catch_up())
+        others = asyncio.ensure_future(worker.freshness.catch_up())
+        await asyncio.get_running_loop().run_in_executor(None, looking.wait, 10)
+        leaver.cancel()
+        worker.store.on_look = lambda: None
+        looks = worker.store.looks
+        changed.set()
+        await others
+        return worker.store.looks - looks
+
+    assert asyncio.run(ask()) == 1
 
 
 def test_a_token_change_of_another_server_is_passed_on(make: Callable[..., Worker]) -> None:

@@ -13,6 +13,7 @@ from ringfence_agent.keystore.interface import NewKey
 from ringfence_agent.kms import repeated_change
 from ringfence_agent.kms.repeated_change import Made, RepeatedChanges
 from ringfence_agent.kms.store_access import StoreAccess
+from ringfence_zones.errors import StoreUnavailableError
 from ringfence_zones.secret import Secret
 
 
@@ -112,3 +113,32 @@ def test_a_key_deleted_in_between_is_not_brought_back(bench: Bench) -> None:
 def test_a_digest_needs_the_servers_secret(bench: Bench) -> None:
     other = RepeatedChanges(bench.access, Secret(b"x" * 32))
     assert other.origin("alice", "op", "k") != bench.repeated.origin("alice", "op", "k")
+
+
+def test_a_note_that_could_not_be_removed_is_removed_when_the_store_is_back(bench: Bench) -> None:
+    made = bench.create()
+    confirm = bench.store.confirm
+
+    def fail(_changes: object) -> None:
+        raise StoreUnavailableError("the store is away")
+
+    async def answer() -> None:
+        bench.store.confirm = fail  # type: ignore[method-assign]
+        made.answered()
+        await bench.repeated.close()
+        bench.store.confirm = confirm  # type: ignore[method-assign]
+        assert len(bench.store.find_unconfirmed("k")) == 1
+        bench.repeated.remove_due()
+        await bench.repeated.close()
+
+    asyncio.run(answer())
+    assert bench.store.find_unconfirmed("k") == []
+
+
+def test_a_note_whose_client_went_away_is_forgotten_in_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.create()
+    asyncio.run(bench.repeated.remove_old())
+    assert len(bench.store.find_unconfirmed("k")) == 1
+    monkeypatch.setattr(repeated_change, "_KEEP_MS", -1000)
+    asyncio.run(bench.repeated.remove_old())
+    assert bench.store.find_unconfirmed("k") == []

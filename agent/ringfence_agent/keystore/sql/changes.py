@@ -132,7 +132,8 @@ class SqlChanges:
     def remove_unconfirmed(self, before_ms: int) -> int:
         """See KeyStore."""
         owners = [row[0] for row in self._session.read(_SELECT_OLD_OWNERS, before=before_ms)]
-        gone = [owner for owner in owners if not self._session.is_alive(owner)]
+        own = self._session.owner_id
+        gone = [owner for owner in owners if owner == own or not self._session.is_alive(owner)]
         if not gone:
             return 0
         with self._session.transaction(_SELECT_LEDGER) as transaction:

@@ -87,6 +87,11 @@ class SqlSession:
         """How messages name the store."""
         return self._database.label
 
+    @property
+    def owner_id(self) -> int:
+        """The number of this handle, whether others know of it yet or not."""
+        return self._database.owner_id
+
     def read(self, statement: Any, **parameters: object) -> Sequence[Any]:
         """All rows of one statement, which sees one committed state."""
         with self._held(self._reader):
