@@ -43,7 +43,7 @@ def hang(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hang]:
 
 
 def test_nobody_waits_for_ever_for_a_store_that_hangs(hang: Hang) -> None:
-    with pytest.raises(StoreUnavailableError, match="did not answer within .* nothing was changed"):
+    with pytest.raises(StoreUnavailableError, match=r"did not answer within .* nothing was changed"):
         asyncio.run(hang.access.read(hang.hang))
 
 
