@@ -15,7 +15,6 @@ Rules:
 from __future__ import annotations
 
 import binascii
-from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -276,11 +275,6 @@ def encrypted_key_version_json(key_name: str, version_name: str, iv: bytes, edek
         "iv": encode_base64(iv),
         "encryptedKeyVersion": {"name": key_name, "versionName": EEK, "material": encode_base64(edek)},
     }
-
-
-def encode_metadata_list(keys: Sequence[KeyMetadata | None]) -> bytes:
-    """The answer of `keys/metadata`."""
-    return encode([metadata_json(metadata) for metadata in keys])
 
 
 def _metadata_value(body: _MetadataBody) -> KeyMetadata | None:

@@ -13,6 +13,7 @@ from ringfence_agent.keystore.interface import StoredKey
 from ringfence_agent.kms.eek import EekCipher
 from ringfence_agent.kms.store_access import StoreAccess
 from ringfence_agent.kms.unready import Unready
+from ringfence_zones import kms_wire
 from ringfence_zones.keys import KeyMetadata, KeyVersion
 
 # `KeyAuthorizationKeyProvider.KEY_ACL_NAME`: the attribute that names another entry of the ACLs.
@@ -28,6 +29,14 @@ class CachedKey:
     versions: dict[int, KeyVersion]
     loaded_s: float
     _ciphers: dict[int, EekCipher] = field(default_factory=dict)
+    _metadata_json: bytes = b""
+
+    @property
+    def metadata_json(self) -> bytes:
+        """The metadata as the KMS answers it, encoded once."""
+        if not self._metadata_json:
+            self._metadata_json = kms_wire.encode(kms_wire.metadata_json(self.metadata))
+        return self._metadata_json
 
     @property
     def acl_name(self) -> str:

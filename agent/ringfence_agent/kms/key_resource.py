@@ -95,7 +95,7 @@ def get_metadata(kms: Kms, call: Call) -> Response:
     call.op = "GET_METADATA"
     kms.access.require_operation(call, call.op, name, Operation.GET_METADATA)
     key = _readable(kms, call, name)
-    return json_ok(kms_wire.encode(kms_wire.metadata_json(key.metadata if key is not None else None)))
+    return json_ok(b"{}" if key is None else key.metadata_json)
 
 
 def get_current_version(kms: Kms, call: Call) -> Response:
