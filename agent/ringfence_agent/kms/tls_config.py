@@ -134,7 +134,7 @@ class JavaStores:
     def _read_trusted(self) -> bytes | None:
         if self.trust_store is None:
             return None
-        store = read_java_key_store(self.trust_store, self.trust_password or Secret(b""))
+        store = read_java_key_store(self.trust_store, self.trust_password)
         if not store.trusted:
             raise ConfigError(f"the trust store {self.trust_store} holds no certificate")
         return b"".join(store.trusted)
@@ -183,12 +183,13 @@ def _from_hadoop(conf: HadoopConf, directory: Path) -> TlsSettings:
     trusted = ssl_conf.get(_TRUSTSTORE + "location", "")
     if needs_clients and not trusted:
         raise ConfigError(f"{_NEED_CLIENT_AUTH} is true, but {where} does not set {_TRUSTSTORE}location")
+    trust_password = _password(ssl_conf, _TRUSTSTORE + "password", where, required=False)
     source = JavaStores(
         key_store=Path(location),
         password=password,
         key_password=key_password if len(key_password) else password,
         trust_store=Path(trusted) if needs_clients else None,
-        trust_password=_password(ssl_conf, _TRUSTSTORE + "password", where, required=False),
+        trust_password=trust_password if len(trust_password) else None,
     )
     return TlsSettings(source, "required" if needs_clients else "none")
 
