@@ -296,8 +296,11 @@ admin: {{users: [client]}}
         for context, status in ((plain, 401), (proven, 200)):
             with running.connect(context) as client:
                 assert kms.ask("PUT", "/ringfence/v1/policy", body, client=client).status == status
-                # Elsewhere a certificate is nobody's proof.
+                # Elsewhere a certificate is nobody's proof, and no way to a token that would be good there.
                 assert kms.ask("GET", NAMES, client=client).status == 401
+                for path in ("/kms/v1/", "/ringfence/v1/policy", "/ringfence/v1/nowhere"):
+                    operation = {"op": "GETDELEGATIONTOKEN", "renewer": "client"}
+                    assert kms.ask("GET", path, query=operation, client=client).status == 401
         published = next(
             line for line in place.audit_lines() if line["op"] == "PUBLISH_POLICY" and line["status"] == 200
         )
