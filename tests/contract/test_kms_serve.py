@@ -272,8 +272,8 @@ def store_in_use(place: KmsPlace) -> bool:
 @pytest.mark.parametrize(
     ("site", "options", "words"),
     [
-        ({"hadoop.kms.authentication.type": "kerberos"}, (), "only simple is built"),
-        ({"hadoop.kms.ssl.enabled": "true"}, (), "TLS is not built"),
+        ({"hadoop.kms.authentication.type": "kerberos"}, (), "kerberos.keytab names no file"),
+        ({"hadoop.kms.ssl.enabled": "true"}, (), "does not set ssl.server.keystore.location"),
         ({"hadoop.kms.authentication.simple.anonymous.allowed": "true"}, (), "keys are not served to nobody"),
         ({}, ("--listen", "0.0.0.0:0"), "would send data keys over the network in clear"),
         ({}, ("--listen", "nonsense"), "write HOST:PORT"),
