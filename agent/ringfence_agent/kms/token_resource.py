@@ -77,8 +77,11 @@ def _refused(call: Call, reason: str, cleared_cookie: str) -> Response:
 
 
 async def _cancel(kms: Kms, call: Call, token: str) -> Response:
-    await _begin(kms, call)
     try:
+        if not call.user:
+            # Of a stranger: a forged token must cost no sync of the audit log, and no worker what it remembers.
+            await kms.tokens.require_live(token)
+        await _begin(kms, call)
         await kms.tokens.cancel(token, call.user or None)
     except (AccessDeniedError, InvalidTokenError) as error:
         call.detail = {**(call.detail or {}), "error": error.message}

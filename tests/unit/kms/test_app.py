@@ -337,3 +337,23 @@ def test_a_change_is_on_record_although_a_bug_follows_it(bench: Bench, monkeypat
     (line,) = bench.lines()
     assert (line["op"], line["key"], line["status"]) == ("ROLL_NEW_VERSION", "k", 500)
     assert line["error"] == "unhandled ZeroDivisionError"
+
+
+def test_a_stranger_with_a_forged_token_costs_neither_a_change_nor_what_workers_remember(bench: Bench) -> None:
+    elsewhere = StoreAccess(MemoryKeyStore(), GenerationTable(1).view(0), GenerationTable(1).view(0))
+    tokens = DelegationTokens(elsewhere, TokenLifetimes(), Identity.CLAIMED, plain_name, lambda: 0, 1000)
+
+    async def ask() -> None:
+        forged = await tokens.issue("alice", "alice", None, None)
+        await bench.ask(b"/kms/v1/", b"op=GETDELEGATIONTOKEN")  # so that there is a master key
+        bench.access.tokens_have_changed()
+        before = bench.audit_file.read_text()
+        for token in (forged, "garbage"):
+            answer = await bench.ask(b"/kms/v1/", b"op=CANCELDELEGATIONTOKEN&token=" + token.encode(), b"PUT")
+            assert answer.head.status == 404
+        assert not bench.access.tokens_have_changed()
+        records = [json.loads(line) for line in bench.audit_file.read_text().removeprefix(before).splitlines()]
+        assert [(record["outcome"], record["status"]) for record in records] == [("failed", 404)] * 2
+
+    asyncio.run(ask())
+    elsewhere.close()

@@ -3,7 +3,8 @@
 Source of behaviour and messages: `AbstractDelegationTokenSecretManager` under `DelegationTokenManager`. Rules:
 
 1. A password is HMAC-SHA-256 of the identifier under a master key of 256 bits (stock: HMAC-SHA1, 64 bits); only servers
-   of this store verify it. It is compared in constant time, before anything is looked up.
+   of this store verify it. It is compared in constant time, before anything is looked up. What a token proves is in
+   its password: one issued under simple authentication is a forgery to a server with Kerberos on the same store.
 2. A token is good while its record is in the store and not past the date it was renewed to. What was verified is
    remembered by the whole token for a bounded time, and forgotten at once when a worker of this server changes one.
 3. Master keys roll each update interval, when a token is issued. Any instance may roll; the store lets one win.
@@ -111,7 +112,7 @@ class DelegationTokens:
         return Caller(self._short_name(identifier.owner), self._identity, 0, acts, is_token=True)
 
     def _live_record(self, store: OpenStore, token: Token, identifier: TokenIdentifier) -> TokenRecord:
-        if not _is_genuine(store, token, identifier):
+        if not self._is_genuine(store, token, identifier):
             raise InvalidTokenError(f"token ({identifier}) is invalid, password doesn't match")
         record = _find(store, token, identifier)
         if record is None:
@@ -161,7 +162,7 @@ class DelegationTokens:
         encoded = identifier.encode()
         expires_ms = now_ms + min(self._lifetimes.renew_interval_ms, self._lifetimes.max_life_ms)
         store.add_token(TokenRecord(identifier.sequence, encoded, expires_ms))
-        return Token(encoded, _password(key.secret, encoded), service=service).encode_url()
+        return Token(encoded, self._password(key.secret, encoded), service=service).encode_url()
 
     def _current_key(self, store: OpenStore, now_ms: int) -> MasterKey:
         lifetimes = self._lifetimes
@@ -196,7 +197,7 @@ class DelegationTokens:
             raise AccessDeniedError(
                 f"{renewer} tries to renew a token ({identifier}) with non-matching renewer {identifier.renewer}"
             )
-        if not _is_genuine(store, token, identifier):
+        if not self._is_genuine(store, token, identifier):
             raise AccessDeniedError(f"{renewer} is trying to renew a token ({identifier}) with wrong password")
         expires_ms = min(identifier.max_date_ms, now_ms + self._lifetimes.renew_interval_ms)
         renewed = None
@@ -219,10 +220,25 @@ class DelegationTokens:
             self._live_record(store, token, identifier)
         elif canceller not in (identifier.owner, identifier.renewer):
             raise AccessDeniedError(f"{canceller} is not authorized to cancel the token ({identifier})")
-        elif not _is_genuine(store, token, identifier) or _find(store, token, identifier) is None:
+        elif not self._is_genuine(store, token, identifier) or _find(store, token, identifier) is None:
             raise InvalidTokenError(f"Token not found ({identifier})")
         if not store.cancel_token(identifier.sequence):
             raise InvalidTokenError(f"Token not found ({identifier})")
+
+    async def require_live(self, url_string: str) -> None:
+        """Raises InvalidTokenError unless the token is genuine and good now. Changes nothing."""
+        token, identifier = decode_url(url_string.encode("utf-8", "replace"))
+        await self._store.read_tokens(lambda store: self._live_record(store, token, identifier))
+
+    def _is_genuine(self, store: OpenStore, token: Token, identifier: TokenIdentifier) -> bool:
+        for key in store.list_master_keys():
+            if key.key_id == identifier.master_key_id:
+                return hmac.compare_digest(self._password(key.secret, token.identifier), token.password)
+        return False
+
+    def _password(self, secret: Secret, identifier: bytes) -> bytes:
+        # An identifier begins with a zero byte, so the word before it has an end.
+        return hmac.digest(secret.reveal(), self._identity.value.encode("ascii") + identifier, "sha256")
 
     async def keep_clean(self) -> None:
         """Removes what expired from the store, each removal-scan interval, until it is cancelled."""
@@ -241,17 +257,6 @@ def _find(store: OpenStore, token: Token, identifier: TokenIdentifier) -> TokenR
         return None
     record = store.find_token(identifier.sequence)
     return record if record is not None and record.identifier == token.identifier else None
-
-
-def _is_genuine(store: OpenStore, token: Token, identifier: TokenIdentifier) -> bool:
-    for key in store.list_master_keys():
-        if key.key_id == identifier.master_key_id:
-            return hmac.compare_digest(_password(key.secret, token.identifier), token.password)
-    return False
-
-
-def _password(secret: Secret, identifier: bytes) -> bytes:
-    return hmac.digest(secret.reveal(), identifier, "sha256")
 
 
 def _invalid(message: str) -> str:

@@ -41,11 +41,17 @@ class Clock:
 class Instance:
     """One KMS on a store that others may share; `worker` is a counter of the shared generation."""
 
-    def __init__(self, store: MemoryKeyStore, clock: Clock, table: GenerationTable | None = None) -> None:
+    def __init__(
+        self,
+        store: MemoryKeyStore,
+        clock: Clock,
+        table: GenerationTable | None = None,
+        identity: Identity = Identity.TOKEN,
+    ) -> None:
         table = table or GenerationTable(1)
         self.access = StoreAccess(store, GenerationTable(1).view(0), table.view(0))
         names = AuthToLocal("DEFAULT", "REALM").short_name
-        self.tokens = DelegationTokens(self.access, LIFETIMES, Identity.TOKEN, names, clock, KEEP_MS)
+        self.tokens = DelegationTokens(self.access, LIFETIMES, identity, names, clock, KEEP_MS)
 
     def issue(self, owner: str = "alice", renewer: str | None = "yarn", real_user: str | None = None) -> str:
         return run(self.tokens.issue(owner, renewer, real_user, None))
@@ -271,6 +277,21 @@ def test_tokens_of_a_store_with_other_keys_are_forgeries(instance: Instance, clo
         with pytest.raises((InvalidTokenError, AccessDeniedError)):
             attempt()
     foreign.access.close()
+
+
+def test_a_token_that_a_claimed_name_was_given_is_none_where_names_are_proven(
+    store: MemoryKeyStore, instance: Instance, clock: Clock
+) -> None:
+    claimed = Instance(store, clock, identity=Identity.CLAIMED)
+    token = claimed.issue()
+    assert claimed.verify(token).identity is Identity.CLAIMED
+    with pytest.raises(InvalidTokenError, match="password doesn't match"):
+        instance.verify(token)
+    with pytest.raises(InvalidTokenError):
+        instance.cancel(token)
+    with pytest.raises(AccessDeniedError, match="wrong password"):
+        instance.renew(token)
+    claimed.access.close()
 
 
 def test_memory_is_bounded(instance: Instance) -> None:
