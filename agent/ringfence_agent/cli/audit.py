@@ -16,9 +16,10 @@ from typing import Any
 
 import click
 
+from ringfence_agent.cli.kms_options import config_option, keystore_option
 from ringfence_agent.kms.audit.reader import AuditFiles, Record, find_files, follow, known_sizes
 from ringfence_agent.kms.audit.record import OUTCOMES, utc_text
-from ringfence_agent.kms.config import DEFAULT_FILE, Options, find_places
+from ringfence_agent.kms.config import Options, find_places
 from ringfence_zones.cli.context import CommandContext, global_options, hadoop_conf_given
 from ringfence_zones.cli.render import shown
 from ringfence_zones.config_file import parse_duration_s
@@ -32,10 +33,8 @@ _Command = Callable[..., None]
 
 def _where(command: _Command) -> _Command:
     options = (
-        click.option(
-            "--config", type=click.Path(path_type=Path), metavar="FILE", help=f"the KMS's settings  [{DEFAULT_FILE}]"
-        ),
-        click.option("--keystore", metavar="URI", help="the KMS's key store, as `ringfence kms serve` is given it"),
+        config_option,
+        keystore_option,
         click.option(
             "--dir",
             "directories",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ringfence_agent.cli.kms_options import config_option
 from ringfence_agent.doctor import machine, proofs, storage
 from ringfence_agent.doctor.check import Check, Outcome, run_checks
 from ringfence_agent.doctor.subject import find_subject
@@ -34,7 +35,7 @@ CHECKS = (
 
 
 @click.command()
-@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="kms.yaml  [/etc/ringfence/kms.yaml]")
+@config_option
 @global_options
 @click.pass_context
 def doctor(click_context: click.Context, context: CommandContext, config: Path | None) -> None:

@@ -7,16 +7,19 @@ from pathlib import Path
 
 import click
 
+from ringfence_agent.cli.kms_options import config_option
 from ringfence_agent.kms.authorization.access import Subject
 from ringfence_agent.kms.authorization.acl_document import AclDocument, read_acl_document
 from ringfence_agent.kms.authorization.acl_explain import ASKED, Explainer, Explanation, PolicyInForce
 from ringfence_agent.kms.authorization.acl_lint import find_acl_problems
 from ringfence_agent.kms.authorization.acls import FILE_NAME
+from ringfence_agent.kms.config import Options, Places, default_file, find_places
 from ringfence_zones.cli import exits
 from ringfence_zones.cli.component_group import ComponentGroup
-from ringfence_zones.cli.context import CommandContext, global_options
+from ringfence_zones.cli.context import CommandContext, global_options, hadoop_conf_given
 from ringfence_zones.cli.render import print_findings, print_json, shown
-from ringfence_zones.client_config import read_client_config
+from ringfence_zones.client_config import ClientConfig, read_client_config
+from ringfence_zones.errors import ConfigError
 from ringfence_zones.findings import findings_json
 from ringfence_zones.hadoop_conf import read_hadoop_conf
 from ringfence_zones.kms_admin import open_admin_client
@@ -55,6 +58,7 @@ def acl() -> None:
 @click.option("--real-user", metavar="USER", help="who acts for USER (doAs)")
 @click.option("--group", "groups", multiple=True, metavar="GROUP", help="a group of USER, instead of looking them up")
 @click.option("--acl-name", metavar="NAME", help="the key's attribute key.acl.name  [the key's name]")
+@config_option
 @_acls_option
 @_policy_option
 @global_options
@@ -66,6 +70,7 @@ def explain(
     real_user: str | None,
     groups: tuple[str, ...],
     acl_name: str | None,
+    config: Path | None,
     acl_file: Path | None,
     policy_file: Path | None,
 ) -> None:
@@ -74,8 +79,9 @@ def explain(
     Read are kms-acls.xml, the groups this machine knows, and the policy: FILE with -f, else the revision that the
     KMS of this machine enforces, when its admin socket is known. Nothing is sent to the KMS but that question.
     """
-    document = _document(context, acl_file)
-    in_force = _policy(context, policy_file)
+    kms = _find_kms(config)
+    document = _document(context, acl_file, kms)
+    in_force = _policy(context, policy_file, kms)
     given = frozenset(groups)
     explainer = Explainer(document, in_force, (lambda _: given) if given else None)
     explanation = explainer.explain(Subject(user, real_user), operation.upper(), key_name, acl_name)
@@ -87,6 +93,7 @@ def explain(
 
 @acl.command()
 @click.option("--superuser", default="hdfs", metavar="USER", help="who runs the NameNode  [hdfs]")
+@config_option
 @_acls_option
 @_policy_option
 @global_options
@@ -95,6 +102,7 @@ def lint(
     click_context: click.Context,
     context: CommandContext,
     superuser: str,
+    config: Path | None,
     acl_file: Path | None,
     policy_file: Path | None,
 ) -> None:
@@ -102,7 +110,7 @@ def lint(
 
     Works on the file of a stock KMS too. With -f it also names lines that the policy makes void.
     """
-    document = _document(context, acl_file)
+    document = _document(context, acl_file, _find_kms(config))
     keys = {zone.key for zone in load_policy(policy_file).zones} if policy_file is not None else set[str]()
     findings = find_acl_problems(document, superuser, keys)
     if context.json:
@@ -112,14 +120,30 @@ def lint(
     click_context.exit(exits.FINDINGS if findings else exits.DONE)
 
 
-def _document(context: CommandContext, acl_file: Path | None) -> AclDocument:
-    return read_acl_document((acl_file or context.hadoop_conf / FILE_NAME).absolute())
+def _find_kms(config: Path | None) -> Places | None:
+    """The KMS of kms.yaml, as `kms serve` would find it; None when Hadoop's files are to be looked at alone."""
+    hadoop_conf = hadoop_conf_given()
+    if config is None and (hadoop_conf is not None or not default_file().exists()):
+        return None
+    return find_places(Options(config=config, hadoop_conf=hadoop_conf))
 
 
-def _policy(context: CommandContext, policy_file: Path | None) -> PolicyInForce | None:
+def _document(context: CommandContext, acl_file: Path | None, kms: Places | None) -> AclDocument:
+    directory = context.hadoop_conf if kms is None else kms.hadoop_conf
+    if acl_file is None and directory is None:
+        raise ConfigError(
+            f"the KMS's settings name no hadoop_conf, so it has no {FILE_NAME}: Hadoop's defaults hold",
+            hint=f"name the directory of its {FILE_NAME} in kms.yaml (hadoop_conf), or the file with --acls",
+        )
+    return read_acl_document((acl_file or (directory or Path()) / FILE_NAME).absolute())
+
+
+def _policy(context: CommandContext, policy_file: Path | None, kms: Places | None) -> PolicyInForce | None:
     if policy_file is not None:
         return PolicyInForce(load_policy(policy_file), 0, str(policy_file))
     config = read_client_config(context.hadoop_conf, os.environ)
+    if kms is not None and kms.admin_socket.exists():
+        config = ClientConfig(kms_admin_socket=kms.admin_socket)
     if config.kms_admin_socket is None and config.kms_token_file is None:
         return None
     provider = read_hadoop_conf(context.hadoop_conf, "core-site.xml").get("hadoop.security.key.provider.path")
@@ -142,7 +166,9 @@ def _print(explanation: Explanation, document: AclDocument, in_force: PolicyInFo
     groups = ", ".join(sorted(explanation.groups)) or "none that this machine knows"
     click.echo(shown(f"  groups     {groups}"))
     if in_force is None:
-        click.echo("no published policy was looked at", err=True)
+        click.echo(
+            "no published policy was looked at: name the KMS's settings with --config, or a policy with -f", err=True
+        )
 
 
 def _bare(rule: str) -> str:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import click
 
+from ringfence_agent.cli.kms_options import admin_socket_option, config_option, root_key_option
 from ringfence_agent.cli.kms_status import status
 from ringfence_agent.kms import serve as serving
-from ringfence_agent.kms.config import DEFAULT_FILE, Options, load_settings
+from ringfence_agent.kms.config import Options, load_settings
 from ringfence_zones.cli.component_group import ComponentGroup
 from ringfence_zones.cli.context import CommandContext, global_options, hadoop_conf_given
 
@@ -23,7 +24,7 @@ kms.add_command(status)
 
 
 @kms.command()
-@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help=f"configuration file  [{DEFAULT_FILE}]")
+@config_option
 @click.option("--listen", metavar="HOST:PORT", help="where to listen; port 0 picks a free one")
 @click.option(
     "--keystore", metavar="URI", help="sqlite:////ABS/path.db, postgresql://USER@HOST/DB or mysql://USER@HOST/DB"
@@ -34,16 +35,14 @@ kms.add_command(status)
     metavar="FILE",
     help="password for a database server, mode 0600",
 )
-@click.option(
-    "--root-key", type=click.Path(path_type=Path), metavar="FILE", help="root key file  [beside the SQLite store]"
-)
+@root_key_option
 @click.option("--init", is_flag=True, help="make a store that is not there; a fresh SQLite store needs no leave")
 @click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="worker processes  [one per CPU]")
 @click.option(
     "--tls-cert", type=click.Path(path_type=Path), metavar="PEM", help="certificate chain, the server's own first"
 )
 @click.option("--tls-key", type=click.Path(path_type=Path), metavar="PEM", help="its private key, mode 0600 or 0640")
-@click.option("--admin-socket", type=click.Path(path_type=Path), metavar="PATH", help="Unix socket  [<store>.sock]")
+@admin_socket_option
 @click.option("--admin-token-file", type=click.Path(path_type=Path), metavar="FILE", help="bearer token, mode 0600")
 @global_options
 def serve(

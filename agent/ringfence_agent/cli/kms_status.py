@@ -15,7 +15,8 @@ from typing import Any
 
 import click
 
-from ringfence_agent.kms.config import DEFAULT_FILE, Options, find_places
+from ringfence_agent.cli.kms_options import admin_socket_option, config_option, keystore_option
+from ringfence_agent.kms.config import Options, find_places
 from ringfence_zones.cli.context import CommandContext, global_options, hadoop_conf_given
 from ringfence_zones.cli.render import counted, print_json, shown
 from ringfence_zones.errors import AccessDeniedError, KmsUnavailableError
@@ -30,9 +31,9 @@ _SOON_DAYS = 14
 
 
 @click.command()
-@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help=f"the KMS's settings  [{DEFAULT_FILE}]")
-@click.option("--keystore", metavar="URI", help="the KMS's key store, as `ringfence kms serve` is given it")
-@click.option("--admin-socket", type=click.Path(path_type=Path), metavar="PATH", help="Unix socket  [<store>.sock]")
+@config_option
+@keystore_option
+@admin_socket_option
 @global_options
 def status(context: CommandContext, config: Path | None, keystore: str | None, admin_socket: Path | None) -> None:
     """Show how the key server on this machine is; exit 1 when it does not answer or is not ready."""

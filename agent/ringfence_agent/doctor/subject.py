@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ringfence_agent.kms.config import DEFAULT_FILE, Options, Settings, load_settings
+from ringfence_agent.kms.config import Options, Settings, default_file, load_settings
 from ringfence_zones.errors import RingfenceError
 from ringfence_zones.hadoop_conf import HadoopConf, read_hadoop_conf
 
@@ -34,7 +34,7 @@ class Subject:
 def find_subject(config: Path | None, hadoop_conf: Path, *, named: bool) -> Subject:
     """`named`: whether somebody asked for this Hadoop directory; else kms.yaml goes first, as in `kms serve`."""
     environ = os.environ
-    own_file = config or (DEFAULT_FILE if DEFAULT_FILE.exists() and not named else None)
+    own_file = config or (default_file() if default_file().exists() and not named else None)
     if own_file is None and not (hadoop_conf / "kms-site.xml").is_file():
         return Subject(hadoop_conf, "this machine", environ)
     place = str(own_file or hadoop_conf / "kms-site.xml")

@@ -1,8 +1,9 @@
 """Where the KMS's settings come from: its own `kms.yaml`, Hadoop's `kms-site.xml` and `core-site.xml`, options.
 
-One of two sources: with `--hadoop-conf DIR` Hadoop's files in DIR, otherwise the configuration file (default
-`/etc/ringfence/kms.yaml`), whose `hadoop_conf` may name a directory of Hadoop's files for ACLs and the like. Options
-overrule either. Hadoop's properties keep their meaning and defaults, except that what would be unsafe is refused:
+One of two sources: with `--hadoop-conf DIR` Hadoop's files in DIR, otherwise the configuration file: that of --config,
+else of RINGFENCE_KMS_CONFIG, else `/etc/ringfence/kms.yaml`. Its `hadoop_conf` may name a directory of Hadoop's files for
+ACLs and the like. Options overrule either. Hadoop's properties keep their meaning and defaults, except that what would
+be unsafe is refused:
 
 1. Plain HTTP that others can reach needs to be written out: `allow_plain_http: true` in kms.yaml, or
    `hadoop.kms.ssl.enabled` set to false in kms-site.xml. Loopback needs nothing.
@@ -32,6 +33,7 @@ from ringfence_agent.kms.authentication.config import (
 from ringfence_agent.kms.authorization.acl_file import AclFile
 from ringfence_agent.kms.authorization.groups_config import GroupsBlock, GroupSettings, group_settings
 from ringfence_agent.kms.call import KeyDefaults
+from ringfence_agent.kms.key_memory_config import DEFAULT_S, MAX_S, key_memory_s
 from ringfence_agent.kms.limits_config import LimitsBlock, http_limits
 from ringfence_agent.kms.monitoring.config import MetricsAccess, MetricsBlock, service_name
 from ringfence_agent.kms.tls_config import SSL_ENABLED, TlsBlock, TlsSettings, tls_settings
@@ -45,6 +47,8 @@ from ringfence_zones.publication import Grant
 _log = logging.getLogger(__name__)
 
 DEFAULT_FILE = Path("/etc/ringfence/kms.yaml")
+# Names another default, so that a sandbox's shell asks the sandbox's KMS.
+FILE_VARIABLE = "RINGFENCE_KMS_CONFIG"
 DEFAULT_PORT = 9600
 # Where the admin socket of a KMS is that keeps its keys in a database server.
 _SYSTEM_ADMIN_SOCKET = Path("/run/ringfence/kms.sock")
@@ -85,7 +89,7 @@ class KmsFile(ConfigModel):
     delegation_tokens: TokensBlock | None = None
     proxy_users: dict[str, ProxyUserBlock] | None = None
     revocation_bound: DurationS = Field(30.0, ge=1, le=3600)
-    key_memory: DurationS = Field(600.0, ge=1, le=86_400)
+    key_memory: DurationS = Field(DEFAULT_S, ge=0, le=MAX_S)
     drain: DurationS = Field(20.0, ge=0, le=3600)
 
 
@@ -141,6 +145,12 @@ class Settings:
     drain_s: float
 
 
+def default_file() -> Path:
+    """The configuration file when none is given."""
+    named = os.environ.get(FILE_VARIABLE)
+    return Path(named).absolute() if named else DEFAULT_FILE
+
+
 def load_settings(options: Options) -> Settings:
     """Reads whatever the options say is to be read. Raises ConfigError (or InputError for a key store's URI)."""
     file, conf, directory = _read_sources(options)
@@ -180,32 +190,34 @@ def load_settings(options: Options) -> Settings:
         service_name=service_name(conf),
         authentication=authentication,
         revocation_bound_s=file.revocation_bound,
-        key_memory_s=file.key_memory,
+        key_memory_s=key_memory_s(file.key_memory, conf),
         drain_s=file.drain,
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
-    """Where a KMS with some options answers and writes."""
+    """Where a KMS with some options answers and writes, and where its Hadoop files are."""
 
     host: str
     port: int
+    hadoop_conf: Path | None
     admin_socket: Path
     audit_directory: Path
 
 
 def find_places(options: Options) -> Places:
     """What another command needs to know of a KMS; reads no secret, so any user may ask. Raises ConfigError."""
-    if options.config is None and options.hadoop_conf is None and options.keystore and not DEFAULT_FILE.exists():
-        file, conf = KmsFile(), HadoopConf({})
+    if options.config is None and options.hadoop_conf is None and options.keystore and not default_file().exists():
+        file, conf, directory = KmsFile(), HadoopConf({}), None
     else:
-        file, conf, _ = _read_sources(options)
+        file, conf, directory = _read_sources(options)
     host, port = parse_listen(options.listen or file.listen)
     store = local_path(_keystore_uri(options, file, conf))
     return Places(
         host=host,
         port=port,
+        hadoop_conf=directory,
         admin_socket=options.admin_socket or file.admin.socket or _admin_socket(store),
         audit_directory=audit_settings(file.audit, store).directory,
     )
@@ -228,7 +240,7 @@ def _read_sources(options: Options) -> tuple[KmsFile, HadoopConf, Path | None]:
         host = conf.get("hadoop.kms.http.host", "0.0.0.0")  # noqa: S104 - Hadoop's default; judged before it is used
         port = conf.get_int("hadoop.kms.http.port", DEFAULT_PORT)
         return KmsFile(listen=f"{host}:{port}"), conf, options.hadoop_conf
-    path = options.config or DEFAULT_FILE
+    path = options.config or default_file()
     if options.config is None and not path.exists():
         raise ConfigError(
             f"there is no configuration file {path}",

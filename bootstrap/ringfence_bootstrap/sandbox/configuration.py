@@ -36,6 +36,8 @@ def environment(layout: Layout, state: State) -> dict[str, str]:
         "RINGFENCE_AGENT_SOCKET": str(layout.agent_socket),
         "RINGFENCE_KMS_URI": kms_uri(state),
     }
+    if state.kms == "ringfence":
+        common["RINGFENCE_KMS_CONFIG"] = str(layout.kms_config)
     if not state.kerberos:
         return common | {"HADOOP_USER_NAME": "hdfs"}
     return common | realm_of(layout, state).environment | {"KRB5CCNAME": f"FILE:{layout.ticket_cache('hdfs')}"}
@@ -61,7 +63,9 @@ def write_configuration(layout: Layout, state: State) -> None:
     (layout.conf / "audit-log4j.properties").write_text(_packaged("audit-log4j.properties"))
     (layout.directory / "agent.yaml").write_text(_agent_yaml(layout, state))
     (layout.conf / "ringfence-client.yaml").write_text(_client_yaml(layout, state))
-    if state.kms == "stock":
+    if state.kms == "ringfence":
+        layout.kms_config.write_text(_kms_yaml(layout, state))
+    else:
         _write_secret(layout.kms_conf / "kms-keystore.password", secrets.token_urlsafe(24))
 
 
@@ -103,6 +107,16 @@ def _merged(texts: list[str]) -> str:
     """One configuration with the properties of all, in their order; the comments come along."""
     inner = [text.partition("<configuration>\n")[2].rpartition("</configuration>")[0] for text in texts]
     return texts[0].replace(inner[0], "".join(inner))
+
+
+def _kms_yaml(layout: Layout, state: State) -> str:
+    tls = f"tls: {{cert: {layout.tls}/server.pem, key: {layout.tls}/server.key}}\n" if state.tls else ""
+    return tls + (
+        f"listen: localhost:{state.ports.kms}\n"
+        f"keystore: sqlite:///{layout.directory}/kms.db\n"
+        f"hadoop_conf: {layout.kms_conf}\n"
+        f"admin: {{socket: {layout.kms_socket}}}\n"
+    )
 
 
 def _agent_yaml(layout: Layout, state: State) -> str:

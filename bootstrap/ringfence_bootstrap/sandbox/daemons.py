@@ -108,19 +108,9 @@ def _stock_kms(layout: Layout, state: State, caller: Mapping[str, str]) -> Daemo
 
 
 def _ringfence_kms(layout: Layout, state: State, caller: Mapping[str, str]) -> Daemon:
-    tls = (f"--tls-cert={layout.tls}/server.pem", f"--tls-key={layout.tls}/server.key") if state.tls else ()
     return Daemon(
         name="kms",
-        command=(
-            *_ringfence(),
-            "kms",
-            "serve",
-            f"--hadoop-conf={layout.kms_conf}",
-            f"--listen=localhost:{state.ports.kms}",
-            f"--keystore=sqlite:///{layout.directory}/kms.db",
-            f"--admin-socket={layout.kms_socket}",
-            *tls,
-        ),
+        command=(*_ringfence(), "kms", "serve", f"--config={layout.kms_config}"),
         environ=_daemon_environment(layout, state, caller),
         ports=(state.ports.kms,),
     )

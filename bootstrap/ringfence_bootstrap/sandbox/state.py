@@ -3,7 +3,8 @@
     DIR/
       state.json      kind of KMS, ports, processes
       conf/           HADOOP_CONF_DIR of the clients, the NameNode and the DataNode
-      kms-conf/       configuration of the KMS
+      kms-conf/       Hadoop's configuration files of the KMS
+      kms.yaml        settings of our KMS
       hadoop/         HADOOP_HOME: bin/hadoop, bin/hdfs, the jars
       name/ data/     the disks of the NameNode and the DataNode
       kdc/            with Kerberos: the realm, its keytabs (`sandbox.kdc`)
@@ -97,6 +98,11 @@ class Layout:
     @property
     def kms_conf(self) -> Path:
         return self.directory / "kms-conf"
+
+    @property
+    def kms_config(self) -> Path:
+        """The settings of our KMS; with `--kms stock` there are none."""
+        return self.directory / "kms.yaml"
 
     @property
     def hadoop_home(self) -> Path:

@@ -90,14 +90,8 @@ def test_our_kms_reads_what_was_written_for_it(tmp_path: Path) -> None:
     layout, state = make(tmp_path, "ringfence")
     command = describe_daemons(layout, state, {})["kms"].command
     options = dict(word.removeprefix("--").split("=", 1) for word in command if word.startswith("--"))
-    settings = load_settings(
-        Options(
-            hadoop_conf=Path(options["hadoop-conf"]),
-            listen=options["listen"],
-            keystore=options["keystore"],
-            admin_socket=Path(options["admin-socket"]),
-        )
-    )
+    assert options["config"] == environment(layout, state)["RINGFENCE_KMS_CONFIG"]
+    settings = load_settings(Options(config=Path(options["config"])))
     assert (settings.host, settings.port) == ("localhost", 20001)
     assert settings.groups.static["analyst"] == {"analyst", "pii-readers"}
     assert settings.keystore == f"sqlite:///{tmp_path}/kms.db"

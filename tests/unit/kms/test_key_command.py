@@ -66,6 +66,27 @@ def test_explain_exits_0_whatever_is_decided_and_names_the_line(
     assert f"{policy}: /data/pii  policy:0 = 'etl'" in out
 
 
+def test_the_acls_of_the_kms_are_found_by_its_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = tmp_path / "hadoop"
+    directory.mkdir()
+    path = write_acls(directory, SOUND)
+    config = tmp_path / "kms.yaml"
+    config.write_text(f"keystore: sqlite:///{tmp_path}/keys.db\nhadoop_conf: {directory}\n")
+    explain = ("key", "acl", "explain", "etl", "READ", "k")
+    assert str(path) in run(capsys, *explain, "--config", config)[1]
+    monkeypatch.setenv("RINGFENCE_KMS_CONFIG", str(config))
+    monkeypatch.setenv("HADOOP_CONF_DIR", str(tmp_path / "elsewhere"))
+    assert str(path) in run(capsys, *explain)[1]
+    assert run(capsys, "key", "acl", "lint") == (0, f"{path}: nothing found\n", "")
+    # What is typed counts more than the environment.
+    assert run(capsys, *explain, "--hadoop-conf", tmp_path)[0] == 2
+    config.write_text(f"keystore: sqlite:///{tmp_path}/keys.db\n")
+    code, _, err = run(capsys, *explain)
+    assert (code, "name no hadoop_conf" in err) == (2, True)
+
+
 def test_explain_takes_groups_as_given_and_who_acts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_acls(tmp_path, {"default.key.acl.READ": "~hive ops"})
     for more in (("--group", "ops"), ("--real-user", "hive")):
