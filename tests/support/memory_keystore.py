@@ -5,6 +5,7 @@ The contract suite of key stores does not run against it: servers are tested aga
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import threading
@@ -16,6 +17,7 @@ from ringfence_agent.keystore.interface import (
     Changes,
     NewKey,
     PolicyRevision,
+    SealedKey,
     StoredKey,
     UnconfirmedChange,
 )
@@ -27,6 +29,10 @@ from ringfence_zones.secret import Secret
 
 def _now_ms() -> int:
     return time.time_ns() // 10**6
+
+
+def _opened(version: KeyVersion) -> KeyVersion:
+    return version
 
 
 class MemoryTokenStore:
@@ -155,6 +161,12 @@ class MemoryKeyStore(MemoryTokenStore):
     def find_key(self, name: str) -> StoredKey | None:
         self.reads += 1
         return self._keys.get(name)
+
+    def find_sealed_key(self, name: str) -> SealedKey | None:
+        key = self.find_key(name)
+        if key is None:
+            return None
+        return SealedKey(key.metadata, {each.version: functools.partial(_opened, each) for each in key.versions})
 
     def list_metadata(self) -> Sequence[KeyMetadata]:
         return [self._keys[name].metadata for name in sorted(self._keys)]

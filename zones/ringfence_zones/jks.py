@@ -64,7 +64,7 @@ def is_jks(content: bytes) -> bool:
 
 
 def parse_jks(content: bytes, password: Secret | None, label: str) -> Jks:
-    """What is in it. `label` names the file; without `password` (UTF-8) its digest is not checked. Raises ConfigError."""
+    """What is in it. `label` names the file; without `password` (UTF-8) nothing is proven of it. Raises ConfigError."""
     body, digest = content[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
     if password is not None:
         whole = java_characters(password) + _DIGEST_WORDS + body

@@ -15,7 +15,7 @@ Methods block; the server calls them off its event loop. A store is opened after
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -49,6 +49,22 @@ class StoredKey:
 
     metadata: KeyMetadata
     versions: Sequence[KeyVersion]
+
+
+@dataclass(frozen=True, slots=True)
+class SealedKey:
+    """A live key whose material stays sealed until it is used; what is kept of it is what rests in the store.
+
+    `versions` opens each live version, oldest first, without I/O and in any thread; each call raises
+    StoreTamperedError when the seal does not open.
+    """
+
+    metadata: KeyMetadata
+    versions: Mapping[int, Callable[[], KeyVersion]]
+
+    def open(self) -> StoredKey:
+        """The key with all its material."""
+        return StoredKey(self.metadata, tuple(open_version() for open_version in self.versions.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +144,9 @@ class KeyStore(Protocol):
 
     def find_key(self, name: str) -> StoredKey | None:
         """A live key with its material, None without one. Raises StoreTamperedError, StoreUnavailableError."""
+
+    def find_sealed_key(self, name: str) -> SealedKey | None:
+        """As `find_key`, with the material still sealed."""
 
     def list_metadata(self) -> Sequence[KeyMetadata]:
         """Every live key, by name, without touching material."""

@@ -35,38 +35,50 @@ _TO_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _LAYOUTS_LIMIT = 8
 
 
+class EekWords:
+    """The answers about one key version but for what is secret in them, so that it can outlive the material."""
+
+    __slots__ = ("_entry", "_layouts", "decrypt_head", "head", "middle", "version_name")
+
+    def __init__(self, key_name: str, number: int) -> None:
+        self.version_name = version_name(key_name, number)
+        name_json = msgspec.json.encode(key_name)
+        self.head = b'{"versionName":' + msgspec.json.encode(self.version_name) + b',"iv":"'
+        self.middle = b'","encryptedKeyVersion":{"name":' + name_json + b',"versionName":"EEK","material":"'
+        # The template of one EDEK. A `%` in the key's name is not a place to fill.
+        self._entry = self.head.replace(b"%", b"%%") + b"%b" + self.middle.replace(b"%", b"%%") + b'%b"}},'
+        self._layouts: dict[int, _Layout] = {}
+        self.decrypt_head = b'{"name":' + name_json + b',"versionName":"EK","material":"'
+
+    def layout(self, key_bytes: int, count: int) -> _Layout:
+        """How a batch of `count` is written; `key_bytes` is the same each time."""
+        layout = self._layouts.get(count)
+        if layout is None:
+            if len(self._layouts) >= _LAYOUTS_LIMIT:
+                self._layouts.clear()
+            layout = self._layouts[count] = _Layout(self._entry, key_bytes, count)
+        return layout
+
+
 class EekCipher:
-    """One key version, ready to make and open EDEKs of any length that fits the format."""
+    """One key version, ready to make and open EDEKs of any length that fits the format.
 
-    __slots__ = (
-        "_ecb",
-        "_entry",
-        "_head",
-        "_key_bytes",
-        "_layouts",
-        "_middle",
-        "decrypt_head",
-        "number",
-        "version_name",
-    )
+    `words` are made when not given: a cipher that serves one request takes those of the last.
+    """
 
-    def __init__(self, version: KeyVersion) -> None:
+    __slots__ = ("_decrypt_head", "_ecb", "_key_bytes", "_words", "number")
+
+    def __init__(self, version: KeyVersion, words: EekWords | None = None) -> None:
         material = version.material.reveal()
         # ECB is only the block function under CTR here: each input block is a counter used once.
         self._ecb = Cipher(algorithms.AES(material), modes.ECB()).encryptor()  # noqa: S305
         self._key_bytes = len(material)
         self.number = version.version
-        self.version_name = version_name(version.key_name, version.version)
-        name_json = msgspec.json.encode(version.key_name)
-        self._head = b'{"versionName":' + msgspec.json.encode(self.version_name) + b',"iv":"'
-        self._middle = b'","encryptedKeyVersion":{"name":' + name_json + b',"versionName":"EEK","material":"'
-        # The template of one EDEK. A `%` in the key's name is not a place to fill.
-        self._entry = self._head.replace(b"%", b"%%") + b"%b" + self._middle.replace(b"%", b"%%") + b'%b"}},'
-        self._layouts: dict[int, _Layout] = {}
-        self.decrypt_head = b'{"name":' + name_json + b',"versionName":"EK","material":"'
+        self._words = words or EekWords(version.key_name, version.version)
+        self._decrypt_head = self._words.decrypt_head
 
     def __repr__(self) -> str:
-        return f"<EekCipher {self.version_name}>"
+        return f"<EekCipher {self._words.version_name}>"
 
     def apply(self, iv: bytes, data: bytes) -> bytes:
         """Encrypts a DEK or decrypts an EDEK (CTR is its own inverse); `iv` is 16 bytes, any length of data."""
@@ -92,15 +104,15 @@ class EekCipher:
         """The answer to a decrypt: the DEK as the key version `EK`."""
         dek = self.apply(iv, edek)
         text = binascii.b2a_base64(dek, newline=False).translate(_TO_URL_SAFE).rstrip(b"=")
-        return self.decrypt_head + text + b'"}'
+        return self._decrypt_head + text + b'"}'
 
     def eek_json(self, iv: bytes, edek: bytes) -> bytes:
         """One EDEK of this version as the KMS answers it."""
         return b"".join(
             (
-                self._head,
+                self._words.head,
                 kms_wire.encode_base64(iv).encode(),
-                self._middle,
+                self._words.middle,
                 kms_wire.encode_base64(edek).encode(),
                 b'"}}',
             )
@@ -114,11 +126,7 @@ class EekCipher:
         """
         if count < 1:
             return b"[]"
-        layout = self._layouts.get(count)
-        if layout is None:
-            if len(self._layouts) >= _LAYOUTS_LIMIT:
-                self._layouts.clear()
-            layout = self._layouts[count] = _Layout(self._entry, self._key_bytes, count)
+        layout = self._words.layout(self._key_bytes, count)
         ivs = ssl.RAND_bytes(count * IV_BYTES)
         edeks = self._encrypt_random_deks(ivs, layout)
         pairs = layout.interleave(layout.split_blocks(ivs), layout.split_edeks(edeks))

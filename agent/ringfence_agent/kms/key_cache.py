@@ -2,15 +2,20 @@
 
 A key that does not exist is remembered as well, so that a NameNode that keeps asking for one costs nothing. Both
 kinds are bounded in number and time.
+
+With a key memory of 0 (Hadoop's `hadoop.kms.cache.enable=false`) no material is remembered, only records as they rest
+in the store: each request opens the seal of the version it uses, and drops what it opened with its own answer. That
+takes no I/O and about 10 µs. Python wipes no memory: what was dropped is overwritten when its place is used again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import functools
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from ringfence_agent.keystore.interface import StoredKey
-from ringfence_agent.kms.eek import EekCipher
+from ringfence_agent.keystore.interface import OpenStore, SealedKey
+from ringfence_agent.kms.eek import EekCipher, EekWords
 from ringfence_agent.kms.store_access import StoreAccess
 from ringfence_agent.kms.unready import Unready
 from ringfence_zones import kms_wire
@@ -19,6 +24,22 @@ from ringfence_zones.keys import KeyMetadata, KeyVersion
 # `KeyAuthorizationKeyProvider.KEY_ACL_NAME`: the attribute that names another entry of the ACLs.
 KEY_ACL_NAME = "key.acl.name"
 _LIMIT = 16_384
+# How long sealed records stay without being read again.
+_KEEP_SEALED_S = 600.0
+
+
+@dataclass(slots=True)
+class _Words:
+    """What is encoded once for a key, and is not secret."""
+
+    metadata_json: bytes = b""
+    _of_versions: dict[int, EekWords] = field(default_factory=dict)
+
+    def of_version(self, name: str, number: int) -> EekWords:
+        words = self._of_versions.get(number)
+        if words is None:
+            words = self._of_versions[number] = EekWords(name, number)
+        return words
 
 
 @dataclass(slots=True)
@@ -26,17 +47,36 @@ class CachedKey:
     """A live key with its ciphers, which are made when first used. `loaded_s` is the cache's clock."""
 
     metadata: KeyMetadata
-    versions: dict[int, KeyVersion]
     loaded_s: float
+    _openers: Mapping[int, Callable[[], KeyVersion]]
+    _words: _Words
     _ciphers: dict[int, EekCipher] = field(default_factory=dict)
-    _metadata_json: bytes = b""
+
+    @classmethod
+    def of(cls, key: SealedKey, loaded_s: float) -> CachedKey:
+        """A key as it came from the store."""
+        return cls(key.metadata, loaded_s, key.versions, _Words())
+
+    def for_one_request(self) -> CachedKey:
+        """The same key with no cipher made yet: what is opened for a request goes with it."""
+        return CachedKey(self.metadata, self.loaded_s, self._openers, self._words)
+
+    @property
+    def numbers(self) -> Collection[int]:
+        """Its live versions, oldest first."""
+        return self._openers.keys()
+
+    def get_version(self, number: int) -> KeyVersion:
+        """One of `numbers` with its material."""
+        return self._openers[number]()
 
     @property
     def metadata_json(self) -> bytes:
         """The metadata as the KMS answers it, encoded once."""
-        if not self._metadata_json:
-            self._metadata_json = kms_wire.encode(kms_wire.metadata_json(self.metadata))
-        return self._metadata_json
+        words = self._words
+        if not words.metadata_json:
+            words.metadata_json = kms_wire.encode(kms_wire.metadata_json(self.metadata))
+        return words.metadata_json
 
     @property
     def acl_name(self) -> str:
@@ -53,8 +93,9 @@ class CachedKey:
     def find_cipher(self, number: int) -> EekCipher | None:
         """The cipher of one version, None when there is no such version."""
         cipher = self._ciphers.get(number)
-        if cipher is None and number in self.versions:
-            cipher = self._ciphers[number] = EekCipher(self.versions[number])
+        if cipher is None and number in self._openers:
+            words = self._words.of_version(self.metadata.name, number)
+            cipher = self._ciphers[number] = EekCipher(self.get_version(number), words)
         return cipher
 
     def __repr__(self) -> str:
@@ -62,12 +103,13 @@ class CachedKey:
 
 
 class KeyCache:
-    """Used on the event loop only. `keep_s` is how long material stays in memory without being read again."""
+    """Used on the event loop only. `keep_s` is how long material stays in memory without being read again; 0: not."""
 
     def __init__(self, store: StoreAccess, clock: Callable[[], float], keep_s: float) -> None:
         self._store = store
         self._clock = clock
-        self._keep_s = keep_s
+        self._keeps_material = keep_s > 0
+        self._keep_s = keep_s or _KEEP_SEALED_S
         # None: no such key; then the time is in _absent_s.
         self._keys: dict[str, CachedKey | None] = {}
         self._absent_s: dict[str, float] = {}
@@ -82,7 +124,7 @@ class KeyCache:
         except KeyError:
             raise Unready(lambda: self._load((name,))) from None
         self.hits += 1
-        return found
+        return found if found is None or self._keeps_material else found.for_one_request()
 
     def find_all(self, names: Iterable[str]) -> list[CachedKey | None]:
         """As `find`, for several, with one load for all that are missing."""
@@ -90,7 +132,7 @@ class KeyCache:
         missing = [name for name in wanted if name not in self._keys]
         if missing:
             raise Unready(lambda: self._load(missing))
-        return [self._keys[name] for name in wanted]
+        return [self.find(name) for name in wanted]
 
     def forget(self, names: Iterable[str] | None = None) -> None:
         """These keys changed, or with None any may have: they are read again."""
@@ -111,18 +153,38 @@ class KeyCache:
                 self._absent_s.pop(name, None)
 
     async def _load(self, names: Iterable[str]) -> None:
-        found = await self._store.read(lambda store: {name: store.find_key(name) for name in names})
+        find = _find_open if self._keeps_material else _find_proven
+        found = await self._store.read(lambda store: {name: find(store, name) for name in names})
         self.loads += len(found)
         if len(self._keys) + len(found) > _LIMIT:
             self.forget()
         for name, stored in found.items():
             self._put(name, stored)
 
-    def _put(self, name: str, stored: StoredKey | None) -> None:
+    def _put(self, name: str, stored: SealedKey | None) -> None:
         if stored is None:
             self._keys[name] = None
             self._absent_s[name] = self._clock()
             return
-        versions = {version.version: version for version in stored.versions}
-        self._keys[name] = CachedKey(stored.metadata, versions, self._clock())
+        self._keys[name] = CachedKey.of(stored, self._clock())
         self._absent_s.pop(name, None)
+
+
+def _find_open(store: OpenStore, name: str) -> SealedKey | None:
+    """With every seal opened once and for all, in the store's thread."""
+    key = store.find_key(name)
+    if key is None:
+        return None
+    return SealedKey(key.metadata, {version.version: functools.partial(_same, version) for version in key.versions})
+
+
+def _same(version: KeyVersion) -> KeyVersion:
+    return version
+
+
+def _find_proven(store: OpenStore, name: str) -> SealedKey | None:
+    """Sealed. That each seal opens is seen here as well, so that a damaged key is refused whichever version is used."""
+    key = store.find_sealed_key(name)
+    if key is not None:
+        key.open()
+    return key

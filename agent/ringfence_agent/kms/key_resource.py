@@ -117,7 +117,7 @@ def list_versions(kms: Kms, call: Call) -> Response:
     key = _readable(kms, call, name)
     if key is None:
         return json_ok(b"[]")
-    return json_ok(kms_wire.encode([_version_json(key, number) for number in sorted(key.versions)]))
+    return json_ok(kms_wire.encode([_version_json(key, number) for number in key.numbers]))
 
 
 def _readable(kms: Kms, call: Call, name: str) -> CachedKey | None:
@@ -128,5 +128,5 @@ def _readable(kms: Kms, call: Call, name: str) -> CachedKey | None:
 
 
 def _version_json(key: CachedKey, number: int) -> dict[str, object]:
-    version = key.versions[number]
+    version = key.get_version(number)
     return kms_wire.key_version_json(version.key_name, version.name, version.material.reveal())

@@ -22,5 +22,5 @@ def get(kms: Kms, call: Call) -> Response:
     name = call.key = key.metadata.name
     kms.access.require_material(call, call.op, name)
     kms.access.require_key(call, name, key.acl_name, KeyOperation.READ)
-    version = key.versions[number]
+    version = key.get_version(number)
     return json_ok(kms_wire.encode(kms_wire.key_version_json(name, version.name, version.material.reveal())))

@@ -51,6 +51,6 @@ def find_version(keys: KeyCache, version_name: str) -> tuple[CachedKey, int] | N
     """The key and the number of an existing key version. Raises Unready."""
     split = _split(version_name)
     key = keys.find(split[0]) if split is not None else None
-    if split is None or key is None or split[1] not in key.versions:
+    if split is None or key is None or split[1] not in key.numbers:
         return None
     return key, split[1]

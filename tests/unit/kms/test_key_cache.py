@@ -1,17 +1,25 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import gc
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FunctionType, ModuleType
 
 import pytest
+from local_stores import LocalStore, new_key
 from memory_keystore import MemoryKeyStore
 
 from ringfence_agent.http.generation import Generation, GenerationTable
-from ringfence_agent.keystore.interface import KeyStore, NewKey
+from ringfence_agent.keystore.file_protector import FileStoreKeys
+from ringfence_agent.keystore.interface import KeyStore, NewKey, OpenStore, SealedKey
+from ringfence_agent.kms.eek import EekCipher
 from ringfence_agent.kms.key_cache import CachedKey, KeyCache
 from ringfence_agent.kms.store_access import StoreAccess
 from ringfence_agent.kms.unready import Unready
-from ringfence_zones.errors import KeyNotFoundError
+from ringfence_zones.errors import KeyNotFoundError, StoreTamperedError
+from ringfence_zones.keys import KeyVersion
 from ringfence_zones.secret import Secret
 
 KEEP_S = 600.0
@@ -20,13 +28,13 @@ KEEP_S = 600.0
 class Bench:
     """A cache over a store, with another worker's view of the generation to bump."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: MemoryKeyStore | None = None, keep_s: float = KEEP_S) -> None:
         table = GenerationTable(2)
         self.other: Generation = table.view(1)
-        self.store = MemoryKeyStore()
+        self.store = store or MemoryKeyStore()
         self.access = StoreAccess(self.store, table.view(0), GenerationTable(1).view(0))
         self.now_s = 0.0
-        self.cache = KeyCache(self.access, lambda: self.now_s, KEEP_S)
+        self.cache = KeyCache(self.access, lambda: self.now_s, keep_s)
 
     def create(self, name: str) -> None:
         self.store.create_key(NewKey(name, "AES/CTR/NoPadding", 128, Secret(bytes(16)), None, {}))
@@ -151,3 +159,105 @@ def test_a_cached_key_makes_each_cipher_once_and_knows_its_current_one(bench: Be
     assert key.find_cipher(0) is not key.current
     assert key.find_cipher(2) is None
     assert "x" * 4 not in repr(key)
+
+
+@pytest.fixture(params=[KEEP_S, 0.0], ids=["material kept", "sealed"])
+def sql(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[KeyCache, OpenStore]]:
+    """A cache over a real store with one key of two versions, already asked for."""
+    store = LocalStore(tmp_path).open()
+    store.create_key(new_key("k"))
+    store.roll_key("k", None)
+    access = StoreAccess(store, GenerationTable(1).view(0), GenerationTable(1).view(0))
+    cache = KeyCache(access, lambda: 0.0, request.param)
+    with pytest.raises(Unready) as missing:
+        cache.find("k")
+    _run_expecting(missing.value.load, None)
+    yield cache, store
+    access.close()
+
+
+def test_with_and_without_key_memory_the_same_is_answered(sql: tuple[KeyCache, OpenStore]) -> None:
+    cache, store = sql
+    stored = store.find_key("k")
+    key = cache.find("k")
+    assert stored is not None and key is not None
+    assert list(key.numbers) == [0, 1]
+    iv, dek = bytes(16), b"d" * 32
+    for version in stored.versions:
+        assert key.get_version(version.version) == version
+        cipher = key.find_cipher(version.version)
+        assert cipher is not None and cipher.apply(iv, dek) == EekCipher(version).apply(iv, dek)
+    assert key.current.number == 1
+    assert key.find_cipher(2) is None
+
+
+def test_without_key_memory_no_material_outlives_its_request(sql: tuple[KeyCache, OpenStore]) -> None:
+    cache, store = sql
+    key = cache.find("k")
+    assert key is not None
+    key.current.generate_json(3)
+    key.find_cipher(0)
+    assert key.metadata_json
+    del key
+    stored = store.find_key("k")
+    assert stored is not None
+    held = _held_by(cache._keys)
+    material = {version.material.reveal() for version in stored.versions}
+    if cache.find("k") is cache.find("k"):  # the control: what is remembered is found by this way of looking
+        assert material <= held
+    else:
+        assert not material & held
+
+
+def _held_by(root: object) -> set[bytes]:
+    """Every bytes object that can be reached, not counting the protector and its keys."""
+    seen: dict[int, object] = {}
+    waiting = [root]
+    while waiting:
+        each = waiting.pop()
+        if id(each) not in seen and not isinstance(each, type | ModuleType | FunctionType | FileStoreKeys):
+            seen[id(each)] = each
+            waiting += gc.get_referents(each)
+            waiting += [getattr(each, "_value")] if isinstance(each, Secret) else []  # noqa: B009
+    return {each for each in seen.values() if isinstance(each, bytes)}
+
+
+def test_without_key_memory_a_request_opens_each_version_once_and_the_next_one_again(tmp_path: Path) -> None:
+    opened: list[int] = []
+
+    def opener(number: int) -> KeyVersion:
+        opened.append(number)
+        return KeyVersion("k", number, Secret(bytes(16)))
+
+    class Store(MemoryKeyStore):
+        def find_sealed_key(self, name: str) -> SealedKey | None:
+            key = super().find_sealed_key(name)
+            return key and SealedKey(key.metadata, {0: functools.partial(opener, 0)})
+
+    bench = Bench(Store(), 0.0)
+    bench.create("k")
+    key = bench.find("k")
+    assert key is not None
+    opened.clear()
+    assert key.current is key.find_cipher(0)
+    again = bench.find("k")
+    assert again is not None and again.current is not key.current
+    assert opened == [0, 0]
+    assert bench.store.reads == 1
+    bench.access.close()
+
+
+def test_without_key_memory_a_damaged_version_refuses_the_key_when_it_is_read(tmp_path: Path) -> None:
+    def broken() -> KeyVersion:
+        raise StoreTamperedError("version 0 of key 'k' was changed")
+
+    class Store(MemoryKeyStore):
+        def find_sealed_key(self, name: str) -> SealedKey | None:
+            key = super().find_sealed_key(name)
+            return key and SealedKey(key.metadata, {**key.versions, 0: broken})
+
+    bench = Bench(Store(), 0.0)
+    bench.create("k")
+    with pytest.raises(StoreTamperedError):
+        bench.find("k")
+    bench.access.close()

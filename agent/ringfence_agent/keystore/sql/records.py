@@ -5,6 +5,7 @@ Raises StoreTamperedError for a row that this store, with this root key, did not
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from types import MappingProxyType
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ringfence_agent.keystore.authenticator import Authenticator, Ledger
-from ringfence_agent.keystore.interface import PolicyRevision, StoredKey
+from ringfence_agent.keystore.interface import PolicyRevision, SealedKey
 from ringfence_agent.keystore.protector import MaterialBinding, StoreKeys
 from ringfence_agent.keystore.sealing import SealBrokenError, seal, unseal
 from ringfence_agent.keystore.sql.row_encoding import encode_row
@@ -102,16 +103,19 @@ class Records:
         sealed = self._keys.seal_material(binding, material)
         return KeyVersionRow(key.name, version, key.cipher, key.length_bits, created_ms, sealed)
 
-    def open_key(self, key: ZoneKeyRow, versions: Sequence[KeyVersionRow]) -> StoredKey:
+    def sealed_key(self, key: ZoneKeyRow, versions: Sequence[KeyVersionRow]) -> SealedKey:
         """A live key and all its live versions, oldest first; `key` has passed `check_tag`."""
         if [row.version for row in versions] != list(range(key.first_version, key.next_version)):
             raise self.tampered(f"versions of key {key.name!r} are missing, or are not its own")
-        return StoredKey(self.metadata(key), tuple(self._open_version(key, row) for row in versions))
+        openers = {row.version: functools.partial(self._open_version, key, row, self._binding(row)) for row in versions}
+        return SealedKey(self.metadata(key), openers)
 
-    def _open_version(self, key: ZoneKeyRow, row: KeyVersionRow) -> KeyVersion:
-        binding = MaterialBinding(
+    def _binding(self, row: KeyVersionRow) -> MaterialBinding:
+        return MaterialBinding(
             SEAL_VERSION, self._store_id, row.key_name, row.version, row.cipher, row.length_bits, row.created_ms
         )
+
+    def _open_version(self, key: ZoneKeyRow, row: KeyVersionRow, binding: MaterialBinding) -> KeyVersion:
         try:
             material = self._keys.open_material(binding, row.sealed)
         except (SealBrokenError, *_NOT_A_ROW):
