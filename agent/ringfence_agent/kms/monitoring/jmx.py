@@ -4,7 +4,8 @@ The beans are those that Hadoop's tests and operators' templates name: `java.lan
 `Hadoop:service=KMS,name=JvmMetrics` and one meter for each kind of call. There is no JVM: memory and threads are this
 server's. The service's name in beans is `hadoop.kms.metrics.process.name`.
 
-`?qry=PATTERN` picks beans by name, with `*` and `?` as in `javax.management.ObjectName`. `?get=` is not served.
+`?qry=PATTERN` picks beans by name, with `*` and `?` as in `javax.management.ObjectName`; one that is longer than any
+name is refused, because matching takes the event loop's time. `?get=` is not served.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 from ringfence_agent.http.response import Response, ResponseHead
 from ringfence_agent.kms.call import Call, Kms
 from ringfence_agent.kms.monitoring.metrics import METERS, RATE_MINUTES, MetricsTable
+from ringfence_zones.errors import InputError
 
 _HEAD = ResponseHead(
     200,
@@ -34,12 +36,15 @@ _HEAD = ResponseHead(
 )
 _RATES = ("OneMinuteRate", "FiveMinuteRate", "FifteenMinuteRate")
 _MIB = 1024 * 1024
+_MAX_PATTERN_CHARS = 256
 Bean = dict[str, Any]
 
 
 def get(kms: Kms, call: Call) -> Response:
-    """The beans, all or those that `qry` names."""
+    """The beans, all or those that `qry` names. Raises InputError."""
     call.op = "GET_JMX"
+    if len(call.query.qry or "") > _MAX_PATTERN_CHARS:
+        raise InputError(f"the pattern qry has at most {_MAX_PATTERN_CHARS} characters")
     monitoring = kms.monitoring
     beans = list(_select(list_beans(monitoring.metrics.table, monitoring.service_name, kms.version), call.query.qry))
     # Clients of Hadoop's servlet search the text: a blank on both sides of the colon, as Jackson prints.
