@@ -219,7 +219,14 @@ class StoreTamperedError(KeyStoreError):
 
 
 class StoreUnavailableError(KeyStoreError):
-    """The store cannot be read or written now (disk full, locked, permissions); nothing was changed."""
+    """The store cannot be read or written now (disk full, locked, permissions).
+
+    Nothing was changed, unless `may_have_changed`: then nobody knows whether a commit was made.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None, may_have_changed: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.may_have_changed = may_have_changed
 
 
 class KmsError(RingfenceError):

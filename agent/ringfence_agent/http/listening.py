@@ -101,6 +101,15 @@ class UnixListener:
                 self.path.unlink()
 
 
+def turn_away(sockets: Sequence[socket.socket]) -> None:
+    """Closes every connection that waits to be accepted: its client tries again, or another server, at once."""
+    for one in sockets:
+        one.setblocking(False)
+        with suppress(OSError):
+            while True:
+                one.accept()[0].close()
+
+
 def listen_tcp(host: str, port: int, *, slots: int) -> TcpListener:
     """Listens on every address of `host`, with one socket per slot. Port 0 picks one that all slots share.
 

@@ -7,7 +7,8 @@
   only once its successor answers; if a successor fails to start, the reload ends and the old worker stays.
 - SIGUSR1 is passed on to every worker, for an application that reopens its logs; others pay no heed to it.
 - A worker that dies is replaced: at once, then with a doubling delay while it keeps dying. Its death bumps the
-  generation, because it may have committed without coming to its own bump.
+  generation, because it may have committed without coming to its own bump. When its successor cannot even start, the
+  connections that wait for it are closed, so that clients go on to another server.
 - A worker whose event loop does not turn for `hang_timeout_s` is killed, and so replaced.
 - When the master dies, by whatever means, the kernel kills its workers.
 
@@ -34,7 +35,7 @@ from typing import TYPE_CHECKING
 from ringfence_agent import process_hygiene
 from ringfence_agent.http.generation import GenerationTable
 from ringfence_agent.http.limits import Limits
-from ringfence_agent.http.listening import Listener
+from ringfence_agent.http.listening import Listener, turn_away
 from ringfence_agent.http.pulse import PulseTable
 from ringfence_agent.http.response import ErrorRenderer, plain_error
 from ringfence_agent.http.worker import ApplicationFactory, WorkerContext, WorkerSettings, parse_report, run_worker
@@ -337,6 +338,16 @@ class Supervisor:
         delay_s = 0.0 if slot.deaths == 1 else min(_LONGEST_DELAY_S, _FIRST_DELAY_S * 2 ** (slot.deaths - 2))
         slot.start_at = now + delay_s
         _log.warning("worker %d is started again in %g s", number, delay_s)
+        if not dead.ready:
+            self._turn_away(number)
+
+    def _turn_away(self, number: int) -> None:
+        """Closes what waits for a slot that nobody serves; a socket that other slots share, when none is served."""
+        is_served = any(slot.current is not None and slot.current.ready for slot in self._slots)
+        for listener in self._listeners:
+            sockets = listener.sockets_for(number)
+            others = [one for slot in range(len(self._slots)) if slot != number for one in listener.sockets_for(slot)]
+            turn_away([one for one in sockets if not (is_served and one in others)])
 
     def _kill_overdue(self) -> None:
         now = time.monotonic()

@@ -2,8 +2,9 @@
 
 What is read comes back in the order in which it was read. Every change is followed by a bump of a shared generation
 *after* its commit and before its answer leaves, even when it failed: a failure reported after a commit must not leave
-other workers with what was before. There are two generations: one for keys and policy, one for delegation tokens, so
-that a renewed token costs no worker its keys.
+other workers with what was before. Only a store that is known to have changed nothing, because it is down, bumps
+nothing: what is in memory can still be served. There are two generations: one for keys and policy, one for delegation
+tokens, so that a renewed token costs no worker its keys.
 
 Nobody waits for ever: a store that does not answer is a refusal (503, try again) well before a client's own time-out of
 60 seconds. What has not begun by then is not done any more. What has begun goes on in its thread; the change's note
@@ -140,10 +141,15 @@ class StoreAccess:
         return await self._run(lambda: self._change_and_tell(topic, method), "change")
 
     def _change_and_tell(self, topic: _Topic, method: Callable[[OpenStore], T]) -> T:
+        has_changed = True
         try:
             return method(self._store)
+        except StoreUnavailableError as error:
+            has_changed = error.may_have_changed
+            raise
         finally:
-            topic.generation.bump()
+            if has_changed:
+                topic.generation.bump()
 
     async def _run(self, work: Callable[[], T], kind: str = "read") -> T:
         began_s = time.perf_counter()

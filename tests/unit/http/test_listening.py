@@ -12,7 +12,7 @@ import pytest
 from http_serving import RawClient, serving
 
 from ringfence_agent.http import listening
-from ringfence_agent.http.listening import listen_tcp, listen_unix
+from ringfence_agent.http.listening import listen_tcp, listen_unix, turn_away
 from ringfence_agent.http.request import Request
 from ringfence_agent.http.response import Response, ResponseHead
 from ringfence_zones.errors import ConfigError
@@ -200,3 +200,14 @@ def test_path_too_long_for_the_kernel_is_refused_with_its_length(directory: Path
     listen_unix(directory / ("a" * room)).close()
     with pytest.raises(ConfigError, match="has 108 bytes; the system allows 107"):
         listen_unix(directory / ("a" * (room + 1)))
+
+
+def test_who_waits_for_a_slot_that_nobody_serves_is_told_at_once() -> None:
+    listener = listen_tcp("127.0.0.1", 0, slots=1)
+    with (
+        socket.create_connection((listener.host, listener.port), timeout=10) as one,
+        socket.create_connection((listener.host, listener.port), timeout=10) as other,
+    ):
+        turn_away(listener.sockets_for(0))
+        assert (one.recv(1), other.recv(1)) == (b"", b"")
+    listener.close()

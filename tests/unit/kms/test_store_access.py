@@ -73,3 +73,17 @@ def test_what_took_too_long_counts_as_failed(hang: Hang) -> None:
     with pytest.raises(StoreUnavailableError):
         asyncio.run(hang.access.read(hang.hang))
     assert seen == [("read", True)]
+
+
+@pytest.mark.parametrize(("may_have_changed", "tells"), [(False, False), (True, True)])
+def test_a_store_that_changed_nothing_costs_nobody_what_is_in_memory(may_have_changed: bool, tells: bool) -> None:
+    generations = GenerationTable(1)
+    access = StoreAccess(MemoryKeyStore(), generations.view(0), GenerationTable(1).view(0))
+
+    def fail(_store: OpenStore) -> None:
+        raise StoreUnavailableError("down", may_have_changed=may_have_changed)
+
+    with pytest.raises(StoreUnavailableError):
+        asyncio.run(access.change(fail))
+    assert access.has_changed() is tells
+    access.close()

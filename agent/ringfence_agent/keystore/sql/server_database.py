@@ -168,6 +168,7 @@ class ServerDatabase(ABC):
                     f"the connection to key store {self.label} was lost while a change was committed:"
                     " whether it was made is not known",
                     hint="look whether the change is there before making it again",
+                    may_have_changed=True,
                 )
             return StoreUnavailableError(
                 f"the connection to key store {self.label} was lost; nothing was changed",

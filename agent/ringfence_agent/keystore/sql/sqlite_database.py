@@ -326,4 +326,5 @@ def _io_error(path: Path, name: str | None) -> KeyStoreError:
     return StoreUnavailableError(
         f"the disk failed under key store {path} ({name}); nothing was acknowledged",
         hint="look at the kernel's log for the device; restart the key server when it is repaired",
+        may_have_changed=True,
     )

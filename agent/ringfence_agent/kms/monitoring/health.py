@@ -2,7 +2,8 @@
 
 Live is that a request is answered. Ready is that keys can be served: a canary EDEK is generated and opened again with a
 key read afresh from the store, so through the database, its protector and the cipher; with no key yet, the store's
-list of keys is read, seals and all. And the audit log must be writable, where it is required.
+list of keys is read, seals and all. The published policy must be genuine, and the audit log writable where it is
+required.
 
 Rules:
 
@@ -106,7 +107,8 @@ class HealthCheck:
             return f"the key store fails with {type(error).__name__}"
 
     def _open_canary(self, store: KeyStore) -> str | None:
-        """In the store's thread, with ciphers of its own."""
+        """In the store's thread, with ciphers of its own. A policy that cannot be believed refuses every key."""
+        store.find_policy()
         stored = store.find_key(self._canary_key) if self._canary_key is not None else None
         if stored is None:
             names = [key.name for key in store.list_metadata()]
