@@ -172,7 +172,11 @@ class RunningKms:
     def connect_admin(self) -> RawClient:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.settimeout(DEADLINE_S)
-        connection.connect(str(self.place.admin_socket))
+        try:
+            connection.connect(str(self.place.admin_socket))
+        except BaseException:
+            connection.close()
+            raise
         return RawClient(connection)
 
     def every_worker(self) -> list[RawClient]:

@@ -93,7 +93,8 @@ def tmpfs(directory: Path, size: str) -> Iterator[None]:
     try:
         yield
     finally:
-        subprocess.run(["umount", directory], check=True)
+        # Lazily: a process that was killed a moment ago may still hold it, and the name must be free.
+        subprocess.run(["umount", "--lazy", directory], check=True)
 
 
 def can_mount() -> bool:
