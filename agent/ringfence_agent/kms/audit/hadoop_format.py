@@ -6,7 +6,8 @@ is byte for byte what Hadoop writes for that access, with these differences, eac
 1. Nothing is merged: every access has its own line, and where Hadoop counts (`accessCount=N, interval=...`) this is
    `accessCount=1, interval=0ms` each time.
 2. The URL of an unauthenticated request stands without its query, and as a path: queries may carry tokens.
-3. Line breaks and other control characters in names become blanks, so that nobody forges a line.
+3. Line breaks and other control characters in names become blanks, and so do brackets and commas: nobody forges a
+   line, nor a field (a key named `k, user=hdfs]` would stand as a deed of hdfs).
 4. A refusal by a key ACL is one line with the operation; Hadoop writes one for each entry it tried, or none.
 5. What Hadoop does not audit but this KMS does (policies, tokens, status) has its operation in the same form; a change
    about to be made is `BEGUN[...]`, only when this is the only format.
@@ -47,6 +48,7 @@ _OUTCOMES = {
     "ERROR": FAILED,
     "BEGUN": BEGUN,
 }
+_SEPARATORS = str.maketrans("[],", "   ")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
@@ -94,7 +96,7 @@ def event_text(decision: Decision, details: Details) -> str:
 
 
 def _fields(**fields: str | None) -> str:
-    told = ", ".join(f"{name}={bounded_text(value)}" for name, value in fields.items() if value)
+    told = ", ".join(f"{name}={bounded_text(value).translate(_SEPARATORS)}" for name, value in fields.items() if value)
     return f"[{told}]" if told else ""
 
 
@@ -129,7 +131,8 @@ class _LocalTime:
 def parse_line(line: bytes) -> dict[str, Any] | None:
     """The facts of a line under the names of `audit_record`, None for one that is not of this format.
 
-    Names may hold commas and brackets, which the format does not quote: such a line is read as well as it can be.
+    Lines of Hadoop's own servers may hold names with commas and brackets, which the format does not quote: such a line
+    is read as well as it can be.
     """
     match = _LINE.fullmatch(line.decode("utf-8", "replace").rstrip("\n"))
     outcome = _OUTCOMES.get(match["status"]) if match is not None else None

@@ -141,3 +141,12 @@ def test_what_hadoop_wrote_is_read_back() -> None:
     }
     assert parse_line(b"2023-11-14 22:13:20,250 INFO something else\n") is None
     assert parse_line(b"\xff\xfe") is None
+
+
+@pytest.mark.parametrize("name", ["k, user=root, accessCount=1, interval=0ms] ", "k], x=[", "[,]", "k,\nuser=root]"])
+def test_no_name_of_a_key_moves_a_deed_to_another_user(name: str) -> None:
+    for outcome, status in (("ok", 200), ("denied", 403), ("begun", None)):
+        decision = DECISION._replace(key=name, user="mallory", outcome=outcome, status=status)
+        fields = parse_line(hadoop(decision, writes_begun=True).encode())
+        assert fields is not None
+        assert (fields["user"], fields["op"], fields["outcome"]) == ("mallory", "GENERATE_EEK", outcome)
