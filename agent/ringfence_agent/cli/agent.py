@@ -6,10 +6,11 @@ from pathlib import Path
 
 import click
 
+from ringfence_zones.cli.command_group import CommandGroup
 from ringfence_zones.cli.context import CommandContext, global_options
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def agent() -> None:
     """The resident agent: watches zones, pins their roots, answers step jobs."""
 

@@ -20,6 +20,7 @@ from ringfence_agent.cli.kms_options import config_option, keystore_option
 from ringfence_agent.kms.audit.reader import AuditFiles, Record, find_files, follow, known_sizes
 from ringfence_agent.kms.audit.record import OUTCOMES, utc_text
 from ringfence_agent.kms.config import Options, find_places
+from ringfence_zones.cli.command_group import CommandGroup
 from ringfence_zones.cli.context import CommandContext, global_options, hadoop_conf_given
 from ringfence_zones.cli.render import shown
 from ringfence_zones.config_file import parse_duration_s
@@ -49,7 +50,7 @@ def _where(command: _Command) -> _Command:
     return command
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def audit() -> None:
     """What the key server has decided, for whom and why."""
 

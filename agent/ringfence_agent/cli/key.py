@@ -15,6 +15,7 @@ from ringfence_agent.kms.authorization.acl_lint import find_acl_problems
 from ringfence_agent.kms.authorization.acls import FILE_NAME
 from ringfence_agent.kms.config import Options, Places, default_file, find_places
 from ringfence_zones.cli import exits
+from ringfence_zones.cli.command_group import CommandGroup
 from ringfence_zones.cli.component_group import ComponentGroup
 from ringfence_zones.cli.context import CommandContext, global_options, hadoop_conf_given
 from ringfence_zones.cli.render import print_findings, print_json, shown
@@ -46,7 +47,7 @@ def key() -> None:
     """Keys and who may use them."""
 
 
-@key.group()
+@key.group(cls=CommandGroup)
 def acl() -> None:
     """Who may do what on which key, and which line says so."""
 

@@ -1,9 +1,9 @@
 """Where the KMS's settings come from: its own `kms.yaml`, Hadoop's `kms-site.xml` and `core-site.xml`, options.
 
 One of two sources: with `--hadoop-conf DIR` Hadoop's files in DIR, otherwise the configuration file: that of --config,
-else of RINGFENCE_KMS_CONFIG, else `/etc/ringfence/kms.yaml`. Its `hadoop_conf` may name a directory of Hadoop's files for
-ACLs and the like. Options overrule either. Hadoop's properties keep their meaning and defaults, except that what would
-be unsafe is refused:
+else of RINGFENCE_KMS_CONFIG, else `/etc/ringfence/kms.yaml`. Its `hadoop_conf` may name a directory of Hadoop's files
+for ACLs and the like. Options overrule either. Hadoop's properties keep their meaning and defaults, except that what
+would be unsafe is refused:
 
 1. Plain HTTP that others can reach needs to be written out: `allow_plain_http: true` in kms.yaml, or
    `hadoop.kms.ssl.enabled` set to false in kms-site.xml. Loopback needs nothing.

@@ -25,6 +25,7 @@ from ringfence_bootstrap.sandbox.lifecycle import DaemonStatus, Sandbox, Wanted
 from ringfence_bootstrap.sandbox.security import USERS
 from ringfence_bootstrap.sandbox.state import KmsKind, State, default_directory
 from ringfence_zones.cli import exits
+from ringfence_zones.cli.command_group import CommandGroup
 from ringfence_zones.cli.context import CommandContext, global_options
 from ringfence_zones.cli.render import print_table
 from ringfence_zones.config_file import parse_duration_s
@@ -47,7 +48,7 @@ def _read_duration(_context: click.Context, _parameter: click.Parameter, value: 
         raise click.BadParameter(str(error)) from error
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 @global_options
 def sandbox(_context: CommandContext) -> None:
     """A real one-node HDFS and a KMS on this machine, for trying and testing."""

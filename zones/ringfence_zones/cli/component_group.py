@@ -10,10 +10,12 @@ from importlib.metadata import EntryPoint, entry_points
 
 import click
 
+from ringfence_zones.cli.command_group import CommandGroup
+
 ENTRY_POINT_GROUP = "ringfence.commands"
 
 
-class ComponentGroup(click.Group):
+class ComponentGroup(CommandGroup):
     """See the module."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

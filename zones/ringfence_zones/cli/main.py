@@ -16,6 +16,7 @@ from typing import NamedTuple, NoReturn
 import click
 
 from ringfence_zones.cli import exits
+from ringfence_zones.cli.command_group import CommandGroup
 from ringfence_zones.cli.component_group import ENTRY_POINT_GROUP
 from ringfence_zones.cli.context import CommandContext, global_options
 from ringfence_zones.errors import InputError, MissingExtraError, RingfenceError
@@ -30,6 +31,10 @@ class _Summary(NamedTuple):
 
 
 _HDFS = ("hdfs", "jpype")
+# A group that was named without a command shows its help, as bad usage. Older releases of click have no class for it.
+_NO_ARGUMENTS: tuple[type[Exception], ...] = tuple(
+    getattr(click.exceptions, name) for name in ("NoArgsIsHelpError",) if hasattr(click.exceptions, name)
+)
 
 # Command name -> "module:attribute" inside this package. Components add theirs by the entry point group
 # `ringfence.commands`. Nothing is imported before it is named: `ringfence mv` must not pay for a server.
@@ -61,7 +66,7 @@ SUMMARIES = {
 }
 
 
-class _LazyGroup(click.Group):
+class _LazyGroup(CommandGroup):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         # A name with a dot belongs below another component's group, which lists it.
         components = {entry.name for entry in entry_points(group=ENTRY_POINT_GROUP) if "." not in entry.name}
@@ -77,10 +82,8 @@ class _LazyGroup(click.Group):
             raise _missing(cmd_name, error) from error
         return loaded if isinstance(loaded, click.Command) else None
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        names = self.list_commands(ctx)
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, _describe(name)) for name in names])
+    def describe(self, ctx: click.Context, name: str) -> str:  # noqa: ARG002
+        return _describe(name)
 
 
 def _find_entry_point(name: str) -> EntryPoint | None:
@@ -128,10 +131,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         # A server's command imports the server only when it runs: --help must not load one.
         _fail(_missing(next((word for word in arguments if word in SUMMARIES), "ringfence"), error), arguments)
     except click.ClickException as error:
-        if "--json" in arguments:
-            _fail(_usage(error), arguments)
-        error.show()
-        sys.exit(exits.USAGE)
+        if isinstance(error, _NO_ARGUMENTS):
+            error.show()
+            sys.exit(exits.USAGE)
+        _fail(_usage(error), arguments)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except BrokenPipeError:
@@ -143,9 +146,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _usage(error: click.ClickException) -> InputError:
-    """What click would print, as an error of ours: `--json` gives JSON whatever went wrong."""
+    """What click would print, as an error of ours and in its voice: `--json` gives JSON whatever went wrong."""
     context = error.ctx if isinstance(error, click.UsageError) else None
-    return InputError(error.format_message(), command=f"{context.command_path} --help" if context else None)
+    message = error.format_message().removesuffix(".")
+    message = message[:1].lower() + message[1:]
+    return InputError(message, command=f"{context.command_path} --help" if context else None)
 
 
 def _fail(error: RingfenceError, arguments: Sequence[str]) -> NoReturn:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ringfence_zones.cli import exits
+from ringfence_zones.cli.command_group import CommandGroup
 from ringfence_zones.cli.context import CommandContext, global_options
 from ringfence_zones.cli.policy_file import policy_option
 from ringfence_zones.cli.render import counted, print_findings, print_json, shown
@@ -20,7 +21,7 @@ from ringfence_zones.policy import load_policy
 from ringfence_zones.stock_acls import stock_acls
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def policy() -> None:
     """Look at a policy document, offline."""
 

@@ -8,6 +8,7 @@ import click
 
 from ringfence_zones.agent_client import find_agent
 from ringfence_zones.cli.cluster import open_cluster, open_hdfs
+from ringfence_zones.cli.command_group import CommandGroup
 from ringfence_zones.cli.context import CommandContext, global_options
 from ringfence_zones.cli.render import print_json, print_table, shown
 from ringfence_zones.errors import AgentUnavailableError, PathError
@@ -17,7 +18,7 @@ from ringfence_zones.model import EncryptionZone
 from ringfence_zones.paths import HdfsPath
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def zone() -> None:
     """List and look at encryption zones."""
 
