@@ -84,6 +84,13 @@ class Instance:
         self._clients.append(client)
         return client
 
+    @property
+    def client(self) -> RawClient:
+        """One connection for all who do not mind which worker answers."""
+        if not self._clients:
+            self.connect()
+        return self._clients[0]
+
     def ask(self, method: str, path: str, body: object = None, **more: Any) -> Answer:
         """One request over a connection of its own."""
         client = RawClient(socket.create_connection((self.host, self.port), timeout=DEADLINE_S))

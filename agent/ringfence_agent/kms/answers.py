@@ -23,6 +23,6 @@ def json_created(body: bytes, location: str, on_written: Callable[[], None] | No
     return Response(_JSON_CREATED.with_headers(("Location", location)), body, on_written=on_written)
 
 
-def empty_ok() -> Response:
+def empty_ok(on_written: Callable[[], None] | None = None) -> Response:
     """200 without a body."""
-    return Response(_EMPTY_OK)
+    return Response(_EMPTY_OK, on_written=on_written)

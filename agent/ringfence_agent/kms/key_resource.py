@@ -49,7 +49,7 @@ async def _roll(
     while made is None:
         try:
             version = await kms.change(call, lambda store: store.roll_key(name, material, origin))
-            made = kms.repeated.made(version, origin)
+            made = kms.repeated.rolled(version, origin)
         except UnconfirmedChangeError:
             # None when it was answered after all: then this is a second request, whose turn it is now.
             made = await kms.repeated.find(name, origin)
@@ -78,7 +78,8 @@ async def _delete(kms: Kms, call: Call, name: str) -> Response:
 def invalidate_cache(kms: Kms, call: Call) -> Response:
     """`POST key/NAME/_invalidatecache`: 200 for a key just deleted as well.
 
-    Nothing is dropped: what this server remembers is never older than the last commit.
+    Nothing is dropped: what this server remembers is never older than the last commit. It is what Hadoop's client sends
+    when it has the answer to its roll, and once this is answered it asks for that roll no more (`repeated_change`).
     """
     name = call.key = require_text(call.name, "name")
     call.op = "INVALIDATE_CACHE"
@@ -86,7 +87,8 @@ def invalidate_cache(kms: Kms, call: Call) -> Response:
     key = kms.keys.find(name)
     if key is not None:
         kms.access.require_key(call, name, key.acl_name, KeyOperation.MANAGEMENT)
-    return empty_ok()
+    user = call.acting_user
+    return empty_ok(lambda: kms.repeated.settle(name, user))
 
 
 def get_metadata(kms: Kms, call: Call) -> Response:

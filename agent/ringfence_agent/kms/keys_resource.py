@@ -57,7 +57,7 @@ def create(kms: Kms, call: Call) -> Awaitable[Response]:
 async def _create(kms: Kms, call: Call, new: NewKey, origin: ChangeOrigin, may_see: bool) -> Response:
     try:
         version = await kms.change(call, lambda store: store.create_key(new, origin))
-        made = kms.repeated.made(version, origin)
+        made = kms.repeated.created(version, origin)
     except KeyExistsError:
         found = await kms.repeated.find(new.name, origin)
         if found is None:

@@ -10,6 +10,10 @@ note, or the key, inside its own transaction: a commit that a dying server had u
 waits a moment for the note's removal. If whoever made the change is gone, or has not answered after all, the second
 request gets the first one's answer.
 
+Hadoop's client rolls again on the next instance even after it was answered, when the `_invalidatecache` that it sends
+right after a roll fails (`KMSClientProvider.rollNewVersionInternal`). So an answered roll keeps its note until that
+has come and was answered too; from a client that sends none, for a second.
+
 What cannot be told: a server may die after its answer left and before the note was removed, milliseconds later. When
 the same user asks for another such roll of that key within minutes, they are told of the version made then.
 """
@@ -38,6 +42,8 @@ DIGEST_PURPOSE = "digests of changes"
 # An answer leaves within milliseconds of its commit; after this it was never written, whoever is alive.
 _ANSWER_WAIT_S = 3.0
 _POLL_S = 0.02
+# Hadoop's client is done with a roll milliseconds after it. Less than others wait for an answer.
+_INVALIDATION_WAIT_S = 1.0
 # A client gives up on a request after two time-outs of 60 s.
 _KEEP_MS = 180_000
 _MOST_AT_ONCE = 500
@@ -50,11 +56,30 @@ class Confirmations:
         self._store = store
         self._due: list[UnconfirmedChange] = []
         self._task: asyncio.Task[None] | None = None
+        # Answered rolls whose client has not said yet that it is done with them, with what ends the wait.
+        self._expected: dict[UnconfirmedChange, asyncio.TimerHandle] = {}
 
     def add(self, change: UnconfirmedChange) -> None:
-        """The answer to this change was written."""
+        """The answer to this change was written, and the client will not ask for it again."""
         self._due.append(change)
         self.remove_due()
+
+    def expect(self, change: UnconfirmedChange) -> None:
+        """The answer to this change was written, but the client may yet ask for it again."""
+        if change not in self._expected:
+            loop = asyncio.get_running_loop()
+            self._expected[change] = loop.call_later(_INVALIDATION_WAIT_S, self._end_wait, change)
+
+    def settle(self, name: str, user: str) -> bool:
+        """This user is done with whatever they changed of this key. Whether anything was expected to be done with."""
+        done = [each for each in self._expected if each.key_name == name and each.origin.user == user]
+        for change in done:
+            self._end_wait(change)
+        return bool(done)
+
+    def _end_wait(self, change: UnconfirmedChange) -> None:
+        self._expected.pop(change).cancel()
+        self.add(change)
 
     def remove_due(self) -> None:
         """Begins to remove what is due, unless that is under way."""
@@ -75,6 +100,8 @@ class Confirmations:
 
     async def close(self) -> None:
         """Waits until every note is removed, or cannot be."""
+        for change in tuple(self._expected):
+            self._end_wait(change)
         if self._task is not None:
             await self._task
 
@@ -98,20 +125,28 @@ class RepeatedChanges:
         self._store = store
         self._secret = secret
         self._confirmations = Confirmations(store)
+        self._settling: set[asyncio.Task[None]] = set()
 
     def origin(self, user: str, *request: object) -> ChangeOrigin:
         """Who asks for what: `request` is all that decides the outcome, as JSON values."""
         return ChangeOrigin(user, hmac.digest(self._secret.reveal(), msgspec.json.encode(request), "sha256"))
 
-    def made(self, version: KeyVersion, origin: ChangeOrigin) -> Made:
-        """What this worker just committed."""
+    def created(self, version: KeyVersion, origin: ChangeOrigin) -> Made:
+        """A key that this worker just committed."""
         change = UnconfirmedChange(version.key_name, version.version, origin, self._store.owner_id, 0)
         return Made(version, lambda: self._confirmations.add(change))
+
+    def rolled(self, version: KeyVersion, origin: ChangeOrigin) -> Made:
+        """A version that this worker just committed."""
+        change = UnconfirmedChange(version.key_name, version.version, origin, self._store.owner_id, 0)
+        return Made(version, lambda: self._confirmations.expect(change))
 
     async def find(self, name: str, origin: ChangeOrigin) -> Made | None:
         """What the same request made without ever being answered, None without it."""
         clock = asyncio.get_running_loop().time
         deadline_s = clock() + _ANSWER_WAIT_S
+        # Answered by this very worker, which still serves: whoever asks here asks for another one.
+        self._confirmations.settle(name, origin.user)
         while True:
             change, is_alive = await self._store.read(lambda store: _find_newest(store, name, origin))
             if change is None:
@@ -120,7 +155,21 @@ class RepeatedChanges:
                 break
             await asyncio.sleep(_POLL_S)
         version = await self._store.read(lambda store: _find_version(store, change))
-        return None if version is None else Made(version, lambda: self._confirmations.add(change), again=True)
+        return None if version is None else Made(version, lambda: self._confirmations.expect(change), again=True)
+
+    def settle(self, name: str, user: str) -> None:
+        """The user's client said that it is done with its change of a key, be it another server that made it."""
+        if not self._confirmations.settle(name, user):
+            task = asyncio.get_running_loop().create_task(self._settle_of_dead(name, user))
+            self._settling.add(task)
+            task.add_done_callback(self._settling.discard)
+
+    async def _settle_of_dead(self, name: str, user: str) -> None:
+        try:
+            for change in await self._store.read(lambda store: _find_of_dead(store, name, user)):
+                self._confirmations.add(change)
+        except RingfenceError as error:
+            _log.warning("unanswered changes of key %s could not be looked for: %s", name, error.message)
 
     def remove_due(self) -> None:
         """Tries again to remove notes of answers that were written while the store was away."""
@@ -133,6 +182,7 @@ class RepeatedChanges:
 
     async def close(self) -> None:
         """Waits until every note that is due is removed."""
+        await asyncio.gather(*self._settling)
         await self._confirmations.close()
 
 
@@ -145,6 +195,11 @@ def _find_newest(store: OpenStore, name: str, origin: ChangeOrigin) -> tuple[Unc
         if change.origin == origin:
             return change, store.is_alive(change.owner_id)
     return None, False
+
+
+def _find_of_dead(store: OpenStore, name: str, user: str) -> list[UnconfirmedChange]:
+    changes = [change for change in store.find_unconfirmed(name) if change.origin.user == user]
+    return [change for change in changes if not store.is_alive(change.owner_id)]
 
 
 def _find_version(store: OpenStore, change: UnconfirmedChange) -> KeyVersion | None:

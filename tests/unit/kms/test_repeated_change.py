@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from memory_keystore import MemoryKeyStore
 
 from ringfence_agent.http.generation import GenerationTable
-from ringfence_agent.keystore.interface import NewKey
+from ringfence_agent.keystore.interface import ChangeOrigin, NewKey, UnconfirmedChange
 from ringfence_agent.kms import repeated_change
 from ringfence_agent.kms.repeated_change import Made, RepeatedChanges
 from ringfence_agent.kms.store_access import StoreAccess
@@ -26,7 +26,20 @@ class Bench:
     def create(self, user: str = "alice", description: str = "d") -> Made:
         origin = self.repeated.origin(user, "CREATE_KEY", "k", description)
         new = NewKey("k", "AES/CTR/NoPadding", 128, Secret(b"m" * 16), description, {})
-        return self.repeated.made(self.store.create_key(new, origin), origin)
+        return self.repeated.created(self.store.create_key(new, origin), origin)
+
+    def roll_origin(self) -> ChangeOrigin:
+        return self.repeated.origin("alice", "ROLL_NEW_VERSION", "k", None)
+
+    def roll(self) -> Made:
+        origin = self.roll_origin()
+        return self.repeated.rolled(self.store.roll_key("k", None, origin), origin)
+
+    def find_roll(self) -> Made | None:
+        return asyncio.run(self.repeated.find("k", self.roll_origin()))
+
+    def notes(self) -> list[int]:
+        return [change.version for change in self.store.find_unconfirmed("k")]
 
     def find(self, user: str = "alice", description: str = "d") -> Made | None:
         origin = self.repeated.origin(user, "CREATE_KEY", "k", description)
@@ -142,3 +155,80 @@ def test_a_note_whose_client_went_away_is_forgotten_in_time(bench: Bench, monkey
     monkeypatch.setattr(repeated_change, "_KEEP_MS", -1000)
     asyncio.run(bench.repeated.remove_old())
     assert bench.store.find_unconfirmed("k") == []
+
+
+def test_an_answered_roll_is_given_again_until_the_client_is_done_with_it(bench: Bench) -> None:
+    bench.store.create_key(NewKey("k", "AES/CTR/NoPadding", 128, Secret(b"m" * 16), None, {}))
+    made = bench.roll()
+
+    async def answer_and_die() -> None:
+        made.answered()
+        await asyncio.sleep(0.01)
+        assert bench.notes() == [1]
+
+    asyncio.run(answer_and_die())
+    bench.store.owners.clear()
+    bench.repeated = RepeatedChanges(bench.access, Secret(bytes(32)))  # another server's
+    again = bench.find_roll()
+    assert again is not None and again.version.version == 1
+
+    async def answer_again() -> None:
+        again.answered()
+        bench.repeated.settle("k", "bob")
+        await asyncio.sleep(0.01)
+        assert bench.notes() == [1]
+        bench.repeated.settle("k", "alice")
+        await bench.repeated.close()
+
+    asyncio.run(answer_again())
+    assert bench.notes() == []
+
+
+def test_a_client_that_never_says_it_is_done_is_believed_to_be_so_in_time(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repeated_change, "_INVALIDATION_WAIT_S", 0.01)
+    bench.store.create_key(NewKey("k", "AES/CTR/NoPadding", 128, Secret(b"m" * 16), None, {}))
+    made = bench.roll()
+
+    async def answer() -> None:
+        loop, removed, confirm = asyncio.get_running_loop(), asyncio.Event(), bench.store.confirm
+
+        def tell(changes: Sequence[UnconfirmedChange]) -> None:
+            confirm(changes)
+            loop.call_soon_threadsafe(removed.set)
+
+        bench.store.confirm = tell  # type: ignore[method-assign]
+        made.answered()
+        await asyncio.wait_for(removed.wait(), 10)
+
+    asyncio.run(answer())
+    assert bench.notes() == []
+
+
+def test_whoever_asks_the_worker_that_answered_asks_for_another_roll(bench: Bench) -> None:
+    bench.store.create_key(NewKey("k", "AES/CTR/NoPadding", 128, Secret(b"m" * 16), None, {}))
+    made = bench.roll()
+
+    async def answer_and_ask() -> Made | None:
+        made.answered()
+        return await bench.repeated.find("k", bench.roll_origin())
+
+    assert asyncio.run(answer_and_ask()) is None
+    assert bench.notes() == []
+
+
+def test_a_client_that_is_done_with_the_roll_of_a_dead_server_may_roll_again(bench: Bench) -> None:
+    bench.store.create_key(NewKey("k", "AES/CTR/NoPadding", 128, Secret(b"m" * 16), None, {}))
+    bench.roll()
+
+    async def settle() -> None:
+        bench.repeated.settle("k", "alice")
+        await bench.repeated.close()
+        assert bench.notes() == [1]
+        bench.store.owners.clear()
+        bench.repeated.settle("k", "alice")
+        await bench.repeated.close()
+
+    asyncio.run(settle())
+    assert bench.notes() == []

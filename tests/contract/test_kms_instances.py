@@ -1,0 +1,92 @@
+"""Two instances on one database server, under Hadoop's own Java client: killed, started again, and killed in between.
+
+Nothing acknowledged is lost, no version appears that nobody asked for, and no operation fails that the client's own
+retries cover.
+"""
+
+from __future__ import annotations
+
+import base64
+import random
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from databases import DatabaseServer
+from holding_proxy import HoldingProxy, holding_proxy
+from java_load import JavaClient, running_java_client
+from kms_instances import Instance, Pair, running_pair
+from kms_serving import call, json_of
+
+DEADLINE_S = 30.0
+KINDS = ["postgresql", pytest.param("mariadb", marks=pytest.mark.long)]
+
+
+@pytest.fixture(params=KINDS)
+def server(request: pytest.FixtureRequest) -> DatabaseServer:
+    found = request.getfixturevalue(request.param)
+    assert isinstance(found, DatabaseServer)
+    return found
+
+
+@pytest.mark.parametrize("seconds", [8, pytest.param(150, marks=pytest.mark.long)])
+def test_instances_that_are_killed_under_load_lose_nothing_and_fail_nothing(
+    server: DatabaseServer, tmp_path: Path, seconds: int
+) -> None:
+    with running_pair(server, tmp_path) as pair, running_java_client(pair.uri) as client:
+        client.do("load", threads=4)
+        kills = kill_in_turns(pair, seconds)
+        report = client.do("stop")
+        assert report["failures"] == [], Counter(failure.split(" ", 1)[1][:150] for failure in report["failures"])
+        assert min(report["done"][name] for name in ("create", "roll", "metadata", "current", "token")) > kills
+        told_again = sum(line.get("detail", {}).get("answered_again", False) for line in audit(pair.both))
+        print(f"{kills} kills, {report['done']}, {told_again} answered again")
+        for key, numbers in report["acknowledged"].items():
+            check_versions(pair, key, numbers, told_again)
+        for eek in report["eeks"]:
+            check_eek(pair, eek)
+
+
+def kill_in_turns(pair: Pair, seconds: float) -> int:
+    """Kills one or the other, never both at once, for so long; how often."""
+    chance = random.Random(4)
+    end_s = time.monotonic() + seconds
+    kills = 0
+    while time.monotonic() < end_s or kills < 4:
+        time.sleep(chance.uniform(0.3, 1.5))
+        victim = pair.both[kills % 2] if kills < 2 else chance.choice(pair.both)
+        victim.kill()
+        kills += 1
+        time.sleep(chance.uniform(0.0, 0.8))
+        victim.start()
+    return kills
+
+
+def audit(instances: Sequence[Instance]) -> list[dict[str, Any]]:
+    return [line for instance in instances for line in instance.place.audit_lines()]
+
+
+def check_versions(pair: Pair, key: str, acknowledged: list[int], told_again: int) -> None:
+    """Exactly the acknowledged versions are there. One that was told twice was answered again, as the audit has it."""
+    repeats = len(acknowledged) - len(set(acknowledged))
+    assert repeats <= told_again, (key, acknowledged)
+    for instance in pair.both:
+        found = json_of(call(instance.client, "GET", f"/kms/v1/key/{key}/_versions", user="alice"))
+        assert [each["versionName"] for each in found] == [f"{key}@{n}" for n in sorted(set(acknowledged))]
+
+
+def check_eek(pair: Pair, eek: dict[str, Any]) -> None:
+    """Both instances open it, to the data key that the client saw."""
+    body = {"name": eek["key"], "iv": eek["iv"], "material": eek["material"]}
+    path = f"/kms/v1/keyversion/{eek['version'].replace('@', '%40')}/_eek"
+    query = {"eek_op": "decrypt"}
+    deks = {
+        base64.urlsafe_b64decode(json_of(answer)["material"] + "==")
+        for answer in (call(instance.client, "POST", path, body, user="alice", query=query) for instance in pair.both)
+    }
+    assert len(deks) == 1
+    if eek["dek"] is not None:
+        assert deks == {base64.urlsafe_b64decode(eek["dek"])}
