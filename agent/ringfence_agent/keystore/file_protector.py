@@ -44,11 +44,11 @@ class FileStoreKeys:
 
     def seal_material(self, binding: MaterialBinding, material: Secret) -> bytes:
         """See StoreKeys."""
-        return seal(self._wrapping, material.reveal(), binding.encode())
+        return seal(self._wrapping, material.reveal(), binding.encoded)
 
     def open_material(self, binding: MaterialBinding, sealed: bytes) -> Secret:
         """See StoreKeys."""
-        return Secret(unseal(self._wrapping, sealed, binding.encode()))
+        return Secret(unseal(self._wrapping, sealed, binding.encoded))
 
     def derive(self, purpose: str) -> bytes:
         """See StoreKeys."""

@@ -10,6 +10,7 @@ these are bound into every seal (`MaterialBinding`).
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,7 +18,7 @@ from ringfence_agent.keystore.sql.row_encoding import encode_row
 from ringfence_zones.secret import Secret
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MaterialBinding:
     """What one version's sealed material belongs to; `created_ms` is the version's creation, epoch milliseconds."""
 
@@ -29,8 +30,9 @@ class MaterialBinding:
     length_bits: int
     created_ms: int
 
-    def encode(self) -> bytes:
-        """The additional authenticated data of the seal."""
+    @functools.cached_property
+    def encoded(self) -> bytes:
+        """The additional authenticated data of the seal; a seal may be opened for each request."""
         return encode_row(
             "ringfence/material",
             self.schema,
