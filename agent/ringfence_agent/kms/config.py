@@ -26,6 +26,7 @@ from ringfence_agent.kms.audit.config import AuditBlock, AuditSettings, audit_se
 from ringfence_agent.kms.authentication.config import (
     AuthenticationBlock,
     AuthenticationSettings,
+    KerberosSettings,
     ProxyUserBlock,
     TokensBlock,
     authentication_settings,
@@ -40,6 +41,7 @@ from ringfence_agent.kms.tls_config import SSL_ENABLED, TlsBlock, TlsSettings, t
 from ringfence_zones.access_list import AccessList
 from ringfence_zones.config_file import AbsolutePath, ConfigModel, DurationS, read_config
 from ringfence_zones.errors import ConfigError
+from ringfence_zones.gssapi import ChannelBinding
 from ringfence_zones.hadoop_conf import HadoopConf, read_hadoop_conf
 from ringfence_zones.keys import DEFAULT_CIPHER
 from ringfence_zones.publication import Grant
@@ -160,6 +162,7 @@ def load_settings(options: Options) -> Settings:
         _require_leave_for_plain_http(host, file, conf)
     authentication = authentication_settings(file.authentication, file.delegation_tokens, file.proxy_users, conf)
     if authentication.kerberos is not None:
+        _require_a_binding(authentication.kerberos, tls)
         authentication.kerberos.check()
     warn_of_other_loggers(conf)
     uri = _keystore_uri(options, file, conf)
@@ -284,6 +287,22 @@ def _require_leave_for_plain_http(host: str, file: KmsFile, conf: HadoopConf) ->
         hint=f"give --tls-cert and --tls-key, or listen on localhost, or write out that this is meant:"
         f" allow_plain_http: true in kms.yaml, or {SSL_ENABLED} = false in kms-site.xml",
     )
+
+
+def _require_a_binding(kerberos: KerberosSettings, tls: TlsSettings | None) -> None:
+    """Required channel binding where no connection has one would refuse everybody."""
+    if kerberos.channel_binding is not ChannelBinding.REQUIRED:
+        return
+    if tls is None:
+        raise ConfigError(
+            "channel_binding is required, but there is no TLS whose certificate a client could bind to",
+            hint="name a certificate, or set channel_binding: opportunistic",
+        )
+    if tls.certificates > 1:
+        raise ConfigError(
+            "channel_binding is required, but with two TLS certificates nothing tells which one a connection used",
+            hint="leave tls.second out (ECDSA alone serves every Java since 8), or set channel_binding: opportunistic",
+        )
 
 
 def _administrators(block: AdminBlock) -> AccessList:

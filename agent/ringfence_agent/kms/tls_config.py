@@ -77,6 +77,11 @@ class TlsSettings:
     source: TlsSource
     client_auth: ClientAuth
 
+    @property
+    def certificates(self) -> int:
+        """How many different ones a client may meet."""
+        return len(self.source.certificates) if isinstance(self.source, PemFiles) else 1
+
     def open(self) -> ServerTls:
         """Reads and proves the material. Raises ConfigError."""
         return ServerTls(self.source, self.client_auth)

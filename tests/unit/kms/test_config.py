@@ -166,3 +166,24 @@ def test_the_signature_secret_file_is_hadoops_and_must_be_private(place: KmsPlac
     secret.write_bytes(b"short")
     with pytest.raises(ConfigError, match="fewer than 16"):
         settings(place)
+
+
+@pytest.mark.parametrize(
+    ("tls", "why"),
+    [
+        ("", "there is no TLS"),
+        ("tls: {cert: /c.pem, key: /c.key, second: {cert: /r.pem, key: /r.key}}\n", "two TLS certificates"),
+        # What is refused next is the keytab, which is empty: TLS with one certificate is in order.
+        ("tls: {cert: /c.pem, key: /c.key}\n", "keytab"),
+    ],
+)
+def test_a_required_channel_binding_that_no_connection_can_have_is_refused(tmp_path: Path, tls: str, why: str) -> None:
+    keytab = tmp_path / "keytab"
+    keytab.write_bytes(b"\x05\x02")
+    keytab.chmod(0o600)
+    config = tmp_path / "kms.yaml"
+    kerberos = f"authentication: {{type: kerberos, kerberos: {{keytab: {keytab}, channel_binding: required}}}}\n"
+    config.write_text(f"keystore: sqlite:///{tmp_path}/k.db\n{kerberos}{tls}")
+    with pytest.raises(ConfigError, match=why) as refused:
+        load_settings(Options(config=config))
+    assert why == "keytab" or "opportunistic" in (refused.value.hint or "")
