@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -36,6 +37,8 @@ _SESSION = {
     "tcp_keepalives_interval": 5,
     "tcp_keepalives_count": 2,
 }
+# By then the server has ended the statement itself, unless it stands still: TCP knows nothing of that.
+_SOCKET_WAIT_S = 3 * WRITE_WAIT_S + 1
 _MAX_REASON_CHARS = 300
 _CAUSES = {
     "55P03": Cause.LOCKED,
@@ -69,10 +72,8 @@ class PostgresqlDatabase(ServerDatabase):
     catalogue_types = _TYPES
 
     def _connect(self) -> Any:
-        import psycopg  # noqa: PLC0415 -- the extra `sql`: absent from a key server with a store of its own
-
         session = " ".join(f"-c {name}={value}" for name, value in _SESSION.items())
-        connection = psycopg.connect(
+        connection = _connection_class().connect(
             host=self.address.socket or self.address.host,
             port=self.address.port,
             user=self.address.user,
@@ -190,6 +191,24 @@ class PostgresqlDatabase(ServerDatabase):
             if words in reason:
                 return cause, reason
         return Cause.UNREACHABLE, reason
+
+
+@functools.cache
+def _connection_class() -> Any:
+    import psycopg  # noqa: PLC0415 -- the extra `sql`: absent from a key server with a store of its own
+
+    class BoundedConnection(psycopg.Connection[Any]):
+        """Waits for a server that stands still (a stopped machine, a hung disk) for a bounded time, then is closed."""
+
+        def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+            try:
+                return super().wait(gen, interval, timeout or _SOCKET_WAIT_S)
+            except psycopg.OperationalError:
+                if self.info.transaction_status is psycopg.pq.TransactionStatus.ACTIVE:
+                    self.pgconn.finish()  # what is still to come would be taken for the next statement's answer
+                raise
+
+    return BoundedConnection
 
 
 def _make_durable(connection: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -252,3 +254,41 @@ def test_sessions_commit_to_disk_whatever_the_server_would_do_by_default(
         other.close()
         postgresql.sql(f"ALTER DATABASE {database_of(uri)} RESET synchronous_commit")
         store.create_key(new_key("k"))
+
+
+def test_a_server_that_stands_still_is_waited_for_a_bounded_time(
+    own_server: DatabaseServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for engine in (postgresql_database, mariadb_database):
+        monkeypatch.setattr(engine, "_SOCKET_WAIT_S", 1)
+    monkeypatch.setattr(sql_session, "_OUTCOME_WAIT_S", 1.0)
+    for engine in (postgresql_database, mariadb_database):
+        monkeypatch.setattr(engine, "CONNECT_WAIT_S", 2)
+    with a_store(own_server, tmp_path) as (store, _):
+        store.create_key(new_key("k"))
+        with standing_still(own_server):
+            for action in (lambda: store.find_key("k"), lambda: store.roll_key("k", None)):
+                began = time.monotonic()
+                with pytest.raises(StoreUnavailableError):
+                    action()
+                assert time.monotonic() - began < 2 * ANSWER_WAIT_S
+        assert store.find_key("k") is not None
+        assert store.roll_key("k", None).version >= 1
+
+
+@contextmanager
+def standing_still(server: DatabaseServer) -> Iterator[None]:
+    """Every process of the server is stopped, and its sockets stay as they are."""
+    assert server.process is not None
+    pids = [server.process.pid, *children_of(server.process.pid)]
+    try:
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        yield
+    finally:
+        for pid in reversed(pids):
+            os.kill(pid, signal.SIGCONT)
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
