@@ -10,6 +10,9 @@ A worker remembers keys, what they grant, and the published policy. It looks at 
    deleted or a policy that was tightened through one server is no longer served by another after the bound, and when
    the store cannot be reached, requests are refused from then on.
 
+A store that is behind what was seen of it was replaced by an earlier state: nothing more is believed of it until this
+process ends. Keys would come back, grants with them, and numbers of versions would be given out twice.
+
 A look reads what changed since the last one, and only that is forgotten. One look at a time: who asks while one is
 under way is served by the next, because the one under way may have read before they came. One that fails is everybody's
 answer: a store that hangs is not asked again for each of them.
@@ -28,7 +31,7 @@ from ringfence_agent.kms.authorization.access import AccessRules
 from ringfence_agent.kms.authorization.published import PublishedPolicy, read_if_newer
 from ringfence_agent.kms.key_cache import KeyCache
 from ringfence_agent.kms.store_access import StoreAccess
-from ringfence_zones.errors import RingfenceError
+from ringfence_zones.errors import RingfenceError, StoreTamperedError
 
 
 class Freshness:
@@ -94,6 +97,17 @@ class Freshness:
     def _read(self, store: OpenStore, known: PublishedPolicy) -> tuple[Changes, PublishedPolicy | None, int]:
         number = self._number
         changes = Changes(store.change_number(), None) if number is None else store.changes_since(number)
+        token_number = store.token_change_number()
+        if changes.number < (number or 0) or token_number < (self._token_number or 0):
+            raise _gone_back(store.label)
         if changes.number == number:
-            return changes, None, store.token_change_number()
-        return changes, read_if_newer(known, store), store.token_change_number()
+            return changes, None, token_number
+        return changes, read_if_newer(known, store), token_number
+
+
+def _gone_back(label: str) -> StoreTamperedError:
+    return StoreTamperedError(
+        f"key store {label} is as it was earlier: changes that this server has seen are not in it any more",
+        hint="if a backup or a replica was put in its place, versions made since are lost, and the next ones will carry"
+        " their numbers: restart the key servers once you know what was made since",
+    )

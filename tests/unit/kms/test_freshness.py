@@ -11,13 +11,14 @@ from memory_keystore import MemoryKeyStore
 
 from ringfence_agent.http.generation import GenerationTable
 from ringfence_agent.keystore.interface import Changes, NewKey
+from ringfence_agent.keystore.token_store import TokenRecord
 from ringfence_agent.kms.authorization.access import AccessRules
 from ringfence_agent.kms.authorization.acls import read_acls
 from ringfence_agent.kms.freshness import Freshness
 from ringfence_agent.kms.key_cache import KeyCache
 from ringfence_agent.kms.store_access import StoreAccess
 from ringfence_agent.kms.unready import Unready
-from ringfence_zones.errors import StoreUnavailableError
+from ringfence_zones.errors import StoreTamperedError, StoreUnavailableError
 from ringfence_zones.hadoop_conf import HadoopConf
 from ringfence_zones.secret import Secret
 
@@ -25,21 +26,29 @@ BOUND_S = 30.0
 
 
 class CountingStore(MemoryKeyStore):
-    """Counts looks; fails them while `is_down`; `on_look` runs in the store's thread during one."""
+    """Counts looks; fails them while `is_down`; `on_look` runs in the store's thread during one.
+
+    `behind` and `tokens_behind`: by how many changes it was put back.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.looks = 0
         self.is_down = False
+        self.behind = self.tokens_behind = 0
         self.on_look: Callable[[], object] = lambda: None
 
     def changes_since(self, number: int) -> Changes:
         self._look()
-        return super().changes_since(number)
+        changes = super().changes_since(number)
+        return Changes(changes.number - self.behind, None) if self.behind else changes
 
     def change_number(self) -> int:
         self._look()
         return super().change_number()
+
+    def token_change_number(self) -> int:
+        return super().token_change_number() - self.tokens_behind
 
     def _look(self) -> None:
         self.looks += 1
@@ -230,3 +239,21 @@ def test_a_token_change_of_another_server_is_passed_on(make: Callable[..., Worke
     worker.store.add_master_key(0, Secret(b"k" * 32), 0, 1)
     worker.catch_up()
     assert worker.access.tokens_have_changed()
+
+
+@pytest.mark.parametrize(("behind", "tokens_behind"), [(1, 0), (0, 1)])
+def test_a_store_put_back_to_an_earlier_state_is_refused_from_then_on(
+    make: Callable[..., Worker], behind: int, tokens_behind: int
+) -> None:
+    worker = make(is_shared=True)
+    store = worker.store
+    store.create_key(new_key("k"))
+    store.add_token(TokenRecord(store.next_sequence(), b"", 1))
+    store.cancel_token(1)
+    worker.catch_up()
+    store.behind, store.tokens_behind = behind, tokens_behind
+    for _ in range(2):
+        with pytest.raises(StoreTamperedError, match="as it was earlier"):
+            worker.catch_up()
+    worker.now_s = BOUND_S
+    assert not worker.freshness.is_current(newest=False)

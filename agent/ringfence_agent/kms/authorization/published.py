@@ -51,8 +51,10 @@ def read_if_newer(known: PublishedPolicy, store: KeyStore) -> PublishedPolicy | 
     newest = store.find_policy()
     if (newest.revision, newest.digest) == (known.revision, known.digest) if newest else known.revision == 0:
         return None
-    if newest is None:
-        raise StoreTamperedError("the published policy is gone", hint="restore the key store from its backup")
+    if newest is None or newest.revision < known.revision:
+        raise StoreTamperedError(
+            f"the published policy of revision {known.revision} is gone", hint="restore the key store from its backup"
+        )
     named = dict(known.named)
     for earlier in store.list_policies(known.revision):
         named |= dict.fromkeys(_keys_of(earlier), earlier.revision)

@@ -85,3 +85,16 @@ def test_an_earlier_revision_that_cannot_be_read_is_not_taken_for_one_that_names
     store.publish_policy(1, canonical_json(parse_policy(POLICY, "p")), "uid 0")
     with pytest.raises(StoreTamperedError, match="revision 1"):
         read_if_newer(NOTHING_PUBLISHED, store)
+
+
+def test_a_policy_does_not_go_back_to_an_earlier_revision() -> None:
+    store = MemoryKeyStore()
+    for number in range(2):
+        store.publish_policy(number, canonical_json(parse_policy(POLICY.replace("ka", f"k{number}"), "p")), "uid 0")
+    published = read_if_newer(NOTHING_PUBLISHED, store)
+    assert published is not None
+    earlier, empty = MemoryKeyStore(), MemoryKeyStore()
+    earlier.publish_policy(0, canonical_json(parse_policy(POLICY, "p")), "uid 0")
+    for each in (earlier, empty):
+        with pytest.raises(StoreTamperedError, match="revision 2 is gone"):
+            read_if_newer(published, each)
