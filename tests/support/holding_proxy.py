@@ -6,6 +6,7 @@ loses packets.
 
 from __future__ import annotations
 
+import re
 import select
 import socket
 import threading
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 _POLL_S = 0.01
+_COMMIT = re.compile(rb"COMMIT(?!TED)")  # not READ COMMITTED
 
 
 class HoldingProxy:
@@ -22,7 +24,7 @@ class HoldingProxy:
         self._target_port = target_port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._closed = False
-        self._word: bytes | None = None
+        self._is_armed = False
         self._delivers = False
         self._passing = threading.Event()
         self._passing.set()
@@ -32,14 +34,18 @@ class HoldingProxy:
         self.holds = threading.Event()
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def hold_at(self, word: bytes, *, delivers: bool) -> None:
-        """At the next `word` from a client. The server gets it at once when `delivers`, and its answer never arrives;
+    def hold_commit(self, *, delivers: bool) -> None:
+        """The next one from a client. The server gets it at once when `delivers`, and its answer never arrives;
         otherwise the server gets it at `release`, whatever became of the client.
         """
         self._released.clear()
         self.holds.clear()
         self._delivers = delivers
-        self._word = word
+        self._is_armed = True
+
+    def hold_nothing(self) -> None:
+        """Takes back `hold_commit`, unless it holds one already."""
+        self._is_armed = False
 
     def release(self) -> None:
         """What was kept back goes on."""
@@ -84,8 +90,8 @@ class HoldingProxy:
                     data = source.recv(65536)
                     if not data:
                         return
-                    if source is client and self._word is not None and self._word in data:
-                        self._word = None
+                    if source is client and self._is_armed and _COMMIT.search(data):
+                        self._is_armed = False
                         self._hold(client, server, data)
                         return
                     (server if source is client else client).sendall(data)

@@ -15,6 +15,7 @@ import base64
 import json
 import os
 import random
+import select
 import subprocess
 import sys
 import tempfile
@@ -56,6 +57,11 @@ class JavaClient:
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps({"do": order, **more}) + "\n")
         self.process.stdin.flush()
+
+    def is_done(self) -> bool:
+        """Whether `result` is there."""
+        assert self.process.stdout is not None
+        return bool(select.select([self.process.stdout], [], [], 0)[0])
 
     def result(self) -> Json:
         """The answer to the order before."""
@@ -165,7 +171,7 @@ class _Client:
         return min(found)
 
 
-class _Stale(Exception):
+class _StaleError(Exception):
     pass
 
 
@@ -204,7 +210,7 @@ class _Thread:
             self.done[name] += 1
         except jpype.JException as error:
             self.failures.append(f"{_now()} {name}: {error.getClass().getName()}: {error.getMessage()}")
-        except _Stale as error:
+        except _StaleError as error:
             self.failures.append(f"{_now()} {name} was stale: {error}")
 
     def _key(self) -> str:
@@ -243,7 +249,7 @@ class _Thread:
         number = _number_of(str(eek.getEncryptionKeyVersionName()), key)
         # Not more: the client keeps EDEKs, and fills its queue while a roll empties it.
         if number > self.acknowledged[key][-1]:
-            raise _Stale(f"{key}@{number} was never acknowledged")
+            raise _StaleError(f"{key}@{number} was never acknowledged")
         if len(self._eeks) < _EEKS_KEPT:
             self._eeks.append((eek, None))
 
@@ -254,7 +260,7 @@ class _Thread:
         eek, dek = self._eeks[place]
         found = self._client.decrypt(eek)
         if dek is not None and found != dek:
-            raise _Stale(f"an EDEK of {eek.getEncryptionKeyVersionName()} opened to another DEK than before")
+            raise _StaleError(f"an EDEK of {eek.getEncryptionKeyVersionName()} opened to another DEK than before")
         self._eeks[place] = (eek, found)
 
     def _token(self) -> None:
@@ -281,13 +287,13 @@ def _now() -> str:
 def _number_of(version_name: str, key: str) -> int:
     name, _, number = version_name.rpartition("@")
     if name != key:
-        raise _Stale(f"{version_name} is not a version of {key}")
+        raise _StaleError(f"{version_name} is not a version of {key}")
     return int(number)
 
 
 def _require(found: int, expected: int, key: str) -> None:
     if found != expected:
-        raise _Stale(f"{key}: {found}, not {expected}")
+        raise _StaleError(f"{key}: {found}, not {expected}")
 
 
 def _base64(value: Any) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from databases import DatabaseServer
+from databases import DatabaseServer, database_of
 from http_serving import Answer, RawClient
 from kms_serving import DEADLINE_S, OPEN_ACLS, KmsPlace, call
 
@@ -114,6 +114,7 @@ class Pair:
 
     one: Instance
     other: Instance
+    database: str
 
     @property
     def both(self) -> tuple[Instance, Instance]:
@@ -150,7 +151,7 @@ def running_pair(
     try:
         for instance in instances:
             instance.start()
-        yield Pair(*instances)
+        yield Pair(*instances, database_of(uri))
     finally:
         for instance in instances:
             instance.stop()
