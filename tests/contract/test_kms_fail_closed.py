@@ -459,7 +459,7 @@ flag = os.environ["FAIL_CLOSED_FLAG"]
 real_getpwnam, real_time, real_time_ns = pwd.getpwnam, time.time, time.time_ns
 
 def getpwnam(name):
-    while os.path.exists(flag + ".hang") and name == "hdfs":
+    while os.path.exists(flag + ".hang") and name == "root":
         time.sleep(0.05)
     return real_getpwnam(name)
 

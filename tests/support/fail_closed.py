@@ -27,7 +27,7 @@ WORDS = ("served", "500", "503", "401", "403", "none", *(f"memory {name}" for na
 CLASSES = {503: "org.apache.hadoop.ipc.RetriableException", 500: "java.io.IOException"}
 _TOKEN_CLASS = "org.apache.hadoop.security.authentication.client.AuthenticationException"
 _EEK = {"iv": "AAAAAAAAAAAAAAAAAAAAAA==", "material": "AAAAAAAAAAAAAAAAAAAAAA=="}
-_SPARE = 8
+_SPARE = 3
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,7 @@ class World:
     known_token: str = ""
     revision: int = 0
     _numbers: Iterator[int] = field(default_factory=itertools.count)
+    _deleted: Iterator[int] = field(default_factory=itertools.count)
 
     def prepare(self) -> World:
         """Keys, tokens and a session; the key `warm` is in memory at the end, and asked for a moment ago."""
@@ -163,7 +164,7 @@ class World:
         return self._call("POST", "/kms/v1/key/rolled", {})
 
     def _ask_delete(self) -> Answer:
-        return self._call("DELETE", f"/kms/v1/key/doomed-{next(self._numbers) % _SPARE}")
+        return self._call("DELETE", f"/kms/v1/key/doomed-{next(self._deleted)}")
 
     def _ask_issue(self) -> Answer:
         return self._call("GET", "/kms/v1/", query={"op": "GETDELEGATIONTOKEN", "renewer": "hdfs"})
