@@ -24,7 +24,7 @@ from ringfence_agent.http.outbox import Recorded
 from ringfence_agent.http.supervisor import Supervisor
 from ringfence_agent.http.tls import ServerTls
 from ringfence_agent.http.worker import WorkerContext
-from ringfence_agent.keystore.open import open_keystore
+from ringfence_agent.keystore.open import is_shared, open_keystore
 from ringfence_agent.kms.app import KmsApplication
 from ringfence_agent.kms.audit.log import AuditLog
 from ringfence_agent.kms.authentication import kerberos as auth_kerberos
@@ -137,9 +137,12 @@ async def open_application(
         stack.callback(audit.close)
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, audit.reopen)
         opened = open_keystore(settings.keystore, settings.root_key, settings.init, settings.keystore_password_file)
-        is_shared = not settings.keystore.startswith("sqlite:")
         store = StoreAccess(
-            opened, context.generation, context.token_generation, audit.require_writable, is_shared=is_shared
+            opened,
+            context.generation,
+            context.token_generation,
+            audit.require_writable,
+            is_shared=is_shared(settings.keystore),
         )
         stack.callback(store.close)
         acl_file = AclFile(settings.acl_directory)
