@@ -31,7 +31,7 @@ from local_stores import can_mount, tmpfs
 
 BOUND_S = 6.0
 KEY_MEMORY_S = 3.0
-MEMORY_S = {"key memory": KEY_MEMORY_S, "bound": BOUND_S, "half the bound": BOUND_S / 2}
+MEMORY_S = {"bound": BOUND_S, "half the bound": BOUND_S / 2}
 # What a timer of the server may add, and a busy machine.
 SLACK_S = 2.0
 LONGEST = "bound"

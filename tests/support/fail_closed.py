@@ -68,6 +68,42 @@ def _row(entry: Mapping[str, Any]) -> Row:
     )  # fmt: skip
 
 
+def render() -> str:
+    """The README's table."""
+    lines = ["| down | state | refused | from memory for a while | comes back, once repaired |", "|---|---|---|---|---|"]
+    for row in read_rows():
+        back = "by itself" if row.back == "itself" else "after a restart"
+        cells = [row.dependency, row.state, _refused(row), _remembered(row), back]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _refused(row: Row) -> str:
+    if row.start is not None:
+        return f"does not start: exit {row.start['exit']}"
+    by_word: dict[str, list[str]] = {}
+    for operation, word in row.outcomes.items():
+        if word != "served" and not word.startswith("memory "):
+            by_word.setdefault(word, []).append(operation)
+    parts = [f"{'no answer' if word == 'none' else word}: {_listed(names)}" for word, names in sorted(by_word.items())]
+    return "; ".join(parts) or "nothing"
+
+
+def _remembered(row: Row) -> str:
+    by_time: dict[str, list[str]] = {}
+    for operation, word in row.outcomes.items():
+        if word.startswith("memory "):
+            by_time.setdefault(word.removeprefix("memory "), []).append(operation)
+    return "; ".join(f"{_listed(names)} ({time}), then {row.then}" for time, names in by_time.items())
+
+
+def _listed(operations: list[str]) -> str:
+    left = [operation for operation in OPERATIONS if operation not in operations]
+    if len(left) <= 4:
+        return "all" + (f" but {', '.join(left)}" if left else "")
+    return ", ".join(operations)
+
+
 def _flat(operations: Sequence[Any]) -> Iterator[str]:
     for entry in operations:
         if isinstance(entry, list):
