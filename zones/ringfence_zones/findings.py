@@ -107,6 +107,7 @@ class Rule(enum.StrEnum):
     CERTIFICATE = "certificate", "A certificate that clients will not take."
     CERTIFICATE_EXPIRES = "certificate_expires", "A certificate that has run out or is about to."
     KEYTAB = "keytab", "A keytab that clients' tickets will not fit, or that others can read."
+    KDC = "kdc", "A KDC that gives the service no ticket, or whose clock is another."
     SECRET_EXPOSED = "secret_exposed", "A file with a secret that others than its owner can reach."
     SECRET_WEAK = "secret_weak", "A secret that can be guessed."
     KEY_STORE = "key_store", "A key store that cannot be reached or trusted."

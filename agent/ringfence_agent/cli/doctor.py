@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ringfence_agent.cli.kms_options import config_option
-from ringfence_agent.doctor import machine, proofs, storage
+from ringfence_agent.doctor import kdc, machine, proofs, storage
 from ringfence_agent.doctor.check import Check, Outcome, run_checks
 from ringfence_agent.doctor.subject import find_subject
 from ringfence_zones.cli import exits
@@ -25,6 +25,7 @@ CHECKS = (
     Check("authentication", "users are proven, not claimed", proofs.check_authentication),
     Check("certificate", "the TLS certificate: key, chain, age, names", proofs.check_certificate),
     Check("keytab", "the keytab: private, its principals, kinds of keys", proofs.check_keytab),
+    Check("kdc", "the KDC: gives the service a ticket, goes by the same time", kdc.check_kdc),
     Check("secrets", "the cookie secret's and the admin token's files", proofs.check_secrets),
     Check("clock", "the clock is kept right", machine.check_clock),
     Check("open_files", "the limit of open files", machine.check_open_files),

@@ -123,7 +123,7 @@ def _name_problems(label: str, leaf: x509.Certificate, host: str) -> Iterator[Fi
 
 def check_keytab(subject: Subject) -> Iterator[Finding]:
     """Whether the keytab is private, whole, has a service principal for this host and no weak keys."""
-    path, principals = _keytab_of(subject)
+    path, principals = keytab_of(subject)
     yield from _exposed(path, Rule.KEYTAB)
     try:
         entries = read_keytab(path)
@@ -151,7 +151,8 @@ def _realm(principal: str) -> str:
     return principal.rpartition("@")[2]
 
 
-def _keytab_of(subject: Subject) -> tuple[Path, tuple[str, ...]]:
+def keytab_of(subject: Subject) -> tuple[Path, tuple[str, ...]]:
+    """The keytab and its configured principals, none for all of them. Raises NotChecked without Kerberos."""
     if subject.settings is not None and subject.settings.authentication.kerberos is not None:
         kerberos = subject.settings.authentication.kerberos
         return kerberos.keytab, tuple(name for name in kerberos.principals or () if name != "*")
@@ -171,6 +172,9 @@ def check_secrets(subject: Subject) -> Iterator[Finding]:
             yield from _weak(token_file, read_token(token_file).reveal())
         except RingfenceError as error:
             yield finding_of(error, Rule.SECRET_EXPOSED, token_file)
+    cookies = subject.settings.authentication.signature_secret if subject.settings is not None else None
+    if cookies is not None:  # who may read its file was judged when the configuration was read
+        yield from _weak(f"the cookie secret's file, named in {subject.place}", cookies.reveal())
     named = subject.stock.get(_AUTHENTICATION + "signature.secret.file") if subject.stock is not None else None
     if named:
         path = Path(named)
@@ -181,14 +185,14 @@ def check_secrets(subject: Subject) -> Iterator[Finding]:
         except OSError:
             message = "the cookie secret's file cannot be read: Hadoop's KMS then makes up a secret of its own"
             yield finding(Severity.WARN, Rule.SECRET_WEAK, path, message, "make it, with 32 random bytes and mode 0600")
-    if token_file is None and not named:
+    if token_file is None and cookies is None and not named:
         raise NotChecked("no file with a secret is configured; Ringfence derives its own from the key store")
 
 
-def _weak(path: Path, secret: bytes) -> Iterator[Finding]:
+def _weak(path: Path | str, secret: bytes) -> Iterator[Finding]:
     if len(secret.strip()) < _MIN_SECRET_BYTES or len(set(secret)) < _MIN_DIFFERENT_BYTES:
         message = "the secret in it can be guessed: it is short, or of few different characters"
-        command = f"openssl rand -hex 32 > {path}"
+        command = f"openssl rand -hex 32 > {path}" if isinstance(path, Path) else "openssl rand -hex 32"
         yield finding(Severity.ERROR, Rule.SECRET_WEAK, path, message, "draw 32 random bytes", command)
 
 

@@ -185,3 +185,14 @@ def test_the_command_says_of_each_check_what_came_of_it(place: Path) -> None:
     assert "ok    configuration" in text
     assert "!!    authentication" in text
     assert "--    keytab" in text
+
+
+@pytest.mark.parametrize(("secret", "expected"), [("a" * 40, [Rule.SECRET_WEAK]), ("4f9c01b7e2d8a35612c0", [])])
+def test_a_cookie_secret_of_our_own_kms_that_can_be_guessed_is_found(
+    place: Path, secret: str, expected: list[Rule]
+) -> None:
+    file = place / "cookie.secret"
+    file.write_text(secret)
+    file.chmod(0o600)
+    subject = configured(place, f"authentication: {{signature_secret_file: {file}}}")
+    assert rules(proofs.check_secrets(subject)) == expected
