@@ -58,7 +58,7 @@ def decrypt(client: RawClient, key: str, eek: dict[str, Any], user: str = ALICE)
     return call(client, "POST", path, body, user=user, query={"eek_op": "decrypt"})
 
 
-@pytest.mark.parametrize("count", [300, pytest.param(1000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.long)])
 def test_what_one_instance_acknowledged_the_other_shows_at_once(pair: Pair, count: int) -> None:
     one, other = pair.one.connect(), [pair.other.connect() for _ in range(4)]
     for number in range(count):
