@@ -82,14 +82,14 @@ def explain(
     """
     kms = _find_kms(config)
     document = _document(context, acl_file, kms)
-    in_force = _policy(context, policy_file, kms)
+    in_force, looked_at = _policy(context, policy_file, kms)
     given = frozenset(groups)
     explainer = Explainer(document, in_force, (lambda _: given) if given else None)
     explanation = explainer.explain(Subject(user, real_user), operation.upper(), key_name, acl_name)
     if context.json:
         print_json(explanation.to_json())
     else:
-        _print(explanation, document, in_force)
+        _print(explanation, document, looked_at)
 
 
 @acl.command()
@@ -139,23 +139,25 @@ def _document(context: CommandContext, acl_file: Path | None, kms: Places | None
     return read_acl_document((acl_file or (directory or Path()) / FILE_NAME).absolute())
 
 
-def _policy(context: CommandContext, policy_file: Path | None, kms: Places | None) -> PolicyInForce | None:
+def _policy(context: CommandContext, policy_file: Path | None, kms: Places | None) -> tuple[PolicyInForce | None, bool]:
+    """The policy, None when there is none; and whether anybody could be asked for one."""
     if policy_file is not None:
-        return PolicyInForce(load_policy(policy_file), 0, str(policy_file))
+        return PolicyInForce(load_policy(policy_file), 0, str(policy_file)), True
     config = read_client_config(context.hadoop_conf, os.environ)
     if kms is not None and kms.admin_socket.exists():
         config = ClientConfig(kms_admin_socket=kms.admin_socket)
     if config.kms_admin_socket is None and config.kms_token_file is None:
-        return None
+        return None, False
     provider = read_hadoop_conf(context.hadoop_conf, "core-site.xml").get("hadoop.security.key.provider.path")
     found = open_admin_client(config, parse_kms_uri(provider or _ON_THIS_MACHINE)).find_published()
     if found is None:
-        return None
+        return None, True
     publication, document = found
-    return PolicyInForce(policy_from_json(document), publication.revision, f"policy revision {publication.revision}")
+    place = f"policy revision {publication.revision}"
+    return PolicyInForce(policy_from_json(document), publication.revision, place), True
 
 
-def _print(explanation: Explanation, document: AclDocument, in_force: PolicyInForce | None) -> None:
+def _print(explanation: Explanation, document: AclDocument, policy_looked_at: bool) -> None:
     subject = explanation.subject
     who = subject.user if subject.real_user is None else f"{subject.user} (through {subject.real_user})"
     verb = "may" if explanation.allowed else "may not"
@@ -166,7 +168,7 @@ def _print(explanation: Explanation, document: AclDocument, in_force: PolicyInFo
         click.echo(shown(f"  {step.check:<9}  {outcome}  {step.source or document.path}  {_bare(step.rule)}{value}"))
     groups = ", ".join(sorted(explanation.groups)) or "none that this machine knows"
     click.echo(shown(f"  groups     {groups}"))
-    if in_force is None:
+    if not policy_looked_at:
         click.echo(
             "no published policy was looked at: name the KMS's settings with --config, or a policy with -f", err=True
         )

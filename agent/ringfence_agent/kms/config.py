@@ -52,8 +52,8 @@ DEFAULT_FILE = Path("/etc/ringfence/kms.yaml")
 # Names another default, so that a sandbox's shell asks the sandbox's KMS.
 FILE_VARIABLE = "RINGFENCE_KMS_CONFIG"
 DEFAULT_PORT = 9600
-# Where the admin socket of a KMS is that keeps its keys in a database server.
-_SYSTEM_ADMIN_SOCKET = Path("/run/ringfence/kms.sock")
+# Where the admin socket of a KMS is that keeps its keys in a database server: the service's own directory.
+_SYSTEM_ADMIN_SOCKET = Path("/var/lib/ringfence/kms.sock")
 # Hadoop's own default length; Ringfence's policies always say theirs.
 _HADOOP_LENGTH_BITS = 128
 _MAX_WORKERS = 256
@@ -62,7 +62,7 @@ _MAX_WORKERS = 256
 class AdminBlock(ConfigModel):
     """How administrators reach the policy endpoint.
 
-    The socket is `<store>.sock` beside an SQLite store unless named, else /run/ringfence/kms.sock. `users` (`etl`,
+    The socket is `<store>.sock` beside an SQLite store unless named, else /var/lib/ringfence/kms.sock. `users` (`etl`,
     `@group`) may publish the first policy when Kerberos or a certificate proves them; from then on its `kms.admins` do.
     """
 

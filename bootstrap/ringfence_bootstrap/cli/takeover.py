@@ -6,6 +6,7 @@ Both show what they would do and change nothing unless `--yes` is given.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -54,8 +55,14 @@ _files = click.option(
 
 
 @click.command()
-@click.option("--kms-conf", type=_PATH, default=DEFAULT_KMS_CONF, metavar="DIR", help=f"  [{DEFAULT_KMS_CONF}]")
-@click.option("--keystore", default=DEFAULT_KEYSTORE, metavar="URI", help=f"ours  [{DEFAULT_KEYSTORE}]")
+@click.option(
+    "--kms-conf",
+    type=_PATH,
+    default=DEFAULT_KMS_CONF,
+    metavar="DIR",
+    help=f"the stock KMS's configuration  [{DEFAULT_KMS_CONF}]",
+)
+@click.option("--keystore", default=DEFAULT_KEYSTORE, metavar="URI", help=f"our key store  [{DEFAULT_KEYSTORE}]")
 @click.option("--root-key", type=_PATH, metavar="FILE", help="root key file  [beside the SQLite store]")
 @click.option(
     "--config", type=_PATH, default=DEFAULT_CONFIG, metavar="FILE", help=f"written for ours  [{DEFAULT_CONFIG}]"
@@ -125,7 +132,7 @@ def takeover(
         found = journal.find()
         if found is not None and found[0] == DONE:
             raise ConfigError(
-                f"{found[1]['uri']} was taken over already", hint="go back first", command="ringfence kms return"
+                f"{found[1]['uri']} was taken over already", hint="go back first", command=_way_back(places.state)
             )
         collected = _collect(context, places, connect, with_files=not no_files)
         _show(context, "takeover", places, takeover_steps(places, collected, connect), collected, yes=yes)
@@ -133,7 +140,7 @@ def takeover(
             return
         _require_proven(collected, allowed=allow_unproven)
         run(journal, places.to_json(), takeover_steps(places, collected, connect), say)
-    _done(context, f"our KMS answers on {places.uri}", "ringfence kms return")
+    _done(context, f"our KMS answers on {places.uri}", _way_back(places.state))
 
 
 @click.command("return")
@@ -193,6 +200,10 @@ def _recover(state: Path, connect: Connect, say: Callable[[str], None]) -> None:
         raise RolledBackError(
             f"{why}; everything is as it was before it", hint="look at the plan again, then give --yes again"
         )
+
+
+def _way_back(state: Path) -> str:
+    return "ringfence kms return" + ("" if state == DEFAULT_STATE else f" --state-dir {shlex.quote(str(state))}")
 
 
 def _previous_config(journal: Journal) -> Undo:

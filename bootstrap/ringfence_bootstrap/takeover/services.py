@@ -107,7 +107,11 @@ def choose_service(
     if start_command and stop_command:
         return Commands(start_command, stop_command)
     if start_command or stop_command:
-        raise ConfigError(f"the commands that start and stop the {what} KMS go together: give both")
+        prefix = "--stock-" if what == "stock" else "--"
+        raise ConfigError(
+            f"the commands that start and stop the {what} KMS go together: give both",
+            hint=f"{prefix}start-command CMD and {prefix}stop-command CMD",
+        )
     if shutil.which("systemctl") is None or not Path("/run/systemd/system").exists():
         raise ConfigError(
             f"there is no systemd on this machine to stop and start the {what} KMS with",

@@ -40,11 +40,11 @@ class StockKms:
 
 def read_stock_kms(kms_conf: Path, hadoop_conf: Path, password_file: Path | None) -> StockKms:
     """Raises ConfigError for what cannot be taken over, naming the property."""
-    conf = read_hadoop_conf(kms_conf, "core-site.xml", "kms-site.xml")
     if not (kms_conf / "kms-site.xml").exists():
         raise ConfigError(
             f"there is no kms-site.xml in {kms_conf}", hint="name the stock KMS's directory: --kms-conf DIR"
         )
+    conf = read_hadoop_conf(kms_conf, "core-site.xml", "kms-site.xml")
     uri = _clients_uri(hadoop_conf)
     port = conf.get_int("hadoop.kms.http.port", _DEFAULT_PORT)
     if uri.port != port:
