@@ -118,6 +118,7 @@ class Rule(enum.StrEnum):
     CORE_DUMPS = "core_dumps", "A core file of the KMS would hold keys."
     SWAP = "swap", "Memory with keys in it may be written to a disk in clear."
     HADOOP_MISSING = "hadoop_missing", "No Hadoop or Java for the commands that talk to HDFS."
+    HADOOP_UNTESTED = "hadoop_untested", "A version of Hadoop or Java that this release is not tested with."
     # Moves (mv, decide-move, agent API)
     ZONE_TO_ZONE = "zone_to_zone", "A rename cannot cross from one encryption zone into another."
     ZONE_TO_CLEAR = "zone_to_clear", "A rename cannot leave an encryption zone for a clear place."

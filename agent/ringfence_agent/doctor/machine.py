@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from ringfence_agent.doctor.check import NotChecked, finding
 from ringfence_agent.doctor.subject import Subject
 from ringfence_zones.errors import HadoopNotFoundError
 from ringfence_zones.findings import Finding, Rule, Severity
-from ringfence_zones.hadoop_home import find_launcher, find_libjvm
+from ringfence_zones.hadoop_home import find_hadoop_home, find_launcher, find_libjvm
 
 _THIS = "this machine"
 # <sys/timex.h>
@@ -21,6 +22,10 @@ _STATUS_OFFSET = 40  # modes (4, padded to 8), offset, freq, maxerror, esterror:
 _MAX_ERROR_OFFSET = 24
 _MAX_ERROR_US = 1_000_000
 _OPEN_FILES_WANTED = 16_384
+_JAVA_VERSION = re.compile(r'^JAVA_VERSION="(\d+(?:\.\d+)*)', re.MULTILINE)
+_HADOOP_JAR = re.compile(r"^hadoop-common-(\d+\.\d+\.\d+)[\w.-]*\.jar$", re.MULTILINE)
+_TESTED_JAVA = (17, 21)
+_OLDEST_HADOOP, _FIRST_UNKNOWN_HADOOP = (3, 2), (3, 6)
 PROC = Path("/proc")
 SYS_BLOCK = Path("/sys/block")
 
@@ -105,6 +110,49 @@ def _has_backing_device(name: str) -> bool:
 
 def check_hadoop(subject: Subject) -> Iterator[Finding]:
     """Whether plan, apply, check and the like find Hadoop and a suitable Java. The KMS needs neither."""
+    missing = list(_missing(subject))
+    yield from missing
+    if missing:
+        return
+    libjvm, launcher = find_libjvm(subject.environ), find_launcher(subject.environ)
+    java = _version(_JAVA_VERSION, _java_release(libjvm))
+    if java is not None and java[0] not in _TESTED_JAVA:
+        message = f"Java {java[0]} ({libjvm}) is not what this release is tested with"
+        hint = "set JAVA_HOME to a Java 17 or 21 runtime for Ringfence's commands; Hadoop's daemons may keep theirs"
+        yield finding(Severity.WARN, Rule.HADOOP_UNTESTED, _THIS, message, hint)
+    try:
+        class_path = find_hadoop_home(subject.hadoop_conf, subject.environ).class_path
+    except HadoopNotFoundError as error:
+        raise NotChecked(f"the version of {launcher}: {error.message}") from error
+    hadoop = _version(_HADOOP_JAR, "\n".join(Path(jar).name for jar in class_path))
+    if hadoop is not None and not _OLDEST_HADOOP <= hadoop < _FIRST_UNKNOWN_HADOOP:
+        message = (
+            f"Hadoop {'.'.join(map(str, hadoop))} ({launcher}) is not what this release is tested with (3.2 to 3.5)"
+        )
+        hint = "try ringfence check first, which changes nothing"
+        yield finding(Severity.WARN, Rule.HADOOP_UNTESTED, _THIS, message, hint)
+
+
+def _java_release(libjvm: Path) -> str:
+    # lib/server/libjvm.so, and in Java 8 jre/lib/amd64/server/libjvm.so, are below the home with the file `release`.
+    for home in (libjvm.parents[2], libjvm.parents[4]):
+        try:
+            return (home / "release").read_text(errors="replace")
+        except OSError:
+            continue
+    return ""
+
+
+def _version(pattern: re.Pattern[str], text: str) -> tuple[int, ...] | None:
+    found = pattern.search(text)
+    if found is None:
+        return None
+    numbers = tuple(int(number) for number in found[1].split("."))
+    # Java called itself 1.8 before 9.
+    return numbers[1:] if numbers[0] == 1 and len(numbers) > 1 else numbers
+
+
+def _missing(subject: Subject) -> Iterator[Finding]:
     for look in (find_libjvm, find_launcher):
         try:
             look(subject.environ)

@@ -81,3 +81,30 @@ def test_a_core_of_a_stock_kms_is_found(
 def test_missing_hadoop_and_java_are_worth_knowing_and_no_more(tmp_path: Path) -> None:
     found = list(machine.check_hadoop(Subject(tmp_path, "x", {"PATH": str(tmp_path)})))
     assert [each.severity for each in found] == [Severity.INFO, Severity.INFO]
+
+
+@pytest.mark.parametrize(
+    ("java", "hadoop", "untested"),
+    [
+        ("17.0.15", "3.4.2", []),
+        ("21.0.7", "3.3.6-amzn-4", []),
+        ("1.8.0_452", "3.5.0", ["Java 8 "]),
+        ("11.0.27", "3.1.4", ["Java 11 ", "Hadoop 3.1.4 "]),
+        ("17", "3.6.0", ["Hadoop 3.6.0 "]),
+    ],
+)
+def test_versions_that_this_release_is_not_tested_with_are_found(
+    tmp_path: Path, java: str, hadoop: str, untested: list[str]
+) -> None:
+    home, launcher = tmp_path / "java", tmp_path / "hadoop/bin/hadoop"
+    library = home / ("jre/lib/amd64/server/libjvm.so" if java.startswith("1.8") else "lib/server/libjvm.so")
+    for file in (library, launcher):
+        file.parent.mkdir(parents=True)
+        file.touch()
+    (home / "release").write_text(f'IMPLEMENTOR="x"\nJAVA_VERSION="{java}"\n')
+    launcher.write_text(f"#!/bin/sh\necho /x/hadoop-common-{hadoop}.jar:/x/hadoop-hdfs-client-{hadoop}.jar\n")
+    launcher.chmod(0o755)
+    environ = {"JAVA_HOME": str(home), "HADOOP_HOME": str(tmp_path / "hadoop"), "PATH": "/usr/bin:/bin"}
+    found = list(machine.check_hadoop(Subject(tmp_path, "x", environ)))
+    assert [each.rule for each in found] == [Rule.HADOOP_UNTESTED] * len(untested)
+    assert all(each.message.startswith(start) for each, start in zip(found, untested, strict=True))
