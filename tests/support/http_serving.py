@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 import threading
@@ -101,8 +102,11 @@ class RawClient:
         length = int(next((value for name, value in headers if name == "Content-Length"), "0"))
         if to_head:
             length = 0
-        while len(self.buffer) < length:
-            self._fill()
+        pieces, size = [self.buffer], len(self.buffer)
+        while size < length:  # Pieces, because a large answer that grows byte string by byte string takes seconds.
+            pieces.append(self._receive())
+            size += len(pieces[-1])
+        self.buffer = b"".join(pieces)
         body, self.buffer = self.buffer[:length], self.buffer[length:]
         return Answer(int(status), reason, headers, body)
 
@@ -111,10 +115,18 @@ class RawClient:
         if not isinstance(self.socket, ssl.SSLSocket):
             self.socket.shutdown(socket.SHUT_WR)
             return
-        self.socket.settimeout(0)
-        with suppress(ssl.SSLWantReadError):  # the server's own close_notify is not here yet
-            self.socket.unwrap()
-        self.socket.settimeout(DEADLINE_S)
+        # OpenSSL looks for the other side's close_notify at once, and drops an answer that it finds in its place. So it
+        # gets a descriptor on which nothing arrives, and what it wrote there is passed on.
+        connection = socket.socket(fileno=os.dup(self.socket.fileno()))
+        ours, openssls = socket.socketpair()
+        with connection, ours, openssls:
+            os.dup2(openssls.fileno(), self.socket.fileno())
+            self.socket.settimeout(0)
+            with suppress(ssl.SSLWantReadError):
+                self.socket.unwrap()
+            os.dup2(connection.fileno(), self.socket.fileno())
+            self.socket.settimeout(DEADLINE_S)
+            connection.sendall(ours.recv(65536))
 
     def is_closed(self) -> bool:
         """Waits for the server to close; false when it says something more instead."""
@@ -124,10 +136,13 @@ class RawClient:
             return True
 
     def _fill(self) -> None:
+        self.buffer += self._receive()
+
+    def _receive(self) -> bytes:
         data = self.socket.recv(65536)
         if not data:
-            raise ConnectionError(f"closed by the server after {self.buffer!r}")
-        self.buffer += data
+            raise ConnectionError(f"closed by the server after {self.buffer[:200]!r}")
+        return data
 
 
 @contextmanager
