@@ -69,7 +69,7 @@ def _row(entry: Mapping[str, Any]) -> Row:
 
 
 def render() -> str:
-    """The README's table."""
+    """The table of packaging/docs/when-something-is-down.md."""
     lines = ["| down | state | refused | from memory for a while | comes back, once repaired |", "|---|---|---|---|---|"]
     for row in read_rows():
         back = "by itself" if row.back == "itself" else "after a restart"

@@ -1,4 +1,4 @@
-"""The README's table of what the key server does while something is down is the one that is tested."""
+"""The documented table of what the key server does while something is down is the one that is tested."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from pathlib import Path
 
 from fail_closed import OPERATIONS, TABLE, read_rows, render
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+PAGE = (Path(__file__).parents[2] / "packaging/docs/when-something-is-down.md").read_text()
 
 
-def test_the_readme_shows_the_table_that_is_tested() -> None:
-    assert render() in README, f"put this into README.md:\n{render()}"
+def test_the_page_shows_the_table_that_is_tested() -> None:
+    assert render() in PAGE, f"put this into packaging/docs/when-something-is-down.md:\n{render()}"
 
 
-def test_the_readme_explains_each_operation() -> None:
-    assert ". ".join(f"`{name}`: {what}" for name, what in TABLE["operations"].items()) in README.replace("\n", " ")
+def test_the_page_explains_each_operation() -> None:
+    assert ". ".join(f"`{name}`: {what}" for name, what in TABLE["operations"].items()) in PAGE.replace("\n", " ")
 
 
 def test_every_row_is_a_state_of_its_own() -> None:
