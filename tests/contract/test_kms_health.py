@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sqlite3
+import ssl
 import subprocess
 import time
 from contextlib import closing, suppress
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import Certificates
 from kms_serving import DEADLINE_S, KmsPlace, RunningKms, call, json_of
 
 
@@ -163,3 +166,32 @@ def test_status_shows_the_server_on_one_screen(place: KmsPlace) -> None:
         # To a user under simple authentication the server says what it is, not how it is.
         with kms.connect() as client:
             assert "server" not in json_of(call(client, "GET", "/ringfence/v1/status"))
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+def test_status_shows_what_http_tells_when_the_socket_is_closed(
+    tmp_path: Path, certificates: Certificates, secure: bool
+) -> None:
+    with socket.create_server(("localhost", 0)) as free:
+        port = free.getsockname()[1]
+    place = KmsPlace.make(tmp_path, site={"hadoop.kms.http.host": "localhost", "hadoop.kms.http.port": str(port)})
+    server = certificates.server
+    tls = ["--tls-cert", str(server.certificate), "--tls-key", str(server.key)] if secure else []
+    context = ssl.create_default_context(cafile=str(certificates.trusted)) if secure else None
+    with place.serving(1, "--listen", f"localhost:{port}", *tls, client_context=context):
+        closed = ("--admin-socket", str(tmp_path / "elsewhere.sock"))
+        shown = kms_status(place, *closed)
+        scheme = "https" if secure else "http"
+        for words in (
+            f"kms://{scheme}@localhost:{port}/kms",
+            "ready    yes",
+            "certificate until" if secure else "off: plain HTTP",
+            f"limited  no key server answers on {closed[1]}",
+        ):
+            assert words in shown.stdout, shown
+        assert shown.returncode == 0
+        told = json.loads(kms_status(place, *closed, "--json").stdout)
+        assert (told["schema"], told["server"]["ready"]) == (1, True)
+        # A user is told the version, but by no server whose certificate this machine does not trust.
+        assert (told["version"] is None) == secure
+        assert (told["server"]["certificate"] is not None) == secure

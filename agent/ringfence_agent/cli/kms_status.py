@@ -1,6 +1,7 @@
 """`ringfence kms status`: how the key server on this machine is, on one screen, asked over its Unix socket.
 
-The kernel tells the server who asks: root and the server's own user are told everything. From other machines
+The kernel tells the server who asks: root and the server's own user are told everything. Whom the socket does not
+serve is shown what the server tells over HTTP (`kms_status_http`), and why it is no more. From other machines
 `ringfence status` shows what every user may know.
 """
 
@@ -16,10 +17,11 @@ from typing import Any
 import click
 
 from ringfence_agent.cli.kms_options import admin_socket_option, config_option, keystore_option
-from ringfence_agent.kms.config import Options, find_places
+from ringfence_agent.cli.kms_status_http import find_over_http
+from ringfence_agent.kms.config import Options, Places, find_places
 from ringfence_zones.cli.context import CommandContext, global_options, hadoop_conf_given
 from ringfence_zones.cli.render import counted, print_json, shown
-from ringfence_zones.errors import AccessDeniedError, KmsUnavailableError
+from ringfence_zones.errors import AccessDeniedError, KmsUnavailableError, RingfenceError
 from ringfence_zones.unix_http import UnixHTTPConnection
 
 STATUS_SCHEMA = 1
@@ -37,22 +39,46 @@ _SOON_DAYS = 14
 @global_options
 def status(context: CommandContext, config: Path | None, keystore: str | None, admin_socket: Path | None) -> None:
     """Show how the key server on this machine is; exit 1 when it does not answer or is not ready."""
-    socket = (
-        admin_socket
-        or find_places(Options(config=config, hadoop_conf=hadoop_conf_given(), keystore=keystore)).admin_socket
-    )
-    found = _ask(socket)
+    options = Options(config=config, hadoop_conf=hadoop_conf_given(), keystore=keystore)
+    # With its socket named, a key server is found without settings; they are needed to find its port.
+    is_placed = admin_socket is None or options.config is not None or options.hadoop_conf is not None
+    places = find_places(options) if is_placed else None
+    socket = admin_socket or (places.admin_socket if places is not None else None)
+    assert socket is not None, "one of the two names it"
+    try:
+        found = _ask(socket)
+        lines = _lines(found)
+    except _SocketClosedError as closed:
+        found = _ask_over_http(places, context, closed.error)
+        lines = _lines_over_http(found)
     if context.json:
         print_json({"schema": STATUS_SCHEMA, **found})
     else:
-        for label, text in _lines(found):
+        for label, text in lines:
             click.echo(f"{label:<9}{shown(text)}")
     if not found["server"]["ready"]:
         click.get_current_context().exit(1)
 
 
+def _ask_over_http(places: Places | None, context: CommandContext, closed: RingfenceError) -> dict[str, Any]:
+    """Raises `closed` when nobody answers there either."""
+    told = None
+    if places is not None:
+        told = find_over_http(places.host, places.port, places.hadoop_conf or context.hadoop_conf, context.user)
+    if told is None:
+        raise closed
+    return {**told, "limited": closed.message}
+
+
+class _SocketClosedError(Exception):
+    """The socket does not serve this user, or there is none: `error` says so to people."""
+
+    def __init__(self, error: RingfenceError) -> None:
+        self.error = error
+
+
 def _ask(socket: Path) -> dict[str, Any]:
-    """Raises KmsUnavailableError and AccessDeniedError."""
+    """Raises _SocketClosedError, and KmsUnavailableError for a server that refuses."""
     try:
         with closing(UnixHTTPConnection(socket, _TIMEOUT_S)) as connection:
             connection.request("GET", _PATH, headers={"Host": "localhost"})
@@ -60,19 +86,20 @@ def _ask(socket: Path) -> dict[str, Any]:
             body = answer.read(_MAX_ANSWER_BYTES)
         found = json.loads(body) if answer.status == HTTPStatus.OK else {}
     except PermissionError as error:
-        raise _not_ours(socket) from error
+        raise _SocketClosedError(_not_ours(socket)) from error
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise KmsUnavailableError(
+        nobody = KmsUnavailableError(
             f"no key server answers on {socket}",
             hint="start it, or name its settings with --config FILE or --hadoop-conf DIR, or its socket with"
             " --admin-socket PATH",
-        ) from error
+        )
+        raise _SocketClosedError(nobody) from error
     if answer.status == HTTPStatus.SERVICE_UNAVAILABLE:
         raise KmsUnavailableError(
             f"the key server on {socket} refuses: {_message(body)}", hint="see to what it names; its log says more"
         )
     if "server" not in found:
-        raise _not_ours(socket)
+        raise _SocketClosedError(_not_ours(socket))
     return dict(found)
 
 
@@ -105,6 +132,15 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("revoked", f"a key or right taken away is refused within {server['revocation_bound_s']:g} s"),
     ]
     return lines + [("risk", risk) for risk in server["risks"]]
+
+
+def _lines_over_http(found: dict[str, Any]) -> list[tuple[str, str]]:
+    server = found["server"]
+    version = "" if found["version"] is None else f", Ringfence {found['version']}"
+    lines = [("KMS", server["address"] + version), ("ready", "yes" if server["ready"] else "NO")]
+    if found["revision"] is not None:
+        lines.append(("policy", f"revision {found['revision']}" if found["revision"] else "none published"))
+    return [*lines, ("TLS", _certificate(server)), ("limited", found["limited"])]
 
 
 def _workers(server: dict[str, Any]) -> str:
