@@ -27,6 +27,8 @@ _RULE = re.compile(
     r"(?:s/(?P<pattern>[^/]*)/(?P<to>[^/]*)/(?P<all>g)?)?)/?(?P<lower>L)?"
 )
 _PARAMETER = re.compile(r"([^$]*)(?:\$([0-9]*))?")
+# What makes a group a special one, such as `?:`.
+_GROUP_KIND = re.compile(r"^\?(?:[:=!>]|P?<\w+>|<[=!])")
 _DANGEROUS = re.compile(r"[^\x21-\x7e]|[\\&]")
 _MAX_PRINCIPAL_CHARS = 256
 _REMEMBERED = 4096
@@ -177,8 +179,9 @@ def _fill(template: str, parameters: list[str | None], rule: str = "") -> str:
 def _compile(pattern: str, rule: str) -> re.Pattern[str]:
     if _is_explosive(pattern):
         raise ConfigError(
-            f"the pattern {pattern!r} of {rule} repeats what repeats: a hostile name could make it run for ever",
-            hint="write the pattern without a repetition inside a repeated group",
+            f"the pattern {pattern!r} of {rule} repeats what repeats or chooses: a hostile name could make it run"
+            " for ever",
+            hint="write the pattern without a repetition, ? or | inside a repeated group",
         )
     try:
         return re.compile(pattern)
@@ -190,13 +193,16 @@ def _compile(pattern: str, rule: str) -> re.Pattern[str]:
 
 
 def _is_explosive(pattern: str) -> bool:
-    """Whether a repeated group holds a repetition: what takes exponential time when it fails."""
+    """Whether a repeated group holds a repetition, an option or a choice: what can take exponential time when it fails.
+
+    Choices that cannot be taken for each other are harmless, but telling them apart takes more than this.
+    """
     plain = re.sub(r"\\.|\[\^?\]?[^\]]*\]", "x", pattern)
     while True:
         group = re.search(r"\(([^()]*)\)([*+{]?)", plain)
         if group is None:
             return False
-        repeats = re.search(r"[*+{]", group[1]) is not None
+        repeats = re.search(r"[*+{?|]", _GROUP_KIND.sub("", group[1])) is not None
         if repeats and group[2]:
             return True
         plain = plain[: group.start()] + ("x*" if repeats or group[2] else "x") + plain[group.end() :]

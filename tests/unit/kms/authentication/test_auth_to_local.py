@@ -111,11 +111,21 @@ def test_substitution_is_javas(rules: str, principal: str, short: str) -> None:
         "RULE:[1:$1]s/(a+)+$/x/",
         "RULE:[1:$1]s/((a*)b)*$/x/",
         "RULE:[1:$1]s/(a|b{2,})*c/x/",
+        # Each of these took seconds to minutes for a name of 26 characters.
+        "RULE:[1:$1]s/(a|a)*b/x/",
+        "RULE:[1:$1]s/(?:.|a)+@X/x/",
+        "RULE:[1:$1]s/(a?){26}b/x/",
+        "RULE:[1:$1]s/((a|b)c)*d/x/",
     ],
 )
 def test_a_rule_that_cannot_be_used_stops_the_start(rules: str) -> None:
     with pytest.raises(ConfigError):
         AuthToLocal(rules, REALM)
+
+
+@pytest.mark.parametrize("pattern", ["(?:nn|dn)-(x)?", "(a+)@", "^(.*)@(?=T)", "([ab]x)*", "(?:ab)+"])
+def test_groups_that_cannot_explode_are_taken(pattern: str) -> None:
+    AuthToLocal(f"RULE:[1:$1@$0]s/{pattern}/x/ DEFAULT", REALM)
 
 
 def test_a_long_name_against_many_wildcards_is_decided_quickly() -> None:
