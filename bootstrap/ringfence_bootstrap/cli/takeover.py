@@ -65,6 +65,9 @@ _files = click.option(
 @click.option("--keystore", default=DEFAULT_KEYSTORE, metavar="URI", help=f"our key store  [{DEFAULT_KEYSTORE}]")
 @click.option("--root-key", type=_PATH, metavar="FILE", help="root key file  [beside the SQLite store]")
 @click.option(
+    "--keystore-password-file", "store_password", type=_PATH, metavar="FILE", help="password of a database server"
+)
+@click.option(
     "--config", type=_PATH, default=DEFAULT_CONFIG, metavar="FILE", help=f"written for ours  [{DEFAULT_CONFIG}]"
 )
 @click.option("--password-file", type=_PATH, metavar="FILE", help="the stock key store's  [where the stock KMS has it]")
@@ -86,6 +89,7 @@ def takeover(
     kms_conf: Path,
     keystore: str,
     root_key: Path | None,
+    store_password: Path | None,
     config: Path,
     password_file: Path | None,
     stock_unit: str | None,
@@ -118,6 +122,7 @@ def takeover(
         password_file=stock.password_file,
         keystore=keystore,
         root_key=root_key,
+        store_password=store_password.absolute() if store_password is not None else None,
         config=config.absolute(),
         state=state.absolute(),
         stock=choose_service("stock", stock_unit, stock_start_command, stock_stop_command, masked=True),

@@ -41,7 +41,10 @@ Connect = Callable[[str], list[KmsMaterialClient]]
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Everything that both directions need to know; what a journal remembers. `password_file` is the stock KMS's."""
+    """Everything that both directions need to know; what a journal remembers. `password_file` is the stock KMS's.
+
+    `store_password` is the file with the password of the database server that holds our key store.
+    """
 
     uri: str
     host: str
@@ -52,6 +55,7 @@ class Places:
     password_file: Path | None
     keystore: str
     root_key: Path | None
+    store_password: Path | None
     config: Path
     state: Path
     stock: Service
@@ -69,6 +73,7 @@ class Places:
             "password_file": _text(self.password_file),
             "keystore": self.keystore,
             "root_key": _text(self.root_key),
+            "store_password": _text(self.store_password),
             "config": str(self.config),
             "state": str(self.state),
             "stock": self.stock.to_json(),
@@ -88,6 +93,7 @@ class Places:
             password_file=_path(found["password_file"]),
             keystore=str(found["keystore"]),
             root_key=_path(found["root_key"]),
+            store_password=_path(found["store_password"]),
             config=Path(found["config"]),
             state=Path(found["state"]),
             stock=service_from_json(found["stock"]),
@@ -97,7 +103,7 @@ class Places:
     @property
     def keys(self) -> KeyCommands:
         """The commands that move keys between the two."""
-        return KeyCommands(self.keystore, self.root_key, self.password_file, self.state)
+        return KeyCommands(self.keystore, self.root_key, self.store_password, self.password_file, self.state)
 
 
 def _text(path: Path | None) -> str | None:
@@ -220,6 +226,8 @@ def config_text(places: Places) -> str:
     ]
     if places.root_key is not None:
         lines.append(f"root_key_file: {json.dumps(str(places.root_key))}")
+    if places.store_password is not None:
+        lines.append(f"keystore_password_file: {json.dumps(str(places.store_password))}")
     if places.plain_http and not is_loopback(places.host):
         lines += ["# As the stock KMS was. Anybody on the network's way can read data keys.", "allow_plain_http: true"]
     return "\n".join(lines) + "\n"

@@ -29,14 +29,17 @@ class KeyCommands:
 
     keystore: str
     root_key: Path | None
+    store_password: Path | None
     password_file: Path | None
     state: Path
 
     def bring(self, source: Path) -> None:
         """Imports what `source` has and our store has not. Raises InstallError."""
+        # A store in a database is made when neither it nor its root key is there, as one in a file is without asking.
+        init = () if self.keystore.startswith("sqlite:") else ("--init",)
         for attempt in range(_ATTEMPTS):
             try:
-                self._run("import", "--from", f"jceks://file@{source}")
+                self._run("import", "--from", f"jceks://file@{source}", *init)
             except InstallError:
                 if attempt == _ATTEMPTS - 1 or not _is_being_written(source):
                     raise
@@ -54,6 +57,8 @@ class KeyCommands:
         command += ["--receipt", str(self.state / _RECEIPT)]
         if self.root_key is not None:
             command += ["--root-key", str(self.root_key)]
+        if self.store_password is not None:
+            command += ["--keystore-password-file", str(self.store_password)]
         environ = dict(os.environ)
         if self.password_file is not None:
             command += ["--password-file", str(self.password_file)]

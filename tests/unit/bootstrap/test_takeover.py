@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
+from databases import DatabaseServer
 from kms_serving import write_xml
 
+from ringfence_agent.keystore.open import open_keystore
+from ringfence_agent.kms.config import KmsFile
 from ringfence_bootstrap.takeover import services
 from ringfence_bootstrap.takeover.exchange import Places, config_text
 from ringfence_bootstrap.takeover.files import parse_edek
+from ringfence_bootstrap.takeover.key_commands import KeyCommands
 from ringfence_bootstrap.takeover.key_file import beside, put_back, put_in_place
 from ringfence_bootstrap.takeover.proof import Collected, FileEdek, collect, find_differences
 from ringfence_bootstrap.takeover.services import Commands, SystemdUnit, choose_service, service_from_json
@@ -22,6 +30,7 @@ from ringfence_zones.keys import KeyMetadata, split_version_name
 from ringfence_zones.kms_material import Edek, KmsMaterialClient
 from ringfence_zones.secret import Secret
 
+JCEKS = Path(__file__).parents[2] / "vectors/jceks/hadoop-3.4.2.jceks"
 SITE = {
     "hadoop.kms.key.provider.uri": "jceks://file@/var/lib/kms/kms.keystore",
     "hadoop.kms.http.host": "kms.example.com",
@@ -171,6 +180,7 @@ def places(tmp_path: Path, **changes: object) -> Places:
         "password_file": None,
         "keystore": f"sqlite:///{tmp_path}/keys.db",
         "root_key": None,
+        "store_password": None,
         "config": tmp_path / "kms.yaml",
         "state": tmp_path,
         "stock": Commands("a", "b"),
@@ -196,6 +206,32 @@ def test_plain_http_is_written_out_only_where_it_leaves_the_machine(
     tmp_path: Path, changes: dict[str, object], expected: bool
 ) -> None:
     assert ("allow_plain_http: true" in config_text(places(tmp_path, **changes))) is expected
+
+
+def test_a_store_in_a_database_is_named_with_its_password_file(tmp_path: Path) -> None:
+    uri = "postgresql://kms@db.example.com/keys"
+    text = config_text(places(tmp_path, keystore=uri, root_key=tmp_path / "root.key", store_password=tmp_path / "p"))
+    assert f'keystore: "{uri}"' in text
+    assert f'keystore_password_file: "{tmp_path / "p"}"' in text
+    KmsFile.model_validate(yaml.safe_load(text))
+
+
+def test_keys_come_into_a_new_store_in_a_database_and_again_into_the_same(
+    postgresql: DatabaseServer, tmp_path: Path
+) -> None:
+    source = tmp_path / "kms.keystore"
+    shutil.copy(JCEKS, source)
+    uri, password = postgresql.new_database(), tmp_path / "password"
+    password.write_text("correct horse")
+    commands = KeyCommands(uri, tmp_path / "root.key", postgresql.password_file, password, tmp_path)
+    commands.bring(source)
+    commands.bring(source)
+    with closing(open_keystore(uri, tmp_path / "root.key", False, postgresql.password_file)) as store:
+        assert len(store.list_metadata()) > 1
+    postgresql.recycle(uri)
+    elsewhere = replace(commands, keystore=f"{uri}x")
+    with pytest.raises(InstallError, match="database"):
+        elsewhere.bring(source)
 
 
 def test_an_ipv6_address_keeps_its_brackets(tmp_path: Path) -> None:

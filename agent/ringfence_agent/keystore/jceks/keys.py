@@ -26,6 +26,7 @@ Receipt = Mapping[str, str]
 OnProgress = Callable[[int, int], None]
 """Entries done, entries in all."""
 
+_NAMED_KEYS = 20
 _MAX_VERSIONS = 1_000_000
 
 
@@ -177,14 +178,17 @@ def _metadata_object(metadata: KeyMetadata) -> JavaObject:
 
 
 def _check_names(keys: Sequence[StoredKey]) -> None:
+    capitals = sorted(key.metadata.name for key in keys if key.metadata.name != key.metadata.name.lower())
+    if capitals:
+        more = f" and {len(capitals) - _NAMED_KEYS} more" if len(capitals) > _NAMED_KEYS else ""
+        raise InputError(
+            f"capital letters in a name, which a Java key store cannot keep: {', '.join(capitals[:_NAMED_KEYS])}{more}",
+            hint="give ringfence key export the names of the other keys; what these keys protect must be copied into"
+            " zones with keys in lower case before a stock KMS can serve it",
+        )
     taken: set[str] = set()
     for key in keys:
         name = key.metadata.name
-        if name != name.lower():
-            raise InputError(
-                f"key {name} has capital letters in its name, which a Java key store cannot keep",
-                hint="name the keys to export, without this one; its files need a key of another name first",
-            )
         aliases = {name, *(version_name(name, version.version) for version in key.versions)}
         if aliases & taken:
             raise InputError(f"key {name} and another key would be one entry of a Java key store")

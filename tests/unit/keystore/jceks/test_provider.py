@@ -337,8 +337,9 @@ def test_names_that_java_would_mix_up_are_refused(keys: tuple[ImportedKey, ...])
 
     [_, k1] = stored(keys)
     upper = StoredKey(replace(k1.metadata, name="K1"), ())
-    with pytest.raises(InputError, match="capital letters"):
-        make_entries([upper], PASSWORD, {}, {}, ignore)
+    other = StoredKey(replace(k1.metadata, name="aB"), ())
+    with pytest.raises(InputError, match=r"capital letters .*: K1, aB$"):
+        make_entries([k1, other, upper], PASSWORD, {}, {}, ignore)
     clash = StoredKey(replace(k1.metadata, name="k1@0"), ())
     with pytest.raises(InputError, match="one entry"):
         make_entries([k1, clash], PASSWORD, {}, {}, ignore)
