@@ -7,6 +7,7 @@ they go where their file goes.
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 from ringfence_zones.errors import InstallError
@@ -20,9 +21,7 @@ def beside(path: Path, suffix: str) -> Path:
 def put_in_place(new: Path, target: Path, backup: Path) -> None:
     """`target` becomes `new`, with the owner and mode it had; what it was stays as `backup`. Raises InstallError."""
     try:
-        found = target.stat()
-        os.chown(new, found.st_uid, found.st_gid)
-        new.chmod(found.st_mode & 0o777)
+        _give(new, target.stat())
         os.link(target, backup)
         if _checksums(target).exists():
             _checksums(target).rename(_checksums(backup))
@@ -30,6 +29,21 @@ def put_in_place(new: Path, target: Path, backup: Path) -> None:
         _sync(target.parent)
     except OSError as error:
         raise InstallError(f"cannot put the keys into {target}: {error.strerror}") from error
+
+
+def _give(new: Path, like: os.stat_result) -> None:
+    """Gives our new file the owner and mode of another, by its descriptor: the directory is the stock KMS's user's, who
+    could have put a link to any file of the system in its place. Raises OSError and InstallError.
+    """
+    descriptor = os.open(new, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1 or found.st_uid not in (os.geteuid(), like.st_uid):
+            raise InstallError(f"{new} is not the file that was made for the keys: somebody else is at work there")
+        os.fchown(descriptor, like.st_uid, like.st_gid)
+        os.fchmod(descriptor, like.st_mode & 0o777)
+    finally:
+        os.close(descriptor)
 
 
 def put_back(target: Path, backup: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -249,6 +249,21 @@ def key_store(tmp_path: Path) -> Path:
     (tmp_path / ".kms.keystore.crc").write_text("sums of old")
     (tmp_path / "new").write_text("new")
     return target
+
+
+@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
+def test_a_link_in_place_of_the_new_key_store_changes_no_other_file(
+    key_store: Path, tmp_path: Path, link: Callable[[Path, Path], None]
+) -> None:
+    key_store.chmod(0o666)
+    other = tmp_path / "another-file"
+    other.write_text("not a key store")
+    other.chmod(0o600)
+    link(key_store.with_name("trap"), other)
+    with pytest.raises(InstallError):
+        put_in_place(key_store.with_name("trap"), key_store, beside(key_store, "before"))
+    assert other.stat().st_mode & 0o777 == 0o600
+    assert not beside(key_store, "before").exists()
 
 
 def test_a_new_key_store_takes_the_place_owner_and_mode_of_the_old_and_loses_its_checksums(key_store: Path) -> None:
