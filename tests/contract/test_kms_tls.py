@@ -222,7 +222,8 @@ def test_hadoops_trust_store_decides_which_clients_are_served(
     )
     context = certificates.client_context(certificates.client)
     with place.serving(1, client_context=context) as kms:
-        assert call(kms.one_worker(), "GET", NAMES).status == 200
+        with kms.connect() as client:
+            assert call(client, "GET", NAMES).status == 200
         stranger = certificates.client_context()
         stranger.maximum_version = ssl.TLSVersion.TLSv1_2
         with pytest.raises(ssl.SSLError):
@@ -248,7 +249,7 @@ def test_a_configuration_that_cannot_serve_tls_serves_nothing(
     assert "ssl.server.keystore.location" in refusal(place)
     ssl_server_xml(place, java_stores.key_store, **{"ssl.server.keystore.password": "not the password"})
     said = refusal(place)
-    assert "the password is wrong" in said
+    assert "its password is another one" in said
     assert "not the password" not in said
     ssl_server_xml(place, java_stores.key_store, kind="bcfks")
     assert f"keytool -importkeystore -srckeystore {java_stores.key_store} -srcstoretype bcfks" in refusal(place)
