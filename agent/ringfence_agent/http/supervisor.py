@@ -28,8 +28,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from types import FrameType
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ringfence_agent import process_hygiene
@@ -38,7 +37,9 @@ from ringfence_agent.http.limits import Limits
 from ringfence_agent.http.listening import Listener, turn_away
 from ringfence_agent.http.pulse import PulseTable
 from ringfence_agent.http.response import ErrorRenderer, plain_error
+from ringfence_agent.http.signal_inbox import SIGNALS, SignalInbox
 from ringfence_agent.http.worker import ApplicationFactory, WorkerContext, WorkerSettings, parse_report, run_worker
+from ringfence_agent.http.worker_process import Slot, WorkerProcess
 from ringfence_zones.errors import ConfigError, RingfenceError
 
 if TYPE_CHECKING:  # a server without TLS does without `cryptography`
@@ -46,7 +47,6 @@ if TYPE_CHECKING:  # a server without TLS does without `cryptography`
 
 _log = logging.getLogger(__name__)
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
 # A worker that has lived so long starts the back-off afresh when it dies.
 _STEADY_S = 30.0
 _FIRST_DELAY_S = 0.1
@@ -61,31 +61,6 @@ _REPORT_BYTES = 65536
 _PULSE_CHECKS = 4
 # Descriptors a worker needs besides those of its connections.
 _OTHER_FILES = 64
-
-
-@dataclass(eq=False, slots=True)
-class _Worker:
-    pid: int
-    slot: int
-    counter: int
-    reports: int
-    started: float
-    ready: bool = False
-    problem: RingfenceError | None = None
-    unread: bytes = b""
-    # When to stop waiting for it; None for a serving worker.
-    kill_at: float | None = None
-    # Its pulse when it was last looked at, and how often in a row it has been the same.
-    pulse: int = -1
-    pulses_missed: int = 0
-
-
-@dataclass(slots=True)
-class _Slot:
-    current: _Worker | None = None
-    deaths: int = 0
-    start_at: float | None = None
-    retiring: list[_Worker] = field(default_factory=list)
 
 
 class Supervisor:
@@ -118,7 +93,7 @@ class Supervisor:
         self._pulse_check_at = 0.0
         self._settings = WorkerSettings(factory, limits or Limits(), render_error, drain_timeout_s, self._pulses, tls)
         self._listeners = list(listeners)
-        self._slots = [_Slot() for _ in range(workers)]
+        self._slots = [Slot() for _ in range(workers)]
         # Two per slot, for a worker and its successor, and the master's.
         self._table = GenerationTable(2 * workers + 1)
         self._generation = self._table.view(2 * workers)
@@ -128,14 +103,10 @@ class Supervisor:
         self._on_crash = on_crash
         self._ready_announced = False
         self._stopping = False
-        self._stop_requests = 0
-        self._reload_requested = False
-        self._reopen_requested = False
+        self._signals = SignalInbox()
         self._to_replace: deque[int] = deque()
-        self._successor: _Worker | None = None
+        self._successor: WorkerProcess | None = None
         self._selector = selectors.DefaultSelector()
-        self._wake_read = self._wake_write = -1
-        self._previous_handlers: dict[int, object] = {}
 
     def run(self) -> None:
         """Serves until told to stop. Call it from the main thread of a process without other threads.
@@ -146,7 +117,7 @@ class Supervisor:
         # What the master loaded is never looked at again: workers then share those pages instead of copying them.
         gc.collect()
         gc.freeze()
-        self._take_signals()
+        self._signals.open(self._selector)
         try:
             for slot in range(len(self._slots)):
                 self._slots[slot].current = self._start(slot)
@@ -156,7 +127,8 @@ class Supervisor:
             self._kill_everyone()
             for listener in self._listeners:
                 listener.close()
-            self._give_signals_back()
+            self._signals.close()
+            self._selector.close()
 
     def _fit_connections(self, open_files: int) -> None:
         limits = self._settings.limits
@@ -169,18 +141,15 @@ class Supervisor:
 
     def _step(self) -> None:
         for key, _ in self._selector.select(self._timeout_s()):
-            if key.fd == self._wake_read:
-                with suppress(BlockingIOError):
-                    os.read(self._wake_read, _REPORT_BYTES)
-            else:
+            if not self._signals.is_woken_by(key.fd):
                 self._read_reports(key.data)
         self._reap()
-        if self._reopen_requested:
-            self._reopen_requested = False
+        if self._signals.take_reopen():
             for worker in self._all_workers():
-                _signal(worker, signal.SIGUSR1)
-        if self._stop_requests:
-            self._stop()
+                worker.send(signal.SIGUSR1)
+        stops = self._signals.take_stops()
+        if stops:
+            self._stop(at_once=stops > 1)
         self._kill_overdue()
         if not self._stopping:
             self._check_pulses()
@@ -194,12 +163,12 @@ class Supervisor:
             due.append(self._pulse_check_at)
         return max(0.0, min(due) - time.monotonic()) if due else None
 
-    def _all_workers(self) -> list[_Worker]:
+    def _all_workers(self) -> list[WorkerProcess]:
         workers = [slot.current for slot in self._slots if slot.current is not None]
         workers += [worker for slot in self._slots for worker in slot.retiring]
         return workers + ([self._successor] if self._successor is not None else [])
 
-    def _read_reports(self, worker: _Worker) -> bool:
+    def _read_reports(self, worker: WorkerProcess) -> bool:
         """Reads what a worker says; returns whether there may be more."""
         try:
             data = os.read(worker.reports, _REPORT_BYTES)
@@ -217,7 +186,7 @@ class Supervisor:
         self._announce_ready()
         return True
 
-    def _close_reports(self, worker: _Worker) -> None:
+    def _close_reports(self, worker: WorkerProcess) -> None:
         if worker.reports >= 0:
             self._selector.unregister(worker.reports)
             os.close(worker.reports)
@@ -232,7 +201,7 @@ class Supervisor:
 
     # -- birth
 
-    def _start(self, slot: int) -> _Worker:
+    def _start(self, slot: int) -> WorkerProcess:
         used = {worker.counter for worker in self._all_workers()}
         counter = next(number for number in (2 * slot, 2 * slot + 1) if number not in used)
         read_end, write_end = os.pipe()
@@ -240,7 +209,7 @@ class Supervisor:
         parent_pid = os.getpid()
         sys.stdout.flush()
         # Nothing may run the master's handlers in the child between the fork and the reset.
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         pid = os.fork()
         if pid == 0:
             os.close(read_end)
@@ -248,7 +217,7 @@ class Supervisor:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         os.close(write_end)
         now = time.monotonic()
-        worker = _Worker(pid, slot, counter, read_end, now, kill_at=now + _START_TIMEOUT_S)
+        worker = WorkerProcess(pid, slot, counter, read_end, now, kill_at=now + _START_TIMEOUT_S)
         self._selector.register(read_end, selectors.EVENT_READ, worker)
         return worker
 
@@ -279,9 +248,10 @@ class Supervisor:
 
     def _close_masters_descriptors(self) -> None:
         self._selector.close()
-        for descriptor in (self._wake_read, self._wake_write, *(worker.reports for worker in self._all_workers())):
-            if descriptor >= 0:
-                os.close(descriptor)
+        self._signals.close_in_child()
+        for worker in self._all_workers():
+            if worker.reports >= 0:
+                os.close(worker.reports)
 
     def _start_due(self) -> None:
         now = time.monotonic()
@@ -303,7 +273,7 @@ class Supervisor:
             self._close_reports(worker)
             self._bury(worker, os.waitstatus_to_exitcode(status))
 
-    def _bury(self, worker: _Worker, exit_code: int) -> None:
+    def _bury(self, worker: WorkerProcess, exit_code: int) -> None:
         self._generation.bump()
         self._token_generation.bump()
         slot = self._slots[worker.slot]
@@ -316,7 +286,7 @@ class Supervisor:
             if self._stopping:
                 return
             self._to_replace.clear()
-            _log.error("reload given up, the other workers stay: %s", _obituary(worker, exit_code))
+            _log.error("reload given up, the other workers stay: %s", worker.obituary(exit_code))
             if slot.current is None:
                 self._schedule(worker.slot, worker)
             return
@@ -324,14 +294,14 @@ class Supervisor:
         if self._stopping:
             return
         if not self._ready_announced:
-            raise worker.problem or RingfenceError(_obituary(worker, exit_code), hint="the log above says more")
+            raise worker.problem or RingfenceError(worker.obituary(exit_code), hint="the log above says more")
         if self._on_crash is not None:
             self._on_crash()
         if self._successor is None or self._successor.slot != worker.slot:
             self._schedule(worker.slot, worker)
-        _log.error("%s", _obituary(worker, exit_code))
+        _log.error("%s", worker.obituary(exit_code))
 
-    def _schedule(self, number: int, dead: _Worker) -> None:
+    def _schedule(self, number: int, dead: WorkerProcess) -> None:
         slot = self._slots[number]
         now = time.monotonic()
         slot.deaths = 1 if dead.ready and now - dead.started > _STEADY_S else slot.deaths + 1
@@ -355,7 +325,7 @@ class Supervisor:
             if worker.kill_at is not None and worker.kill_at <= now:
                 _log.error("worker %d (pid %d) does not come to an end and is killed", worker.slot, worker.pid)
                 worker.kill_at = None
-                _signal(worker, signal.SIGKILL)
+                worker.send(signal.SIGKILL)
 
     def _check_pulses(self) -> None:
         now = time.monotonic()
@@ -371,20 +341,19 @@ class Supervisor:
             if worker.pulses_missed >= _PULSE_CHECKS:
                 worker.pulses_missed = 0
                 _log.error("worker %d (pid %d) hangs and is killed", worker.slot, worker.pid)
-                _signal(worker, signal.SIGKILL)
+                worker.send(signal.SIGKILL)
 
-    def _retire(self, worker: _Worker) -> None:
+    def _retire(self, worker: WorkerProcess) -> None:
         worker.kill_at = time.monotonic() + self._settings.drain_timeout_s + _CLOSE_GRACE_S
-        _signal(worker, signal.SIGTERM)
+        worker.send(signal.SIGTERM)
 
     # -- what signals ask for
 
-    def _stop(self) -> None:
-        requests, self._stop_requests = self._stop_requests, 0
-        if self._stopping or requests > 1:
+    def _stop(self, *, at_once: bool) -> None:
+        if self._stopping or at_once:
             self._stopping = True
             for worker in self._all_workers():
-                _signal(worker, signal.SIGKILL)
+                worker.send(signal.SIGKILL)
             return
         self._stopping = True
         self._to_replace.clear()
@@ -398,8 +367,8 @@ class Supervisor:
                 self._retire(worker)
 
     def _advance_reload(self) -> None:
-        if self._reload_requested and not self._to_replace and self._successor is None and self._ready_announced:
-            self._reload_requested = False
+        if self._signals.wants_reload and not self._to_replace and self._successor is None and self._ready_announced:
+            self._signals.reload_begun()
             self._to_replace.extend(range(len(self._slots)))
             if self._settings.tls is not None:
                 self._settings.tls.renew()
@@ -412,7 +381,7 @@ class Supervisor:
             self._slots[number].start_at = None
             self._successor = self._start(number)
 
-    def _put_in_place(self, successor: _Worker) -> None:
+    def _put_in_place(self, successor: WorkerProcess) -> None:
         slot = self._slots[successor.slot]
         predecessor, slot.current = slot.current, successor
         self._successor = None
@@ -421,47 +390,9 @@ class Supervisor:
             slot.retiring.append(predecessor)
             self._retire(predecessor)
 
-    def _take_signals(self) -> None:
-        self._wake_read, self._wake_write = os.pipe()
-        os.set_blocking(self._wake_read, False)
-        os.set_blocking(self._wake_write, False)
-        self._selector.register(self._wake_read, selectors.EVENT_READ)
-        for number in _SIGNALS:
-            self._previous_handlers[number] = signal.signal(number, self._on_signal)
-        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
-
-    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        if number in (signal.SIGTERM, signal.SIGINT):
-            self._stop_requests += 1
-        elif number == signal.SIGHUP:
-            self._reload_requested = True
-        elif number == signal.SIGUSR1:
-            self._reopen_requested = True
-
-    def _give_signals_back(self) -> None:
-        signal.set_wakeup_fd(-1)
-        for number, handler in self._previous_handlers.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal itself returned
-        self._selector.close()
-        for descriptor in (self._wake_read, self._wake_write):
-            os.close(descriptor)
-
     def _kill_everyone(self) -> None:
         """Only after a failed start or a bug: a clean stop leaves nobody."""
         for worker in self._all_workers():
-            _signal(worker, signal.SIGKILL)
+            worker.send(signal.SIGKILL)
             with suppress(ChildProcessError):
                 os.waitpid(worker.pid, 0)
-
-
-def _signal(worker: _Worker, number: signal.Signals) -> None:
-    # The pid is ours until it is reaped, and only `_reap` does that.
-    with suppress(ProcessLookupError):
-        os.kill(worker.pid, number)
-
-
-def _obituary(worker: _Worker, exit_code: int) -> str:
-    if worker.problem is not None:
-        return f"worker {worker.slot} (pid {worker.pid}): {worker.problem.message}"
-    how = f"was killed by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"ended with status {exit_code}"
-    return f"worker {worker.slot} (pid {worker.pid}) {how}"
