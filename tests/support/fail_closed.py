@@ -70,7 +70,10 @@ def _row(entry: Mapping[str, Any]) -> Row:
 
 def render() -> str:
     """The table of packaging/docs/when-something-is-down.md."""
-    lines = ["| down | state | refused | from memory for a while | comes back, once repaired |", "|---|---|---|---|---|"]
+    lines = [
+        "| down | state | refused | from memory for a while | comes back, once repaired |",
+        "|---|---|---|---|---|",
+    ]
     for row in read_rows():
         back = "by itself" if row.back == "itself" else "after a restart"
         cells = [row.dependency, row.state, _refused(row), _remembered(row), back]
