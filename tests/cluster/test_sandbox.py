@@ -71,7 +71,6 @@ def test_up_again_says_that_it_runs_and_prints_only_export_lines(sandbox: dict[s
         "HADOOP_USER_NAME",
         "JAVA_HOME",
         "RINGFENCE_AGENT_SOCKET",
-        "RINGFENCE_KMS_CONFIG",
         "RINGFENCE_KMS_URI",
     }
     assert run(sandbox, "env").stdout == again.stdout

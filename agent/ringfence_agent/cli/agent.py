@@ -30,7 +30,10 @@ def agent() -> None:
 )
 @global_options
 def serve(context: CommandContext, config: Path | None, socket: Path | None) -> None:
-    """Runs until SIGTERM. Prints `ready unix:PATH` once questions can be asked, and logs one line per cycle."""
+    """Watch zones and answer questions until SIGTERM.
+
+    Prints `ready unix:PATH` once questions can be asked, and logs one line per cycle.
+    """
     from ringfence_agent.config import load_config  # noqa: PLC0415 - --help must not load a server
     from ringfence_agent.logging_json import log_to_stderr  # noqa: PLC0415
     from ringfence_agent.serve import serve as run  # noqa: PLC0415

@@ -99,6 +99,12 @@ def test_our_kms_reads_what_was_written_for_it(tmp_path: Path) -> None:
     assert client == f"kms_admin_socket: {settings.admin_socket}\n"
 
 
+def test_a_stock_kms_has_no_settings_of_ours(tmp_path: Path) -> None:
+    layout, state = make(tmp_path, "stock")
+    assert not layout.kms_config.exists()
+    assert "RINGFENCE_KMS_CONFIG" not in environment(layout, state)
+
+
 def test_the_agent_reads_what_was_written_for_it(tmp_path: Path) -> None:
     layout, state = make(tmp_path, "ringfence")
     settings = load_config(tmp_path / "agent.yaml")
