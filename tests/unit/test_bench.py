@@ -33,8 +33,8 @@ def bench() -> Iterator[dict[str, ModuleType]]:
         yield {name: importlib.import_module(name) for name in MODULES}
     finally:
         sys.path.remove(str(BENCH))
-        for path in BENCH.glob("*.py"):
-            sys.modules.pop(path.stem, None)
+        for name in {path.stem for path in BENCH.glob("*.py")} - {"__main__"}:  # pytest's own is of that name as well
+            sys.modules.pop(name, None)
 
 
 def audit_line(op: str, status: int = 200) -> bytes:

@@ -38,7 +38,6 @@ ENTRIES = [
 @pytest.fixture(autouse=True)
 def _entries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(component_group, "entry_points", lambda group: ENTRIES)
-    monkeypatch.setitem(sys.modules, __name__, sys.modules.get(__name__, sys.modules["__main__"]))
 
 
 def test_an_entry_point_with_the_groups_name_adds_a_command() -> None:
