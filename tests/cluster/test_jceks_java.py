@@ -10,11 +10,10 @@ from pathlib import Path
 import cluster_commands
 import pytest
 
-from ringfence_agent.keystore.interface import StoredKey
+from ringfence_agent.keystore.interface import ImportedKey, StoredKey
 from ringfence_agent.keystore.jceks.container import read_jceks, write_new
 from ringfence_agent.keystore.jceks.keys import make_entries, read_keys
 from ringfence_agent.keystore.jceks.provider import format_jceks
-from ringfence_agent.keystore.key_import import ImportedKey
 from ringfence_bootstrap.sandbox.artifacts import ensure_jars, sandbox_jars
 from ringfence_zones.keys import KeyVersion
 from ringfence_zones.secret import Secret

@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_places import Place
 
-from ringfence_agent.keystore.interface import KeyStore, NewKey
-from ringfence_agent.keystore.key_import import ImportedKey, ImportedVersion, KeyImport
+from ringfence_agent.keystore.interface import ImportedKey, ImportedVersion, KeyImport, KeyStore, NewKey
 from ringfence_zones.errors import (
     InputError,
     KeyConflictError,

@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 
 from ringfence_agent import process_hygiene
-from ringfence_agent.keystore.interface import KeyStore, StoredKey
+from ringfence_agent.keystore.interface import ImportedKey, ImportedVersion, KeyImport, KeyStore, StoredKey
 from ringfence_agent.keystore.jceks.container import (
     PASSWORD_VARIABLE,
     ReceiptFile,
@@ -29,13 +29,7 @@ from ringfence_agent.keystore.jceks.container import (
 )
 from ringfence_agent.keystore.jceks.keys import OnProgress, Receipt, known_versions, make_entries, read_keys, receipt_of
 from ringfence_agent.keystore.jceks.provider import format_jceks
-from ringfence_agent.keystore.key_import import (
-    ImportedKey,
-    ImportedVersion,
-    KeyImport,
-    check_imported_key,
-    judge_new,
-)
+from ringfence_agent.keystore.key_import import check_imported_key, judge_new
 from ringfence_agent.keystore.open import default_root_key, local_path, open_keystore
 from ringfence_agent.keystore.sql.ownership import acting_as_owner
 from ringfence_agent.kms.audit.config import AuditBlock, audit_settings

@@ -17,14 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from ringfence_agent.keystore.token_store import TokenStore
 from ringfence_zones.keys import KeyMetadata, KeyVersion
 from ringfence_zones.secret import Secret
-
-if TYPE_CHECKING:
-    from ringfence_agent.keystore.key_import import ImportedKey, KeyImport
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +62,35 @@ class SealedKey:
     def open(self) -> StoredKey:
         """The key with all its material."""
         return StoredKey(self.metadata, tuple(open_version() for open_version in self.versions.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedVersion:
+    """One version of a key elsewhere; `created_ms` in epoch milliseconds."""
+
+    number: int
+    material: Secret
+    created_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedKey:
+    """A key elsewhere, all its versions, oldest first; the last is `metadata.versions - 1`.
+
+    Versions before the first may be missing, as they are after a recreate in Ringfence; none between may be.
+    """
+
+    metadata: KeyMetadata
+    versions: Sequence[ImportedVersion]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyImport:
+    """What an import does to one key: `added` holds the numbers of versions that were not here."""
+
+    key_name: str
+    is_new: bool
+    added: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,42 +11,8 @@ So an import may be repeated at any time, and a second one brings what the sourc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-from ringfence_agent.keystore.interface import StoredKey
+from ringfence_agent.keystore.interface import ImportedKey, KeyImport, StoredKey
 from ringfence_zones.errors import InputError
-from ringfence_zones.keys import KeyMetadata
-from ringfence_zones.secret import Secret
-
-
-@dataclass(frozen=True, slots=True)
-class ImportedVersion:
-    """One version of a key elsewhere; `created_ms` in epoch milliseconds."""
-
-    number: int
-    material: Secret
-    created_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class ImportedKey:
-    """A key elsewhere, all its versions, oldest first; the last is `metadata.versions - 1`.
-
-    Versions before the first may be missing, as they are after a recreate in Ringfence; none between may be.
-    """
-
-    metadata: KeyMetadata
-    versions: Sequence[ImportedVersion]
-
-
-@dataclass(frozen=True, slots=True)
-class KeyImport:
-    """What an import does to one key: `added` holds the numbers of versions that were not here."""
-
-    key_name: str
-    is_new: bool
-    added: tuple[int, ...]
 
 
 class ConflictError(Exception):

@@ -30,7 +30,8 @@ from ringfence_agent.kms.audit import record as audit_record
 from ringfence_agent.kms.authentication.admin_access import AdminAccess
 from ringfence_agent.kms.authentication.caller import Caller, Identity
 from ringfence_agent.kms.authentication.proxy_users import ProxyUsers
-from ringfence_agent.kms.call import Authenticator, Call, Handler, Kms
+from ringfence_agent.kms.call import Authenticator, Call
+from ringfence_agent.kms.kms import Handler, Kms
 from ringfence_agent.kms.monitoring import jmx
 from ringfence_agent.kms.routes import ADMIN, Query, Resource, Router
 from ringfence_agent.kms.unready import Unready

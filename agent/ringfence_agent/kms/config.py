@@ -33,8 +33,8 @@ from ringfence_agent.kms.authentication.config import (
 )
 from ringfence_agent.kms.authorization.acl_file import AclFile
 from ringfence_agent.kms.authorization.groups_config import GroupsBlock, GroupSettings, group_settings
-from ringfence_agent.kms.call import KeyDefaults
 from ringfence_agent.kms.key_memory_config import DEFAULT_S, MAX_S, key_memory_s
+from ringfence_agent.kms.kms import KeyDefaults
 from ringfence_agent.kms.limits_config import LimitsBlock, http_limits
 from ringfence_agent.kms.monitoring.config import MetricsAccess, MetricsBlock, service_name
 from ringfence_agent.kms.tls_config import SSL_ENABLED, TlsBlock, TlsSettings, tls_settings

@@ -15,9 +15,10 @@ from ringfence_agent.http.response import Response
 from ringfence_agent.kms import eek
 from ringfence_agent.kms.answers import json_ok
 from ringfence_agent.kms.authorization.acls import KeyOperation, Operation
-from ringfence_agent.kms.call import Call, Kms
+from ringfence_agent.kms.call import Call
 from ringfence_agent.kms.eek import MAX_GENERATE
 from ringfence_agent.kms.key_cache import CachedKey
+from ringfence_agent.kms.kms import Kms
 from ringfence_agent.kms.parameters import check_name, find_version, json_body, require, require_text
 from ringfence_zones import kms_wire
 from ringfence_zones.errors import InputError, KeyMismatchError, KeyNotFoundError, KeyVersionNotFoundError

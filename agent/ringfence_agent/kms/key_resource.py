@@ -12,9 +12,10 @@ from ringfence_agent.http.response import Response
 from ringfence_agent.keystore.interface import ChangeOrigin
 from ringfence_agent.kms.answers import empty_ok, json_ok
 from ringfence_agent.kms.authorization.acls import KeyOperation, Operation
-from ringfence_agent.kms.call import Call, Kms
+from ringfence_agent.kms.call import Call
 from ringfence_agent.kms.key_cache import CachedKey
 from ringfence_agent.kms.keys_resource import check_material
+from ringfence_agent.kms.kms import Kms
 from ringfence_agent.kms.parameters import json_body, require_text
 from ringfence_zones import kms_wire
 from ringfence_zones.errors import KeyNotFoundError, UnconfirmedChangeError

@@ -15,8 +15,9 @@ from ringfence_agent.http.response import Response
 from ringfence_agent.keystore.interface import ChangeOrigin, NewKey
 from ringfence_agent.kms.answers import json_created, json_ok
 from ringfence_agent.kms.authorization.acls import KeyOperation, Operation
-from ringfence_agent.kms.call import Call, Kms
+from ringfence_agent.kms.call import Call
 from ringfence_agent.kms.key_cache import KEY_ACL_NAME
+from ringfence_agent.kms.kms import Kms
 from ringfence_agent.kms.parameters import check_name, json_body, require_text
 from ringfence_zones import kms_wire
 from ringfence_zones.errors import InputError, KeyExistsError, KeyLengthError, MalformedJsonError

@@ -5,7 +5,8 @@ from __future__ import annotations
 from ringfence_agent.http.response import Response
 from ringfence_agent.kms.answers import json_ok
 from ringfence_agent.kms.authorization.acls import KeyOperation, Operation
-from ringfence_agent.kms.call import Call, Kms
+from ringfence_agent.kms.call import Call
+from ringfence_agent.kms.kms import Kms
 from ringfence_agent.kms.parameters import find_version, require_text
 from ringfence_zones import kms_wire
 

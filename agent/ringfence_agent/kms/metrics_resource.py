@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ringfence_agent.http.response import Response
-from ringfence_agent.kms.call import Call, Kms
+from ringfence_agent.kms.call import Call
+from ringfence_agent.kms.kms import Kms
 
 
 def get(kms: Kms, call: Call) -> Response:

@@ -17,7 +17,8 @@ import msgspec
 from ringfence_agent.http.response import Response
 from ringfence_agent.keystore.interface import KeyStore, PolicyRevision
 from ringfence_agent.kms.answers import json_ok
-from ringfence_agent.kms.call import Call, Kms
+from ringfence_agent.kms.call import Call
+from ringfence_agent.kms.kms import Kms
 from ringfence_zones import kms_wire
 from ringfence_zones.errors import InputError
 from ringfence_zones.kms_wire import PublishBody

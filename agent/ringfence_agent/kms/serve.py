@@ -40,10 +40,10 @@ from ringfence_agent.kms.authentication.sessions import Sessions
 from ringfence_agent.kms.authorization.access import AccessRules
 from ringfence_agent.kms.authorization.acl_file import AclFile
 from ringfence_agent.kms.authorization.groups import Groups
-from ringfence_agent.kms.call import Kms
 from ringfence_agent.kms.config import Settings, is_loopback
 from ringfence_agent.kms.freshness import Freshness
 from ringfence_agent.kms.key_cache import KeyCache
+from ringfence_agent.kms.kms import Kms
 from ringfence_agent.kms.monitoring.health import HealthCheck
 from ringfence_agent.kms.monitoring.metrics import MetricsTable
 from ringfence_agent.kms.monitoring.pages import Monitoring, ServerFacts
@@ -239,7 +239,7 @@ async def _tick(kms: Kms, acl_file: AclFile, lookups: Executor) -> None:
         kms.access.forget()
         kms.keys.drop_old()
         kms.audit.tick()
-        kms.monitoring.tick(time.monotonic(), kms)
+        kms.monitoring.tick(time.monotonic(), kms.access, kms.keys)
         changed = await loop.run_in_executor(lookups, acl_file.find_changed)
         if changed is not None:
             kms.access.use_acls(changed)

@@ -9,7 +9,8 @@ from collections.abc import Awaitable
 from ringfence_agent.http.response import Response
 from ringfence_agent.kms.answers import json_ok
 from ringfence_agent.kms.authentication.caller import Identity
-from ringfence_agent.kms.call import Call, Kms
+from ringfence_agent.kms.call import Call
+from ringfence_agent.kms.kms import Kms
 from ringfence_zones import kms_wire
 from ringfence_zones.errors import RingfenceError
 

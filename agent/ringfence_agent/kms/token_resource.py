@@ -17,7 +17,8 @@ from collections.abc import Awaitable
 from ringfence_agent.http.response import Response, ResponseHead
 from ringfence_agent.kms.answers import empty_ok, json_ok
 from ringfence_agent.kms.audit.record import BEGUN
-from ringfence_agent.kms.call import Call, Kms
+from ringfence_agent.kms.call import Call
+from ringfence_agent.kms.kms import Kms
 from ringfence_agent.kms.routes import TokenOperation
 from ringfence_zones import kms_wire
 from ringfence_zones.errors import AccessDeniedError, InputError, InvalidTokenError

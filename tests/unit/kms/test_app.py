@@ -35,9 +35,9 @@ from ringfence_agent.kms.authorization.access import AccessRules
 from ringfence_agent.kms.authorization.acls import read_acls
 from ringfence_agent.kms.authorization.groups import Groups
 from ringfence_agent.kms.authorization.groups_config import GroupSettings
-from ringfence_agent.kms.call import KeyDefaults, Kms
 from ringfence_agent.kms.freshness import Freshness
 from ringfence_agent.kms.key_cache import KeyCache
+from ringfence_agent.kms.kms import KeyDefaults, Kms
 from ringfence_agent.kms.repeated_change import RepeatedChanges
 from ringfence_agent.kms.store_access import StoreAccess
 from ringfence_zones.errors import StoreTamperedError, StoreUnavailableError

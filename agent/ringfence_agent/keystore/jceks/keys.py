@@ -12,11 +12,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from ringfence_agent.keystore.interface import StoredKey
+from ringfence_agent.keystore.interface import ImportedKey, ImportedVersion, StoredKey
 from ringfence_agent.keystore.jceks.java_objects import KEY_METADATA, SECRET_KEY, JavaObject
 from ringfence_agent.keystore.jceks.provider import JceksEntry
 from ringfence_agent.keystore.jceks.seal import seal, unseal
-from ringfence_agent.keystore.key_import import ImportedKey, ImportedVersion, check_imported_key
+from ringfence_agent.keystore.key_import import check_imported_key
 from ringfence_zones.errors import InputError
 from ringfence_zones.keys import KeyMetadata, split_version_name, version_name
 from ringfence_zones.secret import Secret

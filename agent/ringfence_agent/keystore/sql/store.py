@@ -23,21 +23,15 @@ from ringfence_agent.keystore.authenticator import Ledger
 from ringfence_agent.keystore.interface import (
     ChangeOrigin,
     Changes,
+    ImportedKey,
+    KeyImport,
     NewKey,
     PolicyRevision,
     SealedKey,
     StoredKey,
     UnconfirmedChange,
 )
-from ringfence_agent.keystore.key_import import (
-    ConflictError,
-    ImportedKey,
-    KeyImport,
-    check_imported_key,
-    judge_deleted,
-    judge_live,
-    judge_new,
-)
+from ringfence_agent.keystore.key_import import ConflictError, check_imported_key, judge_deleted, judge_live, judge_new
 from ringfence_agent.keystore.sql.changes import NO_KEY, SEVERAL_KEYS, SqlChanges
 from ringfence_agent.keystore.sql.database import Database
 from ringfence_agent.keystore.sql.records import Records, attributes_text

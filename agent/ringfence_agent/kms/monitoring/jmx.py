@@ -21,7 +21,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from ringfence_agent.http.response import Response, ResponseHead
-from ringfence_agent.kms.call import Call, Kms
+from ringfence_agent.kms.call import Call
+from ringfence_agent.kms.kms import Kms
 from ringfence_agent.kms.monitoring.metrics import METERS, RATE_MINUTES, MetricsTable
 from ringfence_zones.errors import InputError
 

@@ -16,21 +16,20 @@ import ipaddress
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ringfence_agent.http.request import Peer, Request
 from ringfence_agent.http.response import Application, Response, ResponseHead
 from ringfence_agent.kms import remote_exception
 from ringfence_agent.kms.audit.log import AuditLog
 from ringfence_agent.kms.audit.record import utc_text
+from ringfence_agent.kms.authorization.access import AccessRules
+from ringfence_agent.kms.key_cache import KeyCache
 from ringfence_agent.kms.monitoring import prometheus
 from ringfence_agent.kms.monitoring.config import MetricsAccess
 from ringfence_agent.kms.monitoring.health import HealthCheck
 from ringfence_agent.kms.monitoring.metrics import Metrics
 from ringfence_zones import kms_wire
-
-if TYPE_CHECKING:  # which holds a Monitoring
-    from ringfence_agent.kms.call import Kms
 
 LIVE = b"/health/live"
 READY = b"/health/ready"
@@ -99,16 +98,16 @@ class Monitoring:
         """Connections are taken from now on; this says how many are open."""
         self._count_connections = count_connections
 
-    def tick(self, now_s: float, kms: Kms) -> None:
+    def tick(self, now_s: float, access: AccessRules, keys: KeyCache) -> None:
         """About once a second: what is counted elsewhere goes into the table."""
-        self._revision = kms.access.published.revision
+        self._revision = access.published.revision
         state = self._audit.state
         for name, value in (
             ("audit_bytes", state.written_bytes),
             ("audit_syncs", state.syncs),
             ("audit_lost", state.lost),
-            ("key_cache_hits", kms.keys.hits),
-            ("key_cache_loads", kms.keys.loads),
+            ("key_cache_hits", keys.hits),
+            ("key_cache_loads", keys.loads),
         ):
             self.metrics.copy(name, value)
         self.metrics.set_connections(self._count_connections())

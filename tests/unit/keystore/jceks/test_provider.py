@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringfence_agent.keystore.interface import StoredKey
+from ringfence_agent.keystore.interface import ImportedKey, StoredKey
 from ringfence_agent.keystore.jceks import seal as jceks_seal
 from ringfence_agent.keystore.jceks.java_objects import (
     KEY_METADATA,
@@ -25,7 +25,6 @@ from ringfence_agent.keystore.jceks.java_objects import (
 from ringfence_agent.keystore.jceks.keys import make_entries, read_keys, receipt_of
 from ringfence_agent.keystore.jceks.provider import JceksEntry, format_jceks, parse_jceks
 from ringfence_agent.keystore.jceks.seal import check_password, seal, unseal
-from ringfence_agent.keystore.key_import import ImportedKey
 from ringfence_zones.errors import InputError
 from ringfence_zones.keys import KeyVersion
 from ringfence_zones.secret import Secret

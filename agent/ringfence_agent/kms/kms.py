@@ -1,0 +1,57 @@
+"""The key server as the handlers of one worker see it: what they share, and what a handler is."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from ringfence_agent.http.response import Response
+from ringfence_agent.keystore.interface import KeyStore
+from ringfence_agent.kms.audit.log import AuditLog
+from ringfence_agent.kms.audit.record import BEGUN
+from ringfence_agent.kms.authentication.delegation_tokens import DelegationTokens
+from ringfence_agent.kms.authorization.access import AccessRules
+from ringfence_agent.kms.call import Call
+from ringfence_agent.kms.freshness import Freshness
+from ringfence_agent.kms.key_cache import KeyCache
+from ringfence_agent.kms.monitoring.pages import Monitoring
+from ringfence_agent.kms.repeated_change import RepeatedChanges
+from ringfence_agent.kms.store_access import StoreAccess
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class KeyDefaults:
+    """What a create without cipher or length gets (`hadoop.security.key.default.{cipher,bitlength}`)."""
+
+    cipher: str
+    length_bits: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kms:
+    """What the handlers of one worker share. `version` is the product's; `authentication` is simple or kerberos."""
+
+    store: StoreAccess
+    keys: KeyCache
+    access: AccessRules
+    defaults: KeyDefaults
+    version: str
+    audit: AuditLog
+    tokens: DelegationTokens
+    authentication: str
+    freshness: Freshness
+    repeated: RepeatedChanges
+    monitoring: Monitoring
+
+    async def change(self, call: Call, method: Callable[[KeyStore], T]) -> T:
+        """What `method` returns after its commit. That it is about to happen is on record, and on disk, before."""
+        await self.audit.begin(call.decision(None, BEGUN, self.access.published.revision), call.detail)
+        return await self.store.change(method)
+
+
+# A handler answers from memory, raises Unready for what is not there, or returns an awaitable once it has begun to
+# change something. Errors of the RingfenceError family become the answer.
+Handler = Callable[[Kms, Call], Response | Awaitable[Response]]
