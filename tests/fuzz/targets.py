@@ -6,7 +6,9 @@ input that takes a second are findings.
 
 from __future__ import annotations
 
+import atexit
 import base64
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -131,6 +133,7 @@ def check_principal(data: bytes) -> None:
 # -- Hadoop's files and lists
 
 _DIRECTORY = Path(tempfile.mkdtemp(prefix="ringfence-fuzz-"))
+atexit.register(shutil.rmtree, _DIRECTORY, ignore_errors=True)
 
 
 def _in_file(name: str, data: bytes) -> Path:
