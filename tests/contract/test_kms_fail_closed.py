@@ -453,15 +453,15 @@ def policy_tampered(stage: Stage) -> Scene:
 
 
 SHIM = """
-import os, pwd, time
+import os, time
 
 flag = os.environ["FAIL_CLOSED_FLAG"]
-real_getpwnam, real_time, real_time_ns = pwd.getpwnam, time.time, time.time_ns
+real_getgrouplist, real_time, real_time_ns = os.getgrouplist, time.time, time.time_ns
 
-def getpwnam(name):
+def getgrouplist(name, group):
     while os.path.exists(flag + ".hang") and name == "root":
         time.sleep(0.05)
-    return real_getpwnam(name)
+    return real_getgrouplist(name, group)
 
 def shift():
     try:
@@ -469,7 +469,7 @@ def shift():
     except OSError:
         return 0
 
-pwd.getpwnam = getpwnam
+os.getgrouplist = getgrouplist
 time.time = lambda: real_time() + shift()
 time.time_ns = lambda: real_time_ns() + shift() * 1_000_000_000
 """

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ringfence_agent.kms.authorization.acls import FILE_NAME, KmsAcls, read_acls
-from ringfence_agent.kms.authorization.groups import look_up_system_groups
 from ringfence_agent.kms.authorization.groups_config import GroupsBlock, GroupSettings, group_settings
+from ringfence_agent.kms.authorization.system_groups import look_up_system_groups
 from ringfence_zones.errors import ConfigError
 from ringfence_zones.hadoop_conf import HadoopConf, read_hadoop_conf
 from ringfence_zones.hadoop_xml import property_lines, read_document

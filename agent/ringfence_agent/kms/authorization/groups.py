@@ -9,20 +9,19 @@ and so may block. Rules:
    answers within the other half.
 2. One look-up per user at a time, in a thread. A directory that does not answer within `patience_s` refuses the
    requests that wait for it (503, try again); what it says later is taken.
-3. A user the system does not know is in no group; that is remembered for `keep_unknown_s`.
+3. A user the system does not know is in no group; that is remembered for `keep_unknown_s`. A directory that is down
+   (`system_groups`) refuses like one that does not answer.
 """
 
 from __future__ import annotations
 
 import asyncio
-import grp
-import os
-import pwd
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from ringfence_agent.kms.authorization.groups_config import GroupSettings
+from ringfence_agent.kms.authorization.system_groups import look_up_system_groups
 from ringfence_agent.kms.unready import Unready
 from ringfence_zones.errors import StoreUnavailableError
 
@@ -104,23 +103,6 @@ class Groups:
 
 # Long enough for the requests that waited to be decided, short enough not to matter to the bound.
 _ONCE_S = 0.1
-
-
-def look_up_system_groups(user: str) -> frozenset[str]:
-    """The groups the operating system gives a user; empty for one it does not know. May block."""
-    try:
-        entry = pwd.getpwnam(user)
-        ids = os.getgrouplist(user, entry.pw_gid)
-    except (KeyError, OSError, ValueError):
-        return frozenset()
-    return frozenset(name for name in map(_group_name, ids) if name is not None)
-
-
-def _group_name(group_id: int) -> str | None:
-    try:
-        return grp.getgrgid(group_id).gr_name
-    except (KeyError, OSError):
-        return None
 
 
 def _no_groups(_user: str) -> frozenset[str]:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import grp
 import os
 import pwd
 import threading
@@ -10,7 +9,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 
 import pytest
 
-from ringfence_agent.kms.authorization.groups import Groups, look_up_system_groups
+from ringfence_agent.kms.authorization.groups import Groups
 from ringfence_agent.kms.authorization.groups_config import GroupSettings
 from ringfence_agent.kms.unready import Unready
 from ringfence_zones.errors import StoreUnavailableError
@@ -149,11 +148,19 @@ def test_without_a_source_nobody_but_the_static_users_has_groups(executor: Execu
     asyncio.run(scenario())
 
 
-def test_the_systems_groups_of_this_user() -> None:
-    me = pwd.getpwuid(os.geteuid())
-    assert grp.getgrgid(me.pw_gid).gr_name in look_up_system_groups(me.pw_name)
+def test_a_look_up_that_failed_is_no_answer_and_not_remembered(executor: ThreadPoolExecutor) -> None:
+    answers: list[Exception | frozenset[str]] = [StoreUnavailableError("down"), frozenset({"pii"})]
 
+    def look_up(_user: str) -> frozenset[str]:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
-@pytest.mark.parametrize("user", ["no-such-user-here", "", "a\0b"])
-def test_an_unknown_user_has_no_groups(user: str) -> None:
-    assert look_up_system_groups(user) == frozenset()
+    async def scenario() -> None:
+        groups = Groups(GroupSettings(30.0, 10.0), executor, lambda: 0.0, look_up=look_up)
+        with pytest.raises(StoreUnavailableError):
+            await load(groups, "alice")
+        assert await load(groups, "alice") == {"pii"}
+
+    asyncio.run(scenario())
