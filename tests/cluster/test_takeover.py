@@ -208,6 +208,7 @@ def loop_in(exchange: Exchange) -> Iterator[Loop]:
         loop.close()
 
 
+@pytest.mark.long
 def test_takeover_and_return_keep_every_file_readable_while_clients_go_on(exchange: Exchange) -> None:
     plan = json.loads(exchange.ringfence("takeover", "--json").stdout)
     assert [step["name"] for step in plan["steps"]] == [
