@@ -14,6 +14,10 @@ Hadoop's client rolls again on the next instance even after it was answered, whe
 right after a roll fails (`KMSClientProvider.rollNewVersionInternal`). So an answered roll keeps its note until that
 has come and was answered too; from a client that sends none, for a second.
 
+It may come to another worker or instance than the one that rolled. There it settles the user's changes of that key by
+servers that are gone, and the only one there is. Of several by living ones, nobody else can tell which is meant: their
+makers wait out the second.
+
 What cannot be told: a server may die after its answer left and before the note was removed, milliseconds later. When
 the same user asks for another such roll of that key within minutes, they are told of the version made then.
 """
@@ -160,13 +164,13 @@ class RepeatedChanges:
     def settle(self, name: str, user: str) -> None:
         """The user's client said that it is done with its change of a key, be it another server that made it."""
         if not self._confirmations.settle(name, user):
-            task = asyncio.get_running_loop().create_task(self._settle_of_dead(name, user))
+            task = asyncio.get_running_loop().create_task(self._settle_elsewhere(name, user))
             self._settling.add(task)
             task.add_done_callback(self._settling.discard)
 
-    async def _settle_of_dead(self, name: str, user: str) -> None:
+    async def _settle_elsewhere(self, name: str, user: str) -> None:
         try:
-            for change in await self._store.read(lambda store: _find_of_dead(store, name, user)):
+            for change in await self._store.read(lambda store: _find_settled(store, name, user)):
                 self._confirmations.add(change)
         except RingfenceError as error:
             _log.warning("unanswered changes of key %s could not be looked for: %s", name, error.message)
@@ -197,9 +201,9 @@ def _find_newest(store: OpenStore, name: str, origin: ChangeOrigin) -> tuple[Unc
     return None, False
 
 
-def _find_of_dead(store: OpenStore, name: str, user: str) -> list[UnconfirmedChange]:
+def _find_settled(store: OpenStore, name: str, user: str) -> list[UnconfirmedChange]:
     changes = [change for change in store.find_unconfirmed(name) if change.origin.user == user]
-    return [change for change in changes if not store.is_alive(change.owner_id)]
+    return changes if len(changes) == 1 else [change for change in changes if not store.is_alive(change.owner_id)]
 
 
 def _find_version(store: OpenStore, change: UnconfirmedChange) -> KeyVersion | None:

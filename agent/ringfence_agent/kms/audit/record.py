@@ -1,12 +1,13 @@
 """What the audit log says of one decision, and that as one line of JSON.
 
-    {"time": "2026-11-22T06:45:01.123Z", "sequence": 17, "slot": 0, "op": "DECRYPT_EEK", "key": "pii", "version": 3,
+    {"time": "2026-11-22T06:45:01.123456Z", "sequence": 17, "slot": 0, "op": "DECRYPT_EEK", "key": "pii", "version": 3,
      "user": "etl", "real_user": null, "identity": "claimed", "address": "10.0.0.7", "status": 200, "outcome": "ok",
      "rule": "kms-acls.xml:key.acl.pii.DECRYPT_EEK", "revision": 4}
 
 Rules:
 
-1. `time` is UTC. `sequence` grows by one with each record of one worker's files, over restarts and rotations: a gap is
+1. `time` is UTC, to the microsecond, so that the files of several workers merge in the order in which things happened.
+   `sequence` grows by one with each record of one worker's files, over restarts and rotations: a gap is
    a record that somebody removed. `slot` is the worker's.
 2. `identity` is how strongly the caller was proven (`Identity`): `claimed` is nobody's proof.
 3. `outcome`: `ok`; `denied` (403); `unauthenticated` (401); `failed`; `begun` for a change about to be made, followed
@@ -101,22 +102,22 @@ class JsonLines:
 
 
 class _UtcTime:
-    """`2026-11-22T06:45:01.123Z`; many lines share one text."""
+    """`2026-11-22T06:45:01.123456Z`; the lines of one event-loop turn share one text."""
 
     def __init__(self) -> None:
-        self._second = self._millisecond = -1
-        self._second_text = ""
+        self._second = self._microsecond = -1
+        self._second_text = b""
         self._text = b""
 
     def text(self, now_s: float) -> bytes:
-        millisecond = int(now_s * 1000)
-        if millisecond != self._millisecond:
-            self._millisecond = millisecond
-            second, rest = divmod(millisecond, 1000)
+        microsecond = int(now_s * 1_000_000)
+        if microsecond != self._microsecond:
+            self._microsecond = microsecond
+            second, rest = divmod(microsecond, 1_000_000)
             if second != self._second:
                 self._second = second
-                self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-            self._text = f"{self._second_text}.{rest:03d}Z".encode()
+                self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)).encode()
+            self._text = b"%b.%06dZ" % (self._second_text, rest)
         return self._text
 
 

@@ -107,7 +107,7 @@ def test_a_turn_of_decisions_is_one_write_and_is_in_the_file_when_commit_returns
     lines = records(tmp_path)
     assert [line["sequence"] for line in lines] == [1, 2, 3]
     assert lines[2] == {
-        "time": "2023-11-14T22:13:20.250Z",
+        "time": "2023-11-14T22:13:20.250000Z",
         "sequence": 3,
         "slot": 2,
         "op": "DECRYPT_EEK",

@@ -111,7 +111,7 @@ def test_nothing_a_client_sends_makes_a_second_line(decision: Decision, details:
         assert line.count(b"\n") == 1
         record = parse_record(line)
         assert record is not None
-        assert (record.time, record.fields["outcome"]) == ("2023-11-14T22:13:20.250Z", decision.outcome)
+        assert (record.time, record.fields["outcome"]) == ("2023-11-14T22:13:20.250000Z", decision.outcome)
 
 
 @given(_DECISIONS, _DETAILS)
@@ -131,7 +131,7 @@ def test_a_json_line_says_what_was_decided(decision: Decision, details: dict[str
 def test_what_hadoop_wrote_is_read_back() -> None:
     line = b"2023-11-14 22:13:20,250 UNAUTHORIZED[op=DECRYPT_EEK, key=k1, user=bob] \n"
     assert parse_line(line) == {
-        "time": "2023-11-14T22:13:20.250Z",
+        "time": "2023-11-14T22:13:20.250000Z",
         "op": "DECRYPT_EEK",
         "key": "k1",
         "user": "bob",

@@ -167,7 +167,7 @@ def test_an_authenticated_user_elsewhere_reads_metrics_when_that_is_set(
 def test_risks_are_named(place: Place) -> None:
     told = asyncio.run(monitoring(place, MetricsAccess.LOCAL).describe("sqlite:x", 3))
     assert [risk.partition(":")[0] for risk in told["risks"]] == ["plain HTTP", "simple authentication"]
-    assert told["certificate"]["not_after"] == "2033-05-18T03:33:20.000Z"
+    assert told["certificate"]["not_after"] == "2033-05-18T03:33:20.000000Z"
 
 
 def test_counters_go_on_under_a_new_process_and_gauges_do_not() -> None:
