@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ringfence_zones.durable_file import replace_file
 from ringfence_zones.errors import ConfigError, InstallError, NotRolledBackError, RingfenceError, RolledBackError
 
 SCHEMA = 1
@@ -97,18 +98,8 @@ class Journal:
         self._save()
 
     def _save(self) -> None:
-        draft = self.path.with_name(self.path.name + ".new")
         try:
-            with draft.open("w") as stream:
-                json.dump(self._content, stream, indent=2)
-                stream.flush()
-                os.fsync(stream.fileno())
-            draft.replace(self.path)
-            descriptor = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            replace_file(self.path, json.dumps(self._content, indent=2).encode())
         except OSError as error:
             raise InstallError(f"cannot write the journal {self.path}: {error.strerror}") from error
 

@@ -1,4 +1,4 @@
-"""What a store asks of the file system before it trusts it, and how files come into being there.
+"""What a store asks of the file system before it trusts it.
 
 Refuses: a directory others can write to (they could replace the store), symbolic links, files of other owners or
 with rights for others, and network file systems (SQLite's write-ahead log needs memory shared between processes of
@@ -150,35 +150,3 @@ def directory_locked(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def prepared_name(path: Path) -> Path:
-    """The name of a file while it is being made."""
-    return path.with_name(f".{path.name}.new")
-
-
-def write_new_file(path: Path, content: bytes) -> None:
-    """Creates a 0600 file that was not there, with its content on disk when this returns."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as stream:
-        os.fchmod(descriptor, 0o600)  # whatever the umask
-        stream.write(content)
-        stream.flush()
-        os.fsync(descriptor)
-
-
-def sync(path: Path) -> None:
-    """Puts a file's content, or a directory's entries, on disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def install_durably(source: Path, target: Path) -> None:
-    """Gives a finished file its final name, on disk when this returns. Never replaces: FileExistsError instead."""
-    os.link(source, target, follow_symlinks=False)
-    sync(target.parent)
-    source.unlink()
-    sync(source.parent)

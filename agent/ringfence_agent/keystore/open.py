@@ -29,15 +29,12 @@ from ringfence_agent.keystore.local_files import (
     check_local,
     check_writable,
     directory_locked,
-    install_durably,
-    prepared_name,
-    sync,
-    write_new_file,
 )
 from ringfence_agent.keystore.sql.open import is_empty, new_rows, open_sql_keystore
 from ringfence_agent.keystore.sql.server_address import FORMS, parse_server_uri
 from ringfence_agent.keystore.sql.server_open import open_server_keystore
 from ringfence_agent.keystore.sql.sqlite_database import SIDE_FILES, SqliteDatabase, create_file, translate_sqlite
+from ringfence_zones.durable_file import install_durably, prepared_name, sync, write_new_file
 from ringfence_zones.errors import (
     ConfigError,
     InputError,

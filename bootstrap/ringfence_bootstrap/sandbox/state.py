@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ringfence_bootstrap.sandbox.processes import Process
+from ringfence_zones.durable_file import replace_file
 from ringfence_zones.errors import SandboxError
 
 SCHEMA = 1
@@ -211,9 +212,7 @@ def _stale(layout: Layout, why: str) -> SandboxError:
 
 def save_state(layout: Layout, state: State) -> None:
     """Replaces `state.json` in one step."""
-    temporary = layout.state_file.with_suffix(".new")
-    temporary.write_text(json.dumps(state.to_json(), indent=2) + "\n")
-    temporary.replace(layout.state_file)
+    replace_file(layout.state_file, (json.dumps(state.to_json(), indent=2) + "\n").encode(), 0o644)
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ from ringfence_bootstrap.takeover.key_file import beside, put_back, put_in_place
 from ringfence_bootstrap.takeover.proof import Collected, find_differences
 from ringfence_bootstrap.takeover.services import Service, service_from_json
 from ringfence_bootstrap.takeover.trial import trial_server
+from ringfence_zones.durable_file import replace_file
 from ringfence_zones.errors import InstallError, KmsError
 from ringfence_zones.kms_material import KmsMaterialClient
 from ringfence_zones.kms_uri import is_loopback, parse_kms_uri
@@ -325,11 +326,8 @@ def _restore(path: Path, undo: Undo) -> None:
 
 def _write(path: Path, text: str, mode: int = 0o644) -> None:
     """Replaces a file in one step. It holds no secret, and the service's user must read it."""
-    draft = path.with_name(path.name + ".new")
     try:
-        draft.write_text(text)
-        draft.chmod(mode)
-        draft.replace(path)
+        replace_file(path, text.encode(), mode)
     except OSError as error:
         raise InstallError(f"cannot write {path}: {error.strerror}") from error
 

@@ -13,8 +13,6 @@ from ringfence_agent.keystore.local_files import (
     check_writable,
     directory_locked,
     file_system_of,
-    install_durably,
-    write_new_file,
 )
 from ringfence_zones.errors import ConfigError, StoreUnavailableError
 
@@ -109,32 +107,3 @@ def test_the_lock_is_let_go_with_its_holder(tmp_path: Path) -> None:
     os.close(descriptor)
     with directory_locked(tmp_path):
         pass
-
-
-def test_a_new_file_is_private_whatever_the_umask(tmp_path: Path) -> None:
-    old = os.umask(0o777)
-    try:
-        write_new_file(tmp_path / "file", b"content")
-    finally:
-        os.umask(old)
-    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o600
-    assert (tmp_path / "file").read_bytes() == b"content"
-
-
-def test_a_new_file_replaces_nothing(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"old")
-    (tmp_path / "link").symlink_to(tmp_path / "target")
-    for name in ("file", "link"):
-        with pytest.raises(FileExistsError):
-            write_new_file(tmp_path / name, b"new")
-    write_new_file(tmp_path / "prepared", b"new")
-    with pytest.raises(FileExistsError):
-        install_durably(tmp_path / "prepared", tmp_path / "file")
-    assert (tmp_path / "file").read_bytes() == b"old"
-    assert not (tmp_path / "target").exists()
-
-
-def test_a_prepared_file_gets_its_name(tmp_path: Path) -> None:
-    write_new_file(tmp_path / "prepared", b"new")
-    install_durably(tmp_path / "prepared", tmp_path / "file")
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from ringfence_agent.keystore.jceks.provider import MAX_FILE_BYTES, JceksEntry, parse_jceks
 from ringfence_agent.keystore.jceks.seal import check_password
+from ringfence_zones.durable_file import replace_file, sync, write_new_file
 from ringfence_zones.errors import ConfigError, InputError
 from ringfence_zones.secret import Secret
 
@@ -102,16 +103,12 @@ def write_new(path: Path, data: bytes) -> None:
     """A new file, durable when this returns. Raises ConfigError when there is one, or none can be made."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         try:
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
+            write_new_file(draft, data)
             os.link(draft, path)  # unlike a rename, it does not take the place of what is there
         finally:
-            draft.unlink()
-        _sync_directory(path.parent)
+            draft.unlink(missing_ok=True)
+        sync(path.parent)
     except FileExistsError:
         raise ConfigError(
             f"{path} is there already, and nothing is ever written over a key store",
@@ -119,14 +116,6 @@ def write_new(path: Path, data: bytes) -> None:
         ) from None
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from error
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +147,8 @@ class ReceiptFile:
 
     def save(self, entries: Mapping[str, str]) -> None:
         """Replaces the receipt in one step. Raises ConfigError."""
-        draft = self.path.with_name(self.path.name + ".new")
         content = {"schema": _RECEIPT_SCHEMA, "store": self.store, "entries": dict(entries)}
         try:
-            draft.write_text(json.dumps(content))
-            draft.replace(self.path)
+            replace_file(self.path, json.dumps(content).encode())
         except OSError as error:
             raise ConfigError(f"cannot write the receipt {self.path}: {error.strerror}") from error

@@ -23,16 +23,13 @@ from ringfence_agent.keystore.interface import OpenStore
 from ringfence_agent.keystore.local_files import (
     check_directory,
     directory_locked,
-    install_durably,
-    prepared_name,
-    sync,
-    write_new_file,
 )
 from ringfence_agent.keystore.sql.mariadb_database import MariadbDatabase
 from ringfence_agent.keystore.sql.open import new_rows, open_sql_keystore
 from ringfence_agent.keystore.sql.postgresql_database import PostgresqlDatabase
 from ringfence_agent.keystore.sql.server_address import parse_server_uri, read_password
 from ringfence_agent.keystore.sql.server_database import ServerDatabase
+from ringfence_zones.durable_file import install_durably, prepared_name, sync, write_new_file
 from ringfence_zones.errors import ConfigError, KeyStoreError, StoreUnavailableError, WrongRootKeyError
 
 

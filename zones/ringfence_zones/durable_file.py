@@ -1,0 +1,56 @@
+"""Files that are there whole or not at all, whatever dies while they are written.
+
+Every function raises OSError. A file is made beside its final name and only then given it. A draft is never written
+through a link, and never over a file that somebody else put there in between: in a directory that others can write to,
+that fails instead.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def prepared_name(path: Path) -> Path:
+    """The name of a file while it is being made."""
+    return path.with_name(f".{path.name}.new")
+
+
+def write_new_file(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Creates a file that was not there, with its content on disk when this returns."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fchmod(descriptor, mode)  # whatever the umask
+        os.fsync(descriptor)
+
+
+def replace_file(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Gives a file this content in one step, or creates it; on disk when this returns. One process at a time."""
+    draft = prepared_name(path)
+    draft.unlink(missing_ok=True)  # of a process that died
+    try:
+        write_new_file(draft, content, mode)
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def install_durably(source: Path, target: Path) -> None:
+    """Gives a finished file its final name, on disk when this returns. Never replaces: FileExistsError instead."""
+    os.link(source, target, follow_symlinks=False)
+    sync(target.parent)
+    source.unlink()
+    sync(source.parent)
+
+
+def sync(path: Path) -> None:
+    """Puts a file's content, or a directory's entries, on disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
