@@ -20,7 +20,7 @@ from typing import Any
 
 MAX_INPUT_BYTES = 4096
 _MAX_STEPS = 6
-_TIME_PER_INPUT_S = 1.0
+TIME_PER_INPUT_S = 1.0
 _INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 _NUMBERS = (
     b"-1",
@@ -99,7 +99,7 @@ class Fuzzer:
         except Exception as error:
             raise FoundError(data, f"{type(error).__name__}: {error}") from error
         spent = time.process_time() - began
-        if spent > _TIME_PER_INPUT_S:
+        if spent > TIME_PER_INPUT_S:
             raise FoundError(data, f"it took {spent:.1f} s")
         return self._new
 
