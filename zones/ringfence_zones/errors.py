@@ -22,7 +22,9 @@
     │   ├── RevisionConflictError      .expected, .actual: somebody else published first
     │   ├── WrongRootKeyError          the root key does not open this store
     │   ├── StoreTamperedError         the store fails its integrity check
+    │   ├── ProtectorRefusedError      what protects the keys answers no: policy, disabled key, wrong context
     │   └── StoreUnavailableError      disk full, locked, unreadable: nothing was changed
+    │       └── ProtectorUnavailableError   what protects the keys does not answer, is sealed, throttles
     ├── KmsError                       talking to a KMS failed
     │   ├── KmsUnavailableError        no answer, or not now
     │   └── KmsRemoteError             .status, .java_class: it answered with an error
@@ -227,6 +229,17 @@ class StoreUnavailableError(KeyStoreError):
     def __init__(self, message: str, *, hint: str | None = None, may_have_changed: bool = False) -> None:
         super().__init__(message, hint=hint)
         self.may_have_changed = may_have_changed
+
+
+class ProtectorUnavailableError(StoreUnavailableError):
+    """What protects the keys (Vault, AWS KMS) does not answer, is sealed or throttles: the same call may do later."""
+
+
+class ProtectorRefusedError(KeyStoreError):
+    """What protects the keys answers no: policy, disabled key, pending deletion, wrong context, wrong account.
+
+    Says which of them, and the fix.
+    """
 
 
 class KmsError(RingfenceError):
