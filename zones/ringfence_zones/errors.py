@@ -22,9 +22,9 @@
     │   ├── RevisionConflictError      .expected, .actual: somebody else published first
     │   ├── WrongRootKeyError          the root key does not open this store
     │   ├── StoreTamperedError         the store fails its integrity check
-    │   ├── ProtectorRefusedError      what protects the keys answers no: policy, disabled key, wrong context
+    │   ├── ProtectorRefusedError      .reason: what protects the keys answers no
     │   └── StoreUnavailableError      disk full, locked, unreadable: nothing was changed
-    │       └── ProtectorUnavailableError   what protects the keys does not answer, is sealed, throttles
+    │       └── ProtectorUnavailableError   .reason: what protects the keys does not answer, is sealed, throttles
     ├── KmsError                       talking to a KMS failed
     │   ├── KmsUnavailableError        no answer, or not now
     │   └── KmsRemoteError             .status, .java_class: it answered with an error
@@ -232,14 +232,29 @@ class StoreUnavailableError(KeyStoreError):
 
 
 class ProtectorUnavailableError(StoreUnavailableError):
-    """What protects the keys (Vault, AWS KMS) does not answer, is sealed or throttles: the same call may do later."""
+    """What protects the keys (Vault, AWS KMS) does not answer, is sealed or throttles: the same call may do later.
+
+    `reason` is a stable word for which of them, None where the protector tells no more.
+    """
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, may_have_changed: bool = False, reason: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint, may_have_changed=may_have_changed)
+        self.reason = reason
 
 
 class ProtectorRefusedError(KeyStoreError):
     """What protects the keys answers no: policy, disabled key, pending deletion, wrong context, wrong account.
 
-    Says which of them, and the fix.
+    Says which of them, and the fix. `reason` is a stable word for it, None where the protector tells no more.
     """
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, command: str | None = None, reason: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint, command=command)
+        self.reason = reason
 
 
 class KmsError(RingfenceError):
