@@ -8,7 +8,10 @@ that fails instead.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
 def prepared_name(path: Path) -> Path:
@@ -18,9 +21,17 @@ def prepared_name(path: Path) -> Path:
 
 def write_new_file(path: Path, content: bytes, mode: int = 0o600) -> None:
     """Creates a file that was not there, with its content on disk when this returns."""
+    with new_file(path, mode) as stream:
+        stream.write(content)
+
+
+@contextmanager
+def new_file(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
+    """A file that was not there, to write to; its content is on disk when the block ends. When that fails, what was
+    written stays under its name for the caller to remove."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as stream:
-        stream.write(content)
+        yield stream
         stream.flush()
         os.fchmod(descriptor, mode)  # whatever the umask
         os.fsync(descriptor)

@@ -220,6 +220,21 @@ class StoreTamperedError(KeyStoreError):
     """The store fails its integrity check: rows were changed, removed, swapped or truncated."""
 
 
+class BackupError(KeyStoreError):
+    """A backup cannot be made, read or believed, or restored where it was told to."""
+
+
+class StoreRollbackError(BackupError):
+    """A restore would undo changes: this node has seen the store at a later change number than the backup's."""
+
+    def __init__(
+        self, message: str, *, backup_number: int, seen_number: int, hint: str | None = None, command: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint, command=command)
+        self.backup_number = backup_number
+        self.seen_number = seen_number
+
+
 class StoreUnavailableError(KeyStoreError):
     """The store cannot be read or written now (disk full, locked, permissions).
 
