@@ -11,7 +11,6 @@ Rules:
 from __future__ import annotations
 
 import re
-import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,7 +19,6 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from ringfence_zones.config_file import AbsolutePath, ConfigModel
-from ringfence_zones.errors import ConfigError
 from ringfence_zones.kms_uri import is_loopback
 
 AuthMethod = Literal["approle", "aws_iam", "jwt", "token_file", "agent"]
@@ -180,20 +178,6 @@ class VaultSettings:
     def kv_prefix(self) -> str:
         """Where the cluster's records lie in the KV engine."""
         return f"ringfence/{self.cluster}"
-
-    def make_tls_context(self) -> ssl.SSLContext | None:
-        """A client's context; None when no address is https. Raises ConfigError for a ca_file that cannot be used."""
-        if not any(address.startswith("https:") for address in self.addresses):
-            return None
-        try:
-            context = ssl.create_default_context(cafile=str(self.ca_file) if self.ca_file is not None else None)
-        except OSError as error:  # SSLError is one
-            why = "it holds no PEM certificate" if isinstance(error, ssl.SSLError) else error.strerror
-            raise ConfigError(
-                f"cannot use {self.ca_file} as vault.ca_file: {why}", hint="name a PEM file of the authority"
-            ) from error
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        return context
 
 
 def vault_settings(block: VaultBlock) -> VaultSettings:

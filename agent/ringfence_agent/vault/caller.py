@@ -1,0 +1,41 @@
+"""What the groups of calls (`transit_keys`, `kv`, `system`, `tokens`) are made with; `control.VaultControl` is one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from ringfence_agent.vault.exchange import VaultAnswer, VaultRequest
+from ringfence_agent.vault.refusal import VaultRefusedError
+
+
+class Caller(Protocol):
+    """Sends to the active node as one identity."""
+
+    @property
+    def namespace(self) -> str | None:
+        """What a request's own has to be."""
+
+    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The JSON of a successful answer; empty for 204. Raises VaultRefusedError, ProtectorUnavailableError."""
+
+    def succeed(self, request: VaultRequest) -> dict[str, Any]:
+        """As `call`, for a request that says more."""
+
+    def send(self, request: VaultRequest, *, pure: bool = False) -> VaultAnswer:
+        """The answer, whatever its status, unless it only says that it cannot now (ProtectorUnavailableError).
+
+        `pure`: it changes nothing though it is a POST, and a standby may do it. A request without a token gets the
+        identity's.
+        """
+
+
+def data_of(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """The `data` of an answer; empty without any."""
+    data = answer.get("data")
+    return data if isinstance(data, dict) else {}
+
+
+def is_missing(error: VaultRefusedError) -> bool:
+    """Whether there is no such object, rather than no such mount or namespace."""
+    return error.status == 404 and error.reason is None

@@ -1,0 +1,252 @@
+"""What a cluster needs in Vault, compared with what is there, and made: for an administrator, once.
+
+It is a plan first: each step says what is there, what will be done, and whether something else than Ringfence feels it.
+What is as it should be is left alone, so that a second run does nothing. What is there and must not be changed by a
+program (a mount of another type, a key that can be exported) ends the plan with an error that says so.
+
+Nothing here is made that a step before did not make sure of, and nothing is deleted.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+
+from ringfence_agent.vault.control import VaultControl
+from ringfence_agent.vault.kv import MAX_VERSIONS
+from ringfence_agent.vault.policy import PolicyRole, policy_hcl, policy_name
+from ringfence_agent.vault.settings import WRAP_KEY, VaultSettings
+from ringfence_agent.vault.system import AppRole, Mount, WrappingToken
+from ringfence_zones.errors import ConfigError, ProtectorRefusedError
+
+TOKEN_PERIOD_S = 3600
+SECRET_ID_TTL_S = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing. `found` says what is there; `action` what would be done, None when nothing has to be.
+
+    `affects_others`: who uses Vault beside Ringfence may feel it.
+    """
+
+    thing: str
+    found: str
+    action: str | None = None
+    apply: Callable[[], object] | None = None
+    affects_others: bool = False
+
+    def to_json(self) -> dict[str, object]:
+        """`{"thing", "found", "action", "affects_others"}`; `action` is null when nothing has to be done."""
+        return {
+            "thing": self.thing,
+            "found": self.found,
+            "action": self.action,
+            "affects_others": self.affects_others,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetupChoices:
+    """What the administrator decides beyond kms.yaml. CIDRs bound where a secret id and its token may be used from."""
+
+    bound_cidrs: tuple[str, ...] = ()
+    with_kv: bool = True
+
+
+class VaultSetup:
+    """Plans and makes what one cluster needs. `control` is an administrator's."""
+
+    def __init__(self, control: VaultControl, choices: SetupChoices = SetupChoices()) -> None:  # noqa: B008 - frozen
+        self._control = control
+        self._settings: VaultSettings = control.settings
+        self._choices = choices
+
+    def plan(self) -> list[Step]:
+        """Every step in order, also those that are done. Reads only.
+
+        Raises ProtectorRefusedError for what is there and must not be changed, or may not be seen.
+        """
+        return list(self._steps())
+
+    def apply(self) -> list[Step]:
+        """Makes what the plan says, and returns the steps that were taken. Then the plan holds nothing more to do,
+        which is looked at: ProtectorRefusedError otherwise."""
+        taken = []
+        # What a step finds depends on those before it: each is looked at when its turn comes.
+        for step in self._steps():
+            if step.apply is not None:
+                step.apply()
+                taken.append(step)
+        left = [step.thing for step in self.plan() if step.action is not None]
+        if left:
+            raise ProtectorRefusedError(
+                f"Vault took every step and is still not as it should be: {', '.join(left)}",
+                hint="somebody else may be changing it; run the command again",
+            )
+        return taken
+
+    def issue_secret_id(self) -> tuple[str, WrappingToken]:
+        """The role's id, and a wrapped secret id for one login: what a node needs to log in the first time."""
+        settings, system = self._settings, self._control.system
+        role_id = system.read_role_id(settings.auth_mount, settings.role)
+        return role_id, system.wrap_secret_id(settings.auth_mount, settings.role, SECRET_ID_TTL_S)
+
+    def _steps(self) -> Iterator[Step]:
+        yield from self._transit_steps()
+        if self._choices.with_kv:
+            yield from self._kv_steps()
+        for role in PolicyRole:
+            yield self._policy(role)
+        if self._settings.auth.method == "approle":
+            yield from self._approle_steps()
+
+    # Transit
+
+    def _transit_steps(self) -> Iterator[Step]:
+        mount, keys, system = self._settings.transit_mount, self._control.transit, self._control.system
+        thing = f"Transit engine {mount}/"
+        there = _require_type(system.list_mounts().get(mount), "transit", thing)
+        yield Step(thing, "there") if there else Step(
+            thing,
+            "missing",
+            "mount it",
+            lambda: system.enable_engine(mount, "transit", f"Ringfence: keys of {self._settings.cluster}"),
+        )
+        is_mounted = there or mount in system.list_mounts()
+        thing = f"keys of {mount}/ are made by a create only"
+        disabled = is_mounted and keys.is_upsert_disabled()
+        yield Step(thing, "so it is") if disabled else Step(
+            thing, "an encrypt would make them too", "set disable_upsert", keys.disable_upsert
+        )
+        thing = f"Transit key {mount}/keys/{WRAP_KEY}"
+        key = keys.find(WRAP_KEY) if is_mounted else None
+        if key is None:
+            yield Step(thing, "missing", "make it, derived, not exportable", lambda: keys.create(WRAP_KEY))
+        else:
+            yield Step(thing, f"there, version {key.require_sound().latest_version}")
+
+    # KV
+
+    def _kv_steps(self) -> Iterator[Step]:
+        mount, system, kv = self._settings.kv_mount, self._control.system, self._control.kv
+        thing = f"KV version 2 engine {mount}/"
+        found = system.list_mounts().get(mount)
+        there = _require_type(found, "kv", thing)
+        if there and found is not None and found.options.get("version") != "2":
+            raise ProtectorRefusedError(
+                f"{mount}/ is a KV engine of version 1, which has no check-and-set", hint="name another in vault.kv_mount"
+            )
+        yield Step(thing, "there") if there else Step(
+            thing,
+            "missing",
+            "mount it",
+            lambda: system.enable_engine(mount, "kv", "Ringfence: key records", {"version": "2"}),
+        )
+        is_mounted = there or mount in system.list_mounts()
+        config = kv.read_config() if is_mounted else None
+        thing = f"writes to {mount}/ are by check-and-set, {MAX_VERSIONS} versions are kept"
+        if config is not None and config.cas_required and config.max_versions >= MAX_VERSIONS:
+            yield Step(thing, "so it is")
+        else:
+            yield Step(thing, "not required", "set cas_required and max_versions", kv.require_cas, there)
+
+    # Policies and logins
+
+    def _policy(self, role: PolicyRole) -> Step:
+        name, hcl, system = policy_name(role, self._settings), policy_hcl(role, self._settings), self._control.system
+        found = system.find_policy(name)
+        thing = f"policy {name}"
+        if found is not None and found.strip() == hcl.strip():
+            return Step(thing, "there")
+        state, action = ("missing", "write it") if found is None else ("another text", "replace it")
+        return Step(thing, state, action, lambda: system.write_policy(name, hcl))
+
+    def _approle_steps(self) -> Iterator[Step]:
+        mount, system = self._settings.auth_mount, self._control.system
+        thing = f"AppRole login auth/{mount}/"
+        there = _require_type(system.list_logins().get(mount), "approle", thing)
+        yield Step(thing, "there") if there else Step(
+            thing, "missing", "enable it", lambda: system.enable_login(mount, "approle", "Ringfence: key servers")
+        )
+        is_enabled = there or mount in system.list_logins()
+        thing = f"five wrong secret ids do not lock a role of auth/{mount}/ out"
+        if is_enabled and system.is_lockout_disabled(mount):
+            yield Step(thing, "so it is")
+        else:
+            yield Step(
+                thing,
+                "whoever knows a role id could lock it out",
+                "disable the lockout",
+                lambda: system.disable_lockout(mount),
+                there,
+            )
+        yield self._role(is_enabled=is_enabled)
+
+    def _role(self, *, is_enabled: bool) -> Step:
+        mount, name, system = self._settings.auth_mount, self._settings.role, self._control.system
+        wanted = self._wanted_role()
+        found = system.find_role(mount, name) if is_enabled else None
+        thing = f"role {name} of auth/{mount}/"
+        if found is not None and not self._choices.bound_cidrs:
+            # Bounds that somebody set by hand stay.
+            wanted = replace(
+                wanted,
+                secret_id_bound_cidrs=found.secret_id_bound_cidrs,
+                token_bound_cidrs=found.token_bound_cidrs,
+            )
+        if found == wanted:
+            return Step(thing, "there")
+        state, action = ("missing", "make it") if found is None else (_differences(found, wanted), "change it")
+        return Step(thing, state, action, lambda: system.write_role(mount, name, wanted))
+
+    def _wanted_role(self) -> AppRole:
+        policies = (PolicyRole.SERVICE, PolicyRole.KEYADMIN)
+        return AppRole(
+            token_policies=tuple(sorted(policy_name(role, self._settings) for role in policies)),
+            token_no_default_policy=True,
+            token_period_s=TOKEN_PERIOD_S,
+            token_type="service",  # noqa: S106 - a kind of token
+            secret_id_num_uses=1,
+            secret_id_ttl_s=SECRET_ID_TTL_S,
+            secret_id_bound_cidrs=tuple(sorted(self._choices.bound_cidrs)),
+            token_bound_cidrs=tuple(sorted(self._choices.bound_cidrs)),
+            bind_secret_id=True,
+        )
+
+
+def parse_cidrs(texts: Sequence[str]) -> tuple[str, ...]:
+    """Networks as Vault spells them. Raises ConfigError naming the one that is none."""
+    found = []
+    for text in texts:
+        try:
+            found.append(str(ipaddress.ip_network(text)))
+        except ValueError:
+            raise ConfigError(f"{text!r} is no network", hint="write it as 10.1.0.0/16, or 10.1.2.3/32") from None
+    return tuple(sorted(found))
+
+
+def _require_type(mount: Mount | None, kind: str, thing: str) -> bool:
+    """Whether it is mounted. Raises ProtectorRefusedError when something else is there."""
+    if mount is None:
+        return False
+    if mount.type != kind:
+        raise ProtectorRefusedError(
+            f"{thing} cannot be made: something of the type {mount.type} is mounted there",
+            hint="name another place in the vault block of kms.yaml",
+        )
+    return True
+
+
+def _differences(found: AppRole, wanted: AppRole) -> str:
+    """`token_period_s is 0`: what is not as it is wanted."""
+    return "; ".join(
+        f"{field.name} is {_shown(getattr(found, field.name))}"
+        for field in fields(AppRole)
+        if getattr(found, field.name) != getattr(wanted, field.name)
+    )
+
+
+def _shown(value: object) -> str:
+    return ", ".join(value) or "none" if isinstance(value, tuple) else str(value)
