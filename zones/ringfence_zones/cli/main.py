@@ -62,6 +62,7 @@ SUMMARIES = {
     "policy": _Summary("Look at a policy document, offline."),
     "sandbox": _Summary("A real one-node HDFS and a KMS on this machine, for trying and testing."),
     "status": _Summary("Show zones, keys, KMS and agent on one screen.", *_HDFS),
+    "vault": _Summary("Vault or OpenBao: prepare it, log in, see what is there.", "vault", "hvac"),
     "zone": _Summary("List and look at encryption zones.", *_HDFS),
 }
 
