@@ -1,4 +1,4 @@
-"""The admin endpoint of Ringfence's KMS: the published policy, read and replaced by compare-and-set.
+"""The admin endpoint of Ringfence's KMS: the published policy, read and replaced by compare-and-set; deleted keys.
 
 Over the KMS's Unix socket the caller is proven by the kernel (root, or the service's user); elsewhere by a bearer
 token from a file nobody else may read, and then only over TLS or loopback, or by Kerberos on a cluster that uses it.
@@ -11,12 +11,13 @@ import http.client
 import json
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import requests
 
@@ -36,6 +37,8 @@ from ringfence_zones.kms_uri import KmsUri
 from ringfence_zones.unix_http import UnixHTTPConnection
 
 _PATH = "/ringfence/v1/policy"
+_DELETED_PATH = "/ringfence/v1/keys/deleted"
+_UNDELETE_PATH = "/ringfence/v1/key/{}/_undelete"
 _TIMEOUT_S = 60.0
 _MAX_ANSWER_BYTES = 32 * 1024 * 1024
 _MAX_TOKEN_BYTES = 4096
@@ -47,6 +50,17 @@ class Publication:
 
     revision: int
     digest: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeletedKey:
+    """A key that was deleted and is not gone. Times are epoch milliseconds; `until_ms` is None once it is too late to
+    bring it back."""
+
+    name: str
+    versions: int
+    deleted_ms: int
+    until_ms: int | None
 
 
 class AdminClient:
@@ -76,9 +90,31 @@ class AdminClient:
         body = b'{"expected_revision":%d,"policy":%b}' % (expected_revision, document)
         return _publication(self._send("PUT", body, expected_revision))
 
-    def _send(self, method: str, body: bytes | None, expected_revision: int = 0) -> Any:
+    def list_deleted_keys(self) -> Sequence[DeletedKey]:
+        """Every deleted key, by name."""
+        answer = self._send("GET", None, path=_DELETED_PATH)
         try:
-            answer = self._way(method, body)
+            return [
+                DeletedKey(key["name"], int(key["versions"]), int(key["deleted"]), key["until"])
+                for key in answer["keys"]
+            ]
+        except (KeyError, TypeError, ValueError) as error:
+            raise KmsError(f"{self._label} sent no list of deleted keys: is it an older release?") from error
+
+    def undelete_key(self, name: str) -> int:
+        """Brings a deleted key back with all its versions, and says how many it has.
+
+        Raises KmsRemoteError when there is no such key, it is too late, or a key of that name was made since.
+        """
+        answer = self._send("POST", b"{}", path=_UNDELETE_PATH.format(quote(name, safe="")))
+        try:
+            return int(answer["versions"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise KmsError(f"{self._label} sent no metadata: is it an older release?") from error
+
+    def _send(self, method: str, body: bytes | None, expected_revision: int = 0, path: str = _PATH) -> Any:
+        try:
+            answer = self._way(method, path, body)
         except (OSError, http.client.HTTPException) as error:
             raise KmsUnavailableError(
                 f"the KMS's admin endpoint at {self._label} does not answer: {_why(error)}",
@@ -101,7 +137,7 @@ class AdminClient:
         if status == HTTPStatus.FORBIDDEN:
             return AccessDeniedError(
                 f"the KMS's admin endpoint at {self._label} refused this user: {why}",
-                hint="publish as root or the KMS's own user on its machine, with an administrator's token file, or with"
+                hint="ask as root or the KMS's own user on its machine, with an administrator's token file, or with"
                 " Kerberos as one of the published policy's kms.admins",
             )
         return KmsRemoteError(
@@ -143,7 +179,7 @@ def open_admin_client(
     )
 
 
-_Way = Callable[[str, bytes | None], HttpAnswer]
+_Way = Callable[[str, str, bytes | None], HttpAnswer]
 _JSON = {"Content-Type": "application/json"}
 
 
@@ -154,9 +190,9 @@ class _SocketWay:
         self._path = path
         self._timeout_s = timeout_s
 
-    def __call__(self, method: str, body: bytes | None) -> HttpAnswer:
+    def __call__(self, method: str, path: str, body: bytes | None) -> HttpAnswer:
         with closing(UnixHTTPConnection(self._path, self._timeout_s)) as connection:
-            connection.request(method, _PATH, body=body, headers={"Host": "localhost", **(_JSON if body else {})})
+            connection.request(method, path, body=body, headers={"Host": "localhost", **(_JSON if body else {})})
             answer = connection.getresponse()
             return HttpAnswer(answer.status, answer.read(_MAX_ANSWER_BYTES + 1))
 
@@ -165,16 +201,16 @@ class _HttpWay:
     """Over the network: a token in the headers, or Kerberos."""
 
     def __init__(self, uri: KmsUri, access: HttpAccess, headers: dict[str, str], timeout_s: float) -> None:
-        self._url = uri.origins[0] + _PATH
+        self._origin = uri.origins[0]
         self._access = access
         self._headers = headers
         self._timeout_s = timeout_s
 
-    def __call__(self, method: str, body: bytes | None) -> HttpAnswer:
+    def __call__(self, method: str, path: str, body: bytes | None) -> HttpAnswer:
         with closing(DaemonSession(self._access)) as session:
             return session.exchange(
                 method,
-                self._url,
+                self._origin + path,
                 body=body,
                 headers={**self._headers, **(_JSON if body else {})},
                 timeout=(self._timeout_s, self._timeout_s),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from ringfence_agent.cli.key_undelete import deleted, undelete
 from ringfence_agent.cli.kms_options import config_option
 from ringfence_agent.kms.authorization.access import Subject
 from ringfence_agent.kms.authorization.acl_document import AclDocument, read_acl_document
@@ -45,6 +46,10 @@ _policy_option = click.option(
 @click.group(cls=ComponentGroup)
 def key() -> None:
     """Keys and who may use them."""
+
+
+key.add_command(deleted)
+key.add_command(undelete)
 
 
 @key.group(cls=CommandGroup)

@@ -94,7 +94,7 @@ def _ask(socket: Path) -> dict[str, Any]:
             " --admin-socket PATH",
         )
         raise _SocketClosedError(nobody) from error
-    if answer.status == HTTPStatus.SERVICE_UNAVAILABLE:
+    if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         raise KmsUnavailableError(
             f"the key server on {socket} refuses: {_message(body)}", hint="see to what it names; its log says more"
         )
@@ -125,6 +125,8 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
         *(("problem", problem) for problem in server["problems"]),
         ("workers", _workers(server)),
         ("store", f"{server['store']}, {'keys unknown' if server['keys'] is None else counted(server['keys'], 'key')}"),
+        ("checked", _checked(server["store_check"])),
+        ("backup", _backup(server["backup"])),
         ("policy", f"revision {found['revision']}" if found["revision"] else "none published"),
         ("users", _authentication(found["authentication"])),
         ("TLS", _certificate(server)),
@@ -161,6 +163,24 @@ def _certificate(server: dict[str, Any]) -> str:
     days = certificate["days_left"]
     warning = "" if days >= _SOON_DAYS else ": RENEW IT"
     return f"certificate until {certificate['not_after']}, {counted(days, 'day')} left{warning}"
+
+
+def _checked(check: dict[str, Any]) -> str:
+    if check["problem"] is not None:
+        return f"NOT GENUINE: {check['problem']}"
+    return "not yet" if check["genuine_at"] is None else f"all of the store was genuine at {check['genuine_at']}"
+
+
+def _backup(backup: dict[str, Any] | None) -> str:
+    if backup is None:
+        return "none after changes: see backup in kms.yaml"
+    newest = backup["newest"] or "none yet"
+    text = f"{newest}, up to change {backup['change_number']}"
+    if backup["age_s"] is not None:
+        text += f", {_duration(int(backup['age_s']))} old"
+    if backup["behind_s"]:
+        text += f"; BEHIND for {_duration(int(backup['behind_s']))}"
+    return text if backup["problem"] is None else f"{text}; FAILED: {backup['problem']}"
 
 
 def _audit(audit: dict[str, Any]) -> str:

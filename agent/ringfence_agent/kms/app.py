@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Mapping
 from ringfence_agent.http.request import Request
 from ringfence_agent.http.response import Response, ResponseHead
 from ringfence_agent.kms import (
+    deleted_keys_resource,
     eek_resource,
     key_resource,
     keys_resource,
@@ -60,6 +61,15 @@ _HANDLERS: dict[Resource, dict[bytes, Handler]] = {
     Resource.JMX: {b"GET": jmx.get},
     Resource.METRICS: {b"GET": metrics_resource.get},
     Resource.POLICY: {b"GET": policy_resource.get, b"PUT": policy_resource.put},
+    Resource.DELETED_KEYS: {b"GET": deleted_keys_resource.list_deleted},
+    Resource.UNDELETE: {b"POST": deleted_keys_resource.undelete},
+}
+# For administrators alone: what to call a request that is refused.
+_ADMIN_OPS = {
+    (Resource.POLICY, b"GET"): "GET_POLICY",
+    (Resource.POLICY, b"PUT"): "PUBLISH_POLICY",
+    (Resource.DELETED_KEYS, b"GET"): "GET_DELETED_KEYS",
+    (Resource.UNDELETE, b"POST"): "UNDELETE_KEY",
 }
 # What one request may need loaded: its proof, the policy, groups, its keys. More means that something is wrong.
 _MAX_LOADS = 8
@@ -165,9 +175,10 @@ class KmsApplication:
         # Once caught up for a request, memory is new enough for it, whatever is committed while the rest loads.
         if not call.is_caught_up and not self._kms.freshness.is_current(newest=route.resource is not Resource.OPEN_EEK):
             raise Unready(lambda: self._catch_up(call))
-        if route.resource is Resource.POLICY:
-            self._require_admin(call)
         call.name = route.name
+        admin_op = _ADMIN_OPS.get((route.resource, method))
+        if admin_op is not None:
+            self._require_admin(call, admin_op)
         try:
             return handler(self._kms, call)
         except (KeyStoreError, AccessDeniedError):
@@ -176,12 +187,12 @@ class KmsApplication:
                 raise
         raise Unready(lambda: self._catch_up(call))
 
-    def _require_admin(self, call: Call) -> None:
+    def _require_admin(self, call: Call, op: str) -> None:
         caller = call.caller
         if caller is None or not self._admins.may_administer(caller, self._kms.access.published):
-            call.op = "GET_POLICY" if call.request.method == b"GET" else "PUBLISH_POLICY"
+            call.op, call.key = op, call.name or None
             raise AccessDeniedError(
-                "the policy is for its kms.admins, proven by Kerberos or a client certificate, for root and the"
+                "this is for the policy's kms.admins, proven by Kerberos or a client certificate, for root and the"
                 " service's user on the KMS's Unix socket, and for the administrators' bearer token: a user name proves"
                 " nothing"
             )

@@ -18,6 +18,7 @@ from ringfence_agent.kms.key_cache import KeyCache
 from ringfence_agent.kms.monitoring.pages import Monitoring
 from ringfence_agent.kms.repeated_change import RepeatedChanges
 from ringfence_agent.kms.store_access import StoreAccess
+from ringfence_agent.kms.store_keeper import StoreKeeper
 
 T = TypeVar("T")
 
@@ -45,11 +46,15 @@ class Kms:
     freshness: Freshness
     repeated: RepeatedChanges
     monitoring: Monitoring
+    keeper: StoreKeeper
 
     async def change(self, call: Call, method: Callable[[KeyStore], T]) -> T:
         """What `method` returns after its commit. That it is about to happen is on record, and on disk, before."""
         await self.audit.begin(call.decision(None, BEGUN, self.access.published.revision), call.detail)
-        return await self.store.change(method)
+        try:
+            return await self.store.change(method)
+        finally:
+            self.keeper.note_change()  # whatever came of it: a failure may have been committed
 
 
 # A handler answers from memory, raises Unready for what is not there, or returns an awaitable once it has begun to

@@ -48,6 +48,8 @@ class Resource(enum.Enum):
     OPEN_EEK = "keyversion/_eek"
     STATUS = "status"
     POLICY = "policy"
+    DELETED_KEYS = "keys/deleted"
+    UNDELETE = "_undelete"
     JMX = "jmx"
     METRICS = "metrics"
 
@@ -63,6 +65,7 @@ _BELOW_KEY = {
         Resource.INVALIDATE_CACHE,
     )
 }
+_BELOW_ADMIN_KEY = {b"_undelete": Resource.UNDELETE}
 _BELOW_KEY_VERSION = {b"_eek": Resource.OPEN_EEK}
 _FIXED = {
     API: Resource.ROOT,
@@ -71,6 +74,7 @@ _FIXED = {
     API + b"/keys/metadata": Resource.KEYS_METADATA,
     ADMIN + b"/status": Resource.STATUS,
     ADMIN + b"/policy": Resource.POLICY,
+    ADMIN + b"/keys/deleted": Resource.DELETED_KEYS,
     b"/jmx": Resource.JMX,
     b"/kms/jmx": Resource.JMX,
     b"/metrics": Resource.METRICS,
@@ -158,6 +162,9 @@ def _parse_path(raw_path: bytes) -> Route | None:
         return _below(raw_path.removeprefix(API + b"/key/"), _BELOW_KEY, Resource.KEY)
     if raw_path.startswith(API + b"/keyversion/"):
         return _below(raw_path.removeprefix(API + b"/keyversion/"), _BELOW_KEY_VERSION, Resource.KEY_VERSION)
+    if raw_path.startswith(ADMIN + b"/key/"):
+        route = _below(raw_path.removeprefix(ADMIN + b"/key/"), _BELOW_ADMIN_KEY, Resource.KEY)
+        return None if route.resource is Resource.KEY else route
     return None
 
 

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kms_authenticators import simple_authenticator
-from kms_monitoring import plain_monitoring
+from kms_monitoring import idle_keeper, plain_monitoring
 from memory_keystore import MemoryKeyStore
 
 from ringfence_agent.http.generation import GenerationTable
@@ -79,9 +79,21 @@ class Bench:
         freshness = Freshness(self.access, keys, rules, lambda: 0.0, 30.0)
         repeated = RepeatedChanges(self.access, Secret(bytes(32)))
         defaults = KeyDefaults("AES/CTR/NoPadding", 128)
-        monitoring = plain_monitoring(self.access, self.audit)
+        self.keeper = idle_keeper(self.store)
+        monitoring = plain_monitoring(self.access, self.audit, self.keeper)
         kms = Kms(
-            self.access, keys, rules, defaults, "1", self.audit, tokens, "simple", freshness, repeated, monitoring
+            self.access,
+            keys,
+            rules,
+            defaults,
+            "1",
+            self.audit,
+            tokens,
+            "simple",
+            freshness,
+            repeated,
+            monitoring,
+            self.keeper,
         )
         authenticator = simple_authenticator(lambda: 0, tokens=tokens)
         self.app = KmsApplication(kms, authenticator, AdminAccess(None), ProxyUsers({}, groups.of, plain_name))

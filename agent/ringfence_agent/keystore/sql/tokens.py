@@ -97,6 +97,11 @@ class SqlTokens:
                 number = next(self._block)
             return number
 
+    def skip_sequences(self, count: int) -> None:
+        """Leaves a gap, for a restore of an earlier state: the numbers after it were given out."""
+        with self._token_change() as change:
+            change.state = change.state._replace(next_sequence=change.state.next_sequence + count)
+
     def add_token(self, token: TokenRecord) -> None:
         """See TokenStore."""
         row = TokenRow(token.sequence, token.identifier, token.expires_ms)

@@ -29,6 +29,7 @@ from ringfence_agent.kms.monitoring import prometheus
 from ringfence_agent.kms.monitoring.config import MetricsAccess
 from ringfence_agent.kms.monitoring.health import HealthCheck
 from ringfence_agent.kms.monitoring.metrics import Metrics
+from ringfence_agent.kms.store_keeper import StoreKeeper
 from ringfence_zones import kms_wire
 
 LIVE = b"/health/live"
@@ -59,8 +60,11 @@ class ServerFacts:
 class Monitoring:
     """One worker's."""
 
-    def __init__(self, facts: ServerFacts, metrics: Metrics, health: HealthCheck, audit: AuditLog) -> None:
+    def __init__(
+        self, facts: ServerFacts, metrics: Metrics, health: HealthCheck, audit: AuditLog, keeper: StoreKeeper
+    ) -> None:
         self.metrics = metrics
+        self._keeper = keeper
         self._facts = facts
         self.health = health
         self._audit = audit
@@ -137,6 +141,8 @@ class Monitoring:
             "worker_crashes": table.total("worker_crashes"),
             "store": store,
             "keys": keys,
+            "store_check": self._keeper.describe_check(),
+            "backup": self._keeper.describe_backup(),
             "revocation_bound_s": facts.revocation_bound_s,
             "certificate": None
             if not_after_s is None
@@ -158,6 +164,7 @@ class Monitoring:
             risks.append("plain HTTP: data keys cross the network in clear")
         if facts.authentication == "simple":
             risks.append("simple authentication: a user name is a claim that nobody proves")
+        risks += self._keeper.risks
         if not self._audit.state.required:
             risks.append("audit.required is false: requests are served without a record when the log cannot be written")
         return risks
@@ -186,6 +193,7 @@ class Monitoring:
                 self._audit.state.unsynced_s,
             ),
         }
+        gauges |= self._keeper.gauges()
         not_after_s = self._facts.certificate_not_after_s()
         if not_after_s is not None:
             gauges["certificate_expiry_seconds"] = ("When the TLS certificate ends, since the epoch.", not_after_s)

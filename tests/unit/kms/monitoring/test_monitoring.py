@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from kms_monitoring import idle_keeper
 from memory_keystore import MemoryKeyStore
 
 from ringfence_agent.http.generation import GenerationTable
@@ -131,7 +132,7 @@ def monitoring(place: Place, access: MetricsAccess) -> Monitoring:
         metrics_access=access,
         certificate_not_after_s=lambda: 2_000_000_000.0,
     )
-    return Monitoring(facts, MetricsTable(1).worker(0, 0), place.health, place.audit)
+    return Monitoring(facts, MetricsTable(1).worker(0, 0), place.health, place.audit, idle_keeper())
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Backups of a key store: making, checking, restoring and rehearsing them."""

@@ -1,0 +1,127 @@
+"""A backup unpacked into a private store of its own, opened and verified as any store is: what a backup is judged by.
+
+The store is an SQLite file in a directory that nobody else can enter, in memory where the machine has a tmpfs for it,
+and gone afterwards. Material in it is sealed as it was; whatever of it is opened, is opened by the caller.
+
+Everything is checked before it is handed out: the file's length and digest, tables and columns, that a protector that was
+given opens it, every row's tag and the sealed ledger, the signature, and that the manifest says what the store says.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+from ringfence_agent.keystore.backup import canary, file_format
+from ringfence_agent.keystore.backup.file_format import BackupFile, Manifest
+from ringfence_agent.keystore.backup.records import Record
+from ringfence_agent.keystore.local_files import file_system_of
+from ringfence_agent.keystore.protector import Protector
+from ringfence_agent.keystore.snapshot import StoreFacts
+from ringfence_agent.keystore.sql.database import TableRow
+from ringfence_agent.keystore.sql.open import open_sql_keystore
+from ringfence_agent.keystore.sql.snapshot import BACKED_UP
+from ringfence_agent.keystore.sql.sqlite_database import SqliteDatabase, create_file
+from ringfence_agent.keystore.sql.store import SqlKeyStore
+from ringfence_agent.keystore.sql.tables import OLDEST_USED, SCHEMA_VERSION
+from ringfence_zones.errors import BackupError
+
+_IN_MEMORY = Path("/dev/shm")  # noqa: S108 -- a private directory is made in it
+_PREFIX = "ringfence-backup-"
+# Between making a directory and locking it no time passes.
+_LEFT_S = 60.0
+
+
+@contextmanager
+def unpacked(backup: BackupFile, protectors: Sequence[Protector]) -> Iterator[SqlKeyStore]:
+    """The store in a backup. Raises BackupError, WrongRootKeyError, StoreTamperedError, ConfigError when no protector
+    fits, ProtectorUnavailableError, ProtectorRefusedError.
+    """
+    _check_tables(backup)
+    with private_directory() as directory:
+        path = directory / "backup.db"
+        path.touch(mode=0o600)
+        create_file(path, table_rows(backup.records()), version=backup.manifest.schema_version)
+        with closing(open_sql_keystore(SqliteDatabase(path), protectors)) as store:
+            _check_signed(backup, store)
+            yield store
+
+
+@contextmanager
+def private_directory() -> Iterator[Path]:
+    """A directory for this user alone, in memory when there is a tmpfs; removed with all that is in it.
+
+    One that a killed process left is removed by the next: whoever uses one holds its lock.
+    """
+    in_memory = os.access(_IN_MEMORY, os.W_OK | os.X_OK) and file_system_of(_IN_MEMORY) == "tmpfs"
+    parent = _IN_MEMORY if in_memory else Path(tempfile.gettempdir())
+    try:
+        _remove_left(parent)
+        directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+        lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise BackupError(f"there is no room to open a backup in {parent}: {error.strerror}") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield directory
+    finally:
+        shutil.rmtree(directory)
+        os.close(lock)
+
+
+def _remove_left(parent: Path) -> None:
+    for directory in parent.glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                found = os.fstat(lock)
+                if found.st_uid == os.geteuid() and time.time() - found.st_mtime > _LEFT_S:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(directory)
+            finally:
+                os.close(lock)
+
+
+def table_rows(records: Iterable[Record]) -> Iterator[TableRow]:
+    """The rows among records."""
+    for record in records:
+        if record.kind in BACKED_UP:
+            yield record.kind, dict(zip(BACKED_UP[record.kind], record.fields, strict=True))
+
+
+def _check_tables(backup: BackupFile) -> None:
+    manifest = backup.manifest
+    if not OLDEST_USED <= manifest.schema_version <= SCHEMA_VERSION:
+        raise BackupError(
+            f"backup {backup.label} is of a store of format {manifest.schema_version}; this release reads formats"
+            f" {OLDEST_USED} to {SCHEMA_VERSION}",
+            hint="use the release that made it",
+        )
+    kinds = {*BACKED_UP, canary.KIND}
+    if {table: tuple(columns) for table, columns in manifest.columns.items()} != BACKED_UP or not kinds >= manifest.rows.keys():
+        raise BackupError(f"backup {backup.label} has other tables than this release knows")
+    for record in backup.records():
+        if record.kind != canary.KIND and len(record.fields) != len(BACKED_UP[record.kind]):
+            raise BackupError(f"backup {backup.label} is damaged: a row of {record.kind} has other columns")
+
+
+def _check_signed(backup: BackupFile, store: SqlKeyStore) -> None:
+    if not backup.is_signed_with(store.derive_secret(file_format.PURPOSE)):
+        raise BackupError(
+            f"the manifest of backup {backup.label} was not signed by its store: somebody changed it",
+            hint="take another backup, and find out who could write to this one",
+        )
+    with store.snapshot() as snapshot:
+        if not _agrees(backup.manifest, snapshot.facts):
+            raise BackupError(f"the manifest of backup {backup.label} does not fit the store in it")
+
+
+def _agrees(manifest: Manifest, facts: StoreFacts) -> bool:
+    says = (manifest.store_id, manifest.change_number, manifest.policy_revision, manifest.protector_header)
+    return says == (facts.store_id, facts.change_number, facts.policy_revision, facts.protector_header.hex())

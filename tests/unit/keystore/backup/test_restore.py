@@ -1,0 +1,225 @@
+"""Restoring: to where nothing is, all or nothing, and never back in time unknowingly."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from backups import BackupScene
+from crash_points import count_points, kill_at
+from local_stores import LocalStore, material_of, new_key
+
+from ringfence_agent.keystore.backup.drill import drill
+from ringfence_agent.keystore.backup.high_water import find_mark
+from ringfence_agent.keystore.backup.places import find_change_beside, opened_backup
+from ringfence_agent.keystore.backup.restore import Restored, Seen, restore
+from ringfence_agent.keystore.backup.targets import find_target
+from ringfence_agent.keystore.interface import OpenStore
+from ringfence_zones.errors import BackupError, KeyExistsError, StoreRollbackError
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> BackupScene:
+    return BackupScene.make(tmp_path)
+
+
+def lose_store(scene: BackupScene) -> None:
+    """The disk is gone; the root key comes from its own backup."""
+    root_key = scene.store.root_key.read_bytes()
+    shutil.rmtree(scene.store.directory)
+    scene.store.directory.mkdir(mode=0o700)
+    scene.store.root_key.write_bytes(root_key)
+    scene.store.root_key.chmod(0o600)
+
+
+def bring_back(
+    scene: BackupScene, where: str, seen: Sequence[Seen] = (), *, allow_rollback: bool = False, to: str | None = None
+) -> Restored:
+    with opened_backup(where) as backup:
+        target = find_target(to or scene.store.uri, None)
+        return restore(backup, scene.protectors, target, seen, allow_rollback=allow_rollback)
+
+
+def what_is_there(store: OpenStore) -> dict[str, list[bytes]]:
+    found = {}
+    for metadata in store.list_metadata():
+        key = store.find_key(metadata.name)
+        assert key is not None
+        found[metadata.name] = [version.material.reveal() for version in key.versions]
+    return found
+
+
+def test_a_lost_store_comes_back_with_every_key_version_policy_and_number(scene: BackupScene) -> None:
+    with closing(scene.store.open()) as store:
+        before, number, policy = what_is_there(store), store.change_number(), store.find_policy()
+        secret = store.derive_secret("cookies")
+    made = scene.back_up()
+    lose_store(scene)
+    done = bring_back(scene, made.where)
+    assert (done.was_there, done.undone, done.facts.change_number) == (False, 0, number)
+    with closing(scene.store.open()) as store:
+        assert what_is_there(store) == before
+        assert store.change_number() == number
+        assert store.find_policy() == policy
+        assert store.derive_secret("cookies") == secret
+        assert [key.metadata.name for key in store.list_deleted()] == ["gone"]
+        assert store.create_key(new_key("gone", 1)).version == 1
+    assert sorted(path.name for path in scene.store.directory.iterdir()) == ["keys.db", "keys.db.root-key"]
+
+
+def test_numbers_of_tokens_go_on_above_all_that_were_given_out(scene: BackupScene) -> None:
+    made = scene.back_up()
+    with closing(scene.store.open()) as store:
+        given = max(store.next_sequence() for _ in range(200))
+    lose_store(scene)
+    bring_back(scene, made.where)
+    with closing(scene.store.open()) as store:
+        assert store.next_sequence() > given
+
+
+def test_a_store_that_is_there_is_left_alone(scene: BackupScene) -> None:
+    made = scene.back_up()
+    with closing(scene.store.open()) as store:
+        store.roll_key("plain", None)
+        before = what_is_there(store)
+    with pytest.raises(BackupError, match="never writes over"):
+        bring_back(scene, made.where)
+    with closing(scene.store.open()) as store:
+        assert what_is_there(store) == before
+
+
+@pytest.mark.parametrize("suffix", ["-wal", "-journal"])
+def test_a_log_without_its_store_is_left_alone(scene: BackupScene, suffix: str) -> None:
+    made = scene.back_up()
+    lose_store(scene)
+    log = scene.store.path.with_name(scene.store.path.name + suffix)
+    log.write_bytes(b"the last changes")
+    with pytest.raises(BackupError, match="nor beside a store's log"):
+        bring_back(scene, made.where)
+    assert log.read_bytes() == b"the last changes"
+    assert not scene.store.path.exists()
+
+
+def test_a_restore_that_was_done_already_is_told_so(scene: BackupScene) -> None:
+    made = scene.back_up()
+    lose_store(scene)
+    bring_back(scene, made.where)
+    assert bring_back(scene, made.where).was_there
+
+
+def test_going_back_is_refused_and_says_how_far(scene: BackupScene) -> None:
+    made = scene.back_up()
+    number = made.manifest.change_number
+    lose_store(scene)
+    with pytest.raises(StoreRollbackError, match="3 changes would be undone") as raised:
+        bring_back(scene, made.where, [Seen("here", number + 3), Seen("there", number)])
+    assert (raised.value.backup_number, raised.value.seen_number) == (number, number + 3)
+    assert not scene.store.path.exists()
+
+
+def test_going_back_with_leave_never_uses_a_change_number_twice(scene: BackupScene) -> None:
+    made = scene.back_up()
+    seen = [Seen("here", made.manifest.change_number + 3)]
+    lose_store(scene)
+    done = bring_back(scene, made.where, seen, allow_rollback=True)
+    assert (done.undone, done.facts.change_number) == (3, made.manifest.change_number + 4)
+    assert bring_back(scene, made.where, seen, allow_rollback=True).was_there
+    with closing(scene.store.open()) as store:
+        assert store.changes_since(made.manifest.change_number + 3).keys is None
+        store.roll_key("plain", None)
+    assert scene.back_up().manifest.change_number == made.manifest.change_number + 5
+
+
+def test_the_directory_of_backups_knows_the_newest(scene: BackupScene) -> None:
+    first = scene.back_up()
+    store_id = first.manifest.store_id
+    with closing(scene.store.open()) as store:
+        store.roll_key("plain", None)
+    second = scene.back_up()
+    assert find_change_beside(first.where, store_id) == second.manifest.change_number
+    mark = find_mark(scene.backups, store_id)
+    assert mark is not None
+    assert mark.change_number == second.manifest.change_number
+    Path(second.where).unlink()
+    assert find_change_beside(first.where, store_id) == second.manifest.change_number
+    for name in scene.backups.glob("*.high-water"):
+        name.unlink()
+    assert find_change_beside(first.where, store_id) == first.manifest.change_number
+    assert find_change_beside(first.where, "00" * 16) is None
+
+
+def test_what_comes_back_can_be_backed_up_and_drilled_again(scene: BackupScene, tmp_path: Path) -> None:
+    made = scene.back_up()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    bring_back(scene, made.where, to=f"sqlite:///{elsewhere}/new.db")
+    shutil.copy(scene.store.root_key, elsewhere / "new.db.root-key")
+    (elsewhere / "new.db").rename(elsewhere / "keys.db")
+    (elsewhere / "new.db.root-key").rename(elsewhere / "keys.db.root-key")
+    again = BackupScene(LocalStore(elsewhere), scene.backups).back_up()
+    with opened_backup(again.where) as backup:
+        assert all(key.passed for key in drill(backup, scene.protectors))
+
+
+def test_a_restore_killed_at_any_point_is_finished_by_the_next(tmp_path: Path) -> None:
+    scene = BackupScene.make(tmp_path)
+    made = scene.back_up()
+    root_key = scene.store.root_key.read_bytes()
+
+    def fresh(number: int) -> LocalStore:
+        directory = tmp_path / f"at-{number}"
+        directory.mkdir(mode=0o700)
+        place = LocalStore(directory)
+        place.root_key.write_bytes(root_key)
+        place.root_key.chmod(0o600)
+        return place
+
+    def act(place: LocalStore) -> None:
+        with opened_backup(made.where) as backup:
+            restore(backup, scene.protectors, find_target(place.uri, None), [])
+
+    points = count_points(act, fresh(-1))
+    assert points > 30
+    states = set()
+    for number in range(points):
+        place = fresh(number)
+        kill_at(number, act, place)
+        was_there = place.path.exists()
+        states.add(was_there)
+        if was_there:  # all of it, from the moment it has its name
+            with closing(place.open()) as store:
+                assert len(store.list_metadata()) == 3, number
+        else:  # and never taken for no store at all
+            with pytest.raises(Exception, match="root key file"):
+                place.open()
+        with opened_backup(made.where) as backup:
+            done = restore(backup, scene.protectors, find_target(place.uri, None), [])
+        assert done.was_there == was_there, number
+        names = sorted(path.name for path in place.directory.iterdir())
+        assert names == ["keys.db", "keys.db.root-key"], number
+        with closing(place.open()) as store:
+            assert len(store.list_metadata()) == 3
+            with pytest.raises(KeyExistsError):
+                store.create_key(new_key("plain"))
+            found = store.find_key("plain")
+            assert found is not None
+            assert found.versions[0].material == material_of("plain", 0)
+        shutil.rmtree(place.directory)
+    assert states == {True, False}
+
+
+def test_a_restore_that_finds_no_room_leaves_nothing(scene: BackupScene, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = scene.back_up()
+    lose_store(scene)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr("ringfence_agent.keystore.backup.targets.sync", full)
+    with pytest.raises(BackupError, match="No space left"):
+        bring_back(scene, made.where)
+    assert [path.name for path in scene.store.directory.iterdir()] == ["keys.db.root-key"]
