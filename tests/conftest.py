@@ -2,4 +2,14 @@
 
 from __future__ import annotations
 
-pytest_plugins = ["allowed_skips", "certificates", "databases", "kdc", "sandboxes", "secure_clusters", "store_places"]
+pytest_plugins = [
+    "allowed_skips",
+    "aws_kms_places",
+    "certificates",
+    "databases",
+    "kdc",
+    "sandboxes",
+    "secure_clusters",
+    "store_places",
+    "vault_doubles",
+]

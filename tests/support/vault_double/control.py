@@ -1,0 +1,71 @@
+"""The control socket: what tests may order and no client of the API can. One JSON object a line, one line back."""
+
+from __future__ import annotations
+
+import json
+import socketserver
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+from vault_double.core import Core
+from vault_double.faults import Faults
+from vault_double.recording import Recording
+from vault_double.storage import MAX_LAG_S
+
+
+class Control:
+    """The orders, by name."""
+
+    def __init__(self, core: Core, faults: Faults, recording: Recording) -> None:
+        self._core, self._faults, self._recording = core, faults, recording
+        cluster = core.cluster
+        self._orders: dict[str, Callable[..., Any]] = {
+            "fault": lambda **order: faults.add(order),
+            "clear": lambda rule=None: faults.clear(rule),
+            "met": faults.met,
+            "seal": lambda node=0: cluster.seal(cluster.nodes[node]),
+            "unseal": lambda node=0: cluster.unseal(cluster.nodes[node]),
+            "step_down": cluster.step_down,
+            "active": lambda: cluster.get_active().index,
+            "lag": self._set_lag,
+            "initialized": self._set_initialized,
+            "advance": core.clock.advance,
+            "requests": recording.as_data,
+            "forget_requests": recording.reset,
+        }
+
+    def _set_lag(self, seconds: float) -> None:
+        if not 0 <= seconds <= MAX_LAG_S:
+            raise ValueError(f"a lag is between 0 and {MAX_LAG_S} s")
+        self._core.cluster.lag_s = seconds
+
+    def _set_initialized(self, value: bool) -> None:
+        self._core.cluster.is_initialized = value
+
+    def obey(self, line: bytes) -> dict[str, Any]:
+        """Runs one order: `{"order": NAME, ...}`."""
+        try:
+            order = json.loads(line)
+            return {"result": self._orders[order.pop("order")](**order)}
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            return {"error": f"{type(error).__name__}: {error}"}
+
+
+class _Handler(socketserver.StreamRequestHandler):
+    control: ClassVar[Control]
+
+    def handle(self) -> None:
+        for line in self.rfile:
+            self.wfile.write(json.dumps(self.control.obey(line)).encode() + b"\n")
+
+
+class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+
+
+def listen(path: Path, control: Control) -> None:
+    """Takes orders on a Unix socket."""
+    server = _Server(str(path), type("ControlHandler", (_Handler,), {"control": control}))
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
