@@ -65,7 +65,7 @@ def scripted_server(
             if self.command != "HEAD":
                 self.wfile.write(answer[1])
 
-        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = answer  # noqa: N815
+        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = do_LIST = answer  # noqa: N815
 
         def log_message(self, *_arguments: object) -> None:
             pass

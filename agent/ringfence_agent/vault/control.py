@@ -1,8 +1,8 @@
 """The control plane of Vault: hvac's calls, sent our way. The only file that imports hvac.
 
-hvac knows the paths and the parameters of Vault's API; how a request travels is decided here, in the adapter that it is
-given (`_Adapter`), because hvac's own follows redirects with the token, reads tokens and addresses from the environment,
-and puts whole bodies, plaintexts included, into its exceptions.
+hvac knows the paths and the parameters of Vault's API; how a request travels is decided here, in the adapter that it
+is given (`_Adapter`), because hvac's own follows redirects with the token, reads tokens and addresses from the
+environment, and puts whole bodies, plaintexts included, into its exceptions.
 
 Rules:
 
@@ -100,7 +100,7 @@ class VaultControl:
         self._sleep = sleep
         self._ways = _make_ways(settings)
         self.nodes = Nodes(self._ways, clock)
-        client = hvac.Client(url=settings.label, token="", adapter=lambda **_: _Adapter(self))  # noqa: S106 - no token
+        client = hvac.Client(url=settings.label, token="", adapter=lambda **_: _Adapter(self))
         self.transit = TransitKeys(self, client.secrets.transit, settings.transit_mount)
         self.batches = TransitBatches(self, self.transit)
         self.kv = KvSecrets(self, client.secrets.kv.v2, settings.kv_mount)
@@ -220,7 +220,7 @@ class _Adapter(adapters.Adapter):  # type: ignore[misc] # hvac has no types
         method: str,
         url: str,
         headers: Mapping[str, str] | None = None,
-        raise_exception: bool = True,  # noqa: FBT001, FBT002 - hvac's
+        raise_exception: bool = True,
         **options: Any,
     ) -> dict[str, Any]:
         """See hvac.adapters.Adapter."""

@@ -10,10 +10,11 @@ Rules:
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from http import cookiejar
@@ -73,7 +74,7 @@ class VaultRequest:
     @property
     def headers(self) -> dict[str, str]:
         """Vault's headers. X-Vault-Request is what an Agent asks for so that no browser can be made to call it."""
-        headers = {"X-Vault-Request": "true", "Accept": "application/json"}
+        headers = {"X-Vault-Request": "true", "Accept": "application/json", "Accept-Encoding": "identity"}
         if self.body is not None:
             headers["Content-Type"] = "application/json"
         if len(self.token):
@@ -146,14 +147,9 @@ class TcpWay:
         )
         timeout = (patience.connect_s, patience.read_s)
         with self._session.send(prepared, timeout=timeout, allow_redirects=False, stream=True) as answer:
-            body = bytearray()
-            for chunk in answer.iter_content(_CHUNK_BYTES):
-                body += chunk
-                if len(body) > _MAX_ANSWER_BYTES:
-                    raise requests.ConnectionError(f"more than {_MAX_ANSWER_BYTES} bytes")
-                if time.monotonic() > give_up_at:
-                    raise requests.Timeout
-            return VaultAnswer(answer.status_code, bytes(body), _seconds(answer.headers.get("Retry-After")))
+            # One system call at a time: what drips must not outlive the deadline.
+            body = _read_within(lambda: answer.raw.read1(_CHUNK_BYTES, decode_content=False), give_up_at)
+            return VaultAnswer(answer.status_code, body, _seconds(answer.headers.get("Retry-After")))
 
     def close(self) -> None:
         """Closes the connections."""
@@ -169,6 +165,7 @@ class SocketWay:
     def send(self, request: VaultRequest, patience: Patience) -> VaultAnswer:
         """See Way."""
         arrived = False
+        give_up_at = time.monotonic() + patience.whole_s
         try:
             with closing(UnixHTTPConnection(self._path, patience.read_s)) as connection:
                 connection.connect()
@@ -176,10 +173,8 @@ class SocketWay:
                 target = requests.Request("GET", f"http://localhost/v1/{request.path}", params=dict(request.params))
                 connection.request(request.method, target.prepare().path_url, request.body, request.headers)
                 answer = connection.getresponse()
-                body = answer.read(_MAX_ANSWER_BYTES + 1)
-                if len(body) <= _MAX_ANSWER_BYTES:
-                    return VaultAnswer(answer.status, body, _seconds(answer.headers.get("Retry-After")))
-                why = f"it sends more than {_MAX_ANSWER_BYTES} bytes"
+                body = _read_within(lambda: answer.read1(_CHUNK_BYTES), give_up_at)
+                return VaultAnswer(answer.status, body, _seconds(answer.headers.get("Retry-After")))
         except TimeoutError:
             why = "no answer in time"
         except OSError as error:
@@ -206,6 +201,18 @@ class _Adapter(HTTPAdapter):
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:  # noqa: ARG002 - the interface's
         conn.cert_reqs = "CERT_REQUIRED"
+
+
+def _read_within(read: Callable[[], bytes], give_up_at: float) -> bytes:
+    """All that `read` gives until it gives nothing. Raises TimeoutError, and OSError for too much."""
+    body = bytearray()
+    while chunk := read():
+        body += chunk
+        if len(body) > _MAX_ANSWER_BYTES:
+            raise OSError(errno.EMSGSIZE, f"it sends more than {_MAX_ANSWER_BYTES} bytes")
+        if time.monotonic() > give_up_at:
+            raise TimeoutError
+    return bytes(body)
 
 
 def _unreachable(node: str, why: str, *, may_have_changed: bool) -> ProtectorUnavailableError:
@@ -241,6 +248,8 @@ def _why(error: Exception) -> str:
         return "its TLS certificate is not trusted or names another host, or it speaks no TLS"
     if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError | TimeoutError):
         return "no answer in time"
+    if isinstance(error, OSError) and error.errno == errno.EMSGSIZE and error.strerror:
+        return error.strerror
     reason = getattr(error.args[0], "reason", None) if error.args else None
     if isinstance(reason, urllib3.exceptions.NameResolutionError):
         return "unknown host"

@@ -4,10 +4,10 @@ Rules:
 
 1. A wrapped secret id is looked at before it is opened: it must have been made by Vault itself for our role. One that
    is somebody's own wrapping, or was opened already, is an alarm: somebody may be logged in in our place.
-2. It opens once. What came out of it is kept in memory until the login has succeeded, so that a Vault that is away for a
-   moment does not cost a human's errand; afterwards it is dropped.
-3. A login that Vault refuses says why it cannot be repeated blindly: with a wrong secret id, five attempts lock the role
-   out for 15 minutes where that is not switched off, and then the right one is refused too.
+2. It opens once. What came out of it is kept in memory until the login has succeeded, so that a Vault that is away for
+   a moment does not cost a human's errand; afterwards it is dropped.
+3. A login that Vault refuses says why it cannot be repeated blindly: with a wrong secret id, five attempts lock the
+   role out for 15 minutes where that is not switched off, and then the right one is refused too.
 4. No error, log or `repr` holds a token, a secret id, a JWT or a signature.
 
 A token that somebody else keeps (`token_file`) or adds (`agent`) is never logged in for here.

@@ -5,8 +5,8 @@ write most often with what was there before. Only pure operations (decrypt and t
 is no active one.
 
 Health is asked for without a namespace, in which it is refused, and without parameters, which can turn a sealed node
-into one that says it is well. It is no proof: 200 is what a node answers, too, whose audit device blocks every call, and
-for some seconds a node that was deposed. Who must be the only writer therefore writes by check-and-set.
+into one that says it is well. It is no proof: 200 is what a node answers, too, whose audit device blocks every call,
+and for some seconds a node that was deposed. Who must be the only writer therefore writes by check-and-set.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from ringfence_zones.errors import ProtectorUnavailableError
 HEALTH = VaultRequest(method="GET", path="sys/health")
 # A node that said it was active is taken at its word for so long.
 _TRUSTED_S = 1.0
+_NEVER = float("-inf")
 
 
 class Role(enum.Enum):
@@ -76,7 +77,7 @@ class Nodes:
         self._clock = clock
         self._lock = threading.Lock()
         self._active: str | None = None
-        self._seen_at = 0.0
+        self._seen_at = _NEVER
 
     def active(self) -> str:
         """The active node's address. Raises ProtectorUnavailableError that says what each node is."""
@@ -101,7 +102,7 @@ class Nodes:
         """The node failed: who is active is asked again before the next call."""
         with self._lock:
             if self._active == address:
-                self._seen_at = 0.0
+                self._seen_at = _NEVER
 
     def probe(self, address: str) -> NodeHealth:
         """What one node says of itself; never raises."""

@@ -53,8 +53,9 @@ class Reason(enum.StrEnum):
 # A 500 that stays one however often it is asked.
 _LASTING_500 = {Reason.SOFT_DELETED, Reason.TOO_LARGE}
 # The server was not asked to do anything: it is sealed, throttles, cannot reach the active node, or left the cluster.
-_NOT_CARRIED_OUT = {307, 400, 412, 429, 472, 473, 474, 501, 503, 530}
-_UNAVAILABLE = _NOT_CARRIED_OUT - {400} | {301, 302, 303, 308, 500, 502, 504}
+_NOT_NOW = {301, 302, 303, 307, 308, 412, 429, 472, 473, 474, 501, 503, 530}
+# These may come after the fact: a rotation can succeed and answer 500.
+_UNCERTAIN = {500, 502, 504}
 _WORDS = {
     400: "it is preparing what was just mounted",
     307: "it answers with a redirect, which is never followed with a token",
@@ -73,6 +74,7 @@ _HINTS = {
     503: "unseal it: what is waiting then goes on by itself",
     500: "every call failing while sys/health answers 200 is what a full or blocked audit device looks like",
 }
+POLICY_HINT = "`ringfence vault policy` prints what the key server needs; `ringfence doctor vault` says what is missing"
 _REDIRECT_HINT = "name the address of each node itself, https and without a path, in vault.addresses"
 
 
@@ -95,7 +97,7 @@ def is_unavailable(status: int, body: bytes) -> bool:
     if status == 400:
         # A KV engine in its first moments.
         return find_reason(body) is Reason.PREPARING
-    return status in _UNAVAILABLE and not (status == 500 and find_reason(body) in _LASTING_500)
+    return status in _NOT_NOW | _UNCERTAIN and not (status == 500 and find_reason(body) in _LASTING_500)
 
 
 def unavailable(node: str, status: int, *, changes: bool) -> ProtectorUnavailableError:
@@ -105,7 +107,7 @@ def unavailable(node: str, status: int, *, changes: bool) -> ProtectorUnavailabl
     return ProtectorUnavailableError(
         f"Vault at {node} does not do what it was asked: {words}",
         hint=_REDIRECT_HINT if redirected else _HINTS.get(status),
-        may_have_changed=changes and status not in _NOT_CARRIED_OUT and not redirected,
+        may_have_changed=changes and status in _UNCERTAIN,
         reason=_REASONS.get(status),
     )
 
@@ -138,7 +140,7 @@ def _sentence(status: int, reason: Reason | None) -> str:
 
 def _hint(status: int, reason: Reason | None) -> str | None:
     if status == 403:
-        return "`ringfence vault policy` prints what the key server needs; `ringfence doctor vault` says what is missing"
+        return POLICY_HINT
     if reason is Reason.NO_PLUGIN:
         return "OpenBao has no AWS login: use approle or jwt (vault.auth.method in kms.yaml)"
     if reason in (Reason.NO_ROUTE, Reason.NAMESPACE_UNKNOWN):

@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from ringfence_agent.vault.control import VaultControl
 from ringfence_agent.vault.login import LOCKED_OUT, NEEDS_HUMAN, VaultLogin, sole_login, write_token
@@ -153,7 +154,9 @@ class TokenKeeper:
         if by_itself and ttl_s <= life_s * _REPLACE_BELOW:
             return self._replace(token)
         self.state = KeeperState(
-            logged_in=True, ttl_s=ttl_s, problem=None if by_itself else self._tell_of_the_end(state, ttl_s),
+            logged_in=True,
+            ttl_s=ttl_s,
+            problem=None if by_itself else self._tell_of_the_end(state, ttl_s),
             needs_human=not by_itself,
         )
         return max(ttl_s - life_s * _REPLACE_BELOW, ttl_s / 4)

@@ -20,7 +20,7 @@ _LINE = re.compile(rb"[\x21-\x7e]+")
 
 
 def read_secret_file(path: Path, what: str) -> Secret:
-    """The line; `what` is how messages call it (`wrapped secret id`). Raises ConfigError naming the file and the fix."""
+    """The line; `what` is how messages call it (`secret id`). Raises ConfigError naming the file and the fix."""
     try:
         # Without O_NONBLOCK a pipe in its place would hold us up for ever.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

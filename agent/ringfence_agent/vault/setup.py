@@ -58,7 +58,7 @@ class SetupChoices:
 class VaultSetup:
     """Plans and makes what one cluster needs. `control` is an administrator's."""
 
-    def __init__(self, control: VaultControl, choices: SetupChoices = SetupChoices()) -> None:  # noqa: B008 - frozen
+    def __init__(self, control: VaultControl, choices: SetupChoices = SetupChoices()) -> None:
         self._control = control
         self._settings: VaultSettings = control.settings
         self._choices = choices
@@ -108,17 +108,23 @@ class VaultSetup:
         mount, keys, system = self._settings.transit_mount, self._control.transit, self._control.system
         thing = f"Transit engine {mount}/"
         there = _require_type(system.list_mounts().get(mount), "transit", thing)
-        yield Step(thing, "there") if there else Step(
-            thing,
-            "missing",
-            "mount it",
-            lambda: system.enable_engine(mount, "transit", f"Ringfence: keys of {self._settings.cluster}"),
+        yield (
+            Step(thing, "there")
+            if there
+            else Step(
+                thing,
+                "missing",
+                "mount it",
+                lambda: system.enable_engine(mount, "transit", f"Ringfence: keys of {self._settings.cluster}"),
+            )
         )
         is_mounted = there or mount in system.list_mounts()
         thing = f"keys of {mount}/ are made by a create only"
         disabled = is_mounted and keys.is_upsert_disabled()
-        yield Step(thing, "so it is") if disabled else Step(
-            thing, "an encrypt would make them too", "set disable_upsert", keys.disable_upsert
+        yield (
+            Step(thing, "so it is")
+            if disabled
+            else Step(thing, "an encrypt would make them too", "set disable_upsert", keys.disable_upsert)
         )
         thing = f"Transit key {mount}/keys/{WRAP_KEY}"
         key = keys.find(WRAP_KEY) if is_mounted else None
@@ -136,13 +142,18 @@ class VaultSetup:
         there = _require_type(found, "kv", thing)
         if there and found is not None and found.options.get("version") != "2":
             raise ProtectorRefusedError(
-                f"{mount}/ is a KV engine of version 1, which has no check-and-set", hint="name another in vault.kv_mount"
+                f"{mount}/ is a KV engine of version 1, which has no check-and-set",
+                hint="name another in vault.kv_mount",
             )
-        yield Step(thing, "there") if there else Step(
-            thing,
-            "missing",
-            "mount it",
-            lambda: system.enable_engine(mount, "kv", "Ringfence: key records", {"version": "2"}),
+        yield (
+            Step(thing, "there")
+            if there
+            else Step(
+                thing,
+                "missing",
+                "mount it",
+                lambda: system.enable_engine(mount, "kv", "Ringfence: key records", {"version": "2"}),
+            )
         )
         is_mounted = there or mount in system.list_mounts()
         config = kv.read_config() if is_mounted else None
@@ -167,8 +178,12 @@ class VaultSetup:
         mount, system = self._settings.auth_mount, self._control.system
         thing = f"AppRole login auth/{mount}/"
         there = _require_type(system.list_logins().get(mount), "approle", thing)
-        yield Step(thing, "there") if there else Step(
-            thing, "missing", "enable it", lambda: system.enable_login(mount, "approle", "Ringfence: key servers")
+        yield (
+            Step(thing, "there")
+            if there
+            else Step(
+                thing, "missing", "enable it", lambda: system.enable_login(mount, "approle", "Ringfence: key servers")
+            )
         )
         is_enabled = there or mount in system.list_logins()
         thing = f"five wrong secret ids do not lock a role of auth/{mount}/ out"

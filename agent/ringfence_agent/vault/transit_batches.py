@@ -1,8 +1,8 @@
 """Encrypt, decrypt and rewrap for the control plane: a protector opening its keys, a doctor trying them out.
 
 What requests and answers look like is `transit_wire`'s, as on the data path; this is the synchronous way to the same
-endpoints, over `control`. A batch of more than 128 items goes in several calls. All three change nothing, so a call that
-got no answer is repeated, and a standby may do it while no node is active.
+endpoints, over `control`. A batch of more than 128 items goes in several calls. All three change nothing, so a call
+that got no answer is repeated, and a standby may do it while no node is active.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import cast
 from ringfence_agent.vault.caller import Caller
 from ringfence_agent.vault.connection import Answer, NoAnswerError
 from ringfence_agent.vault.exchange import VaultRequest
+from ringfence_agent.vault.refusal import POLICY_HINT, Reason
 from ringfence_agent.vault.transit_keys import TransitKeys
 from ringfence_agent.vault.transit_wire import (
     EncryptItem,
@@ -80,7 +81,8 @@ class TransitBatches:
                 return outcome
             if outcome is Refusal.TOO_LARGE and len(rows) > 1:
                 middle = len(rows) // 2
-                return [*self._call_once(operation, key, rows[:middle]), *self._call_once(operation, key, rows[middle:])]
+                halves = rows[:middle], rows[middle:]
+                return [result for half in halves for result in self._call_once(operation, key, half)]
             raise self._refused(operation, key, outcome)
         raise ProtectorUnavailableError(f"Vault {why}", hint="is an audit device of Vault's full?")
 
@@ -89,12 +91,12 @@ class TransitBatches:
         # An encrypt with a key that is not there is 403 to whoever may not create it.
         if refusal is Refusal.FORBIDDEN and operation is Operation.ENCRYPT and self._is_missing(key):
             return ProtectorRefusedError(
-                f"Vault refuses {what}: there is no such key", hint="`ringfence vault setup` makes it", reason="key_not_found"
+                f"Vault refuses {what}: there is no such key",
+                hint="`ringfence vault setup` makes it",
+                reason=Reason.KEY_NOT_FOUND,
             )
         return ProtectorRefusedError(
-            f"Vault refuses {what}: {refusal.value}",
-            hint="`ringfence vault policy` prints what the key server needs; `ringfence doctor vault` says what is missing",
-            reason=refusal.name.lower(),
+            f"Vault refuses {what}: {refusal.value}", hint=POLICY_HINT, reason=refusal.name.lower()
         )
 
     def _is_missing(self, key: str) -> bool:

@@ -4,8 +4,8 @@ Rules, each with the fact that asks for it:
 
 1. Every field of a key that comes back from a create is checked: creating a key that exists answers 200 with the key
    that is there, whatever it was asked for.
-2. A key that is not derived is refused: Transit ignores the context of such a key silently, and with it the binding of a
-   seal to its key and version. So is one that could be exported or backed up in plaintext.
+2. A key that is not derived is refused: Transit ignores the context of such a key silently, and with it the binding of
+   a seal to its key and version. So is one that could be exported or backed up in plaintext.
 3. A rotation that failed is looked at before it is repeated: it can succeed and still answer 500.
 """
 
