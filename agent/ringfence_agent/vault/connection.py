@@ -90,8 +90,8 @@ class Endpoint:
         """The Host of a request."""
         if self.socket is not None:
             return b"localhost"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}".encode("idna" if not host.isascii() else "ascii")
+        host = self.host.encode("ascii" if self.host.isascii() else "idna")
+        return b"[%b]:%d" % (host, self.port) if b":" in host else b"%b:%d" % (host, self.port)
 
 
 def make_tls_context(ca_file: Path | None) -> ssl.SSLContext:

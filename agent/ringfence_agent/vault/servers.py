@@ -148,9 +148,12 @@ class VaultServers:
         problems: dict[str, str] = {}
         for attempt in range(attempts):
             asked_to_wait_s = 0.0
-            for server in self._candidates():
+            servers = self._candidates()
+            for index, server in enumerate(servers):
+                # One that hangs must not take the time that the others need.
+                share = len(servers) - index
                 try:
-                    answer = await self._exchange(server, request, token, deadline)
+                    answer = await self._exchange(server, request, token, deadline, share)
                     if answer.status != 429:
                         result = read(answer)
                         self._note_success(server)
@@ -172,8 +175,13 @@ class VaultServers:
         able = [server for server in self._servers if not server.is_open]
         return able if len(able) < 2 else sorted(able, key=_Server.rank)
 
-    async def _exchange(self, server: _Server, request: PureRequest, token: Secret | None, deadline: float) -> Answer:
-        """Raises NoAnswerError, `hasty` when the caller left the server less time than it may take."""
+    async def _exchange(
+        self, server: _Server, request: PureRequest, token: Secret | None, deadline: float, share: int = 1
+    ) -> Answer:
+        """Raises NoAnswerError, `hasty` when the caller left the server less time than any may take.
+
+        The server has one of `share` equal parts of the time until `deadline`.
+        """
         loop, patience = asyncio.get_running_loop(), self._patience
         head = b"%b /v1/%b HTTP/1.1\r\nHost: %b\r\n%b" % (
             request.method.encode(),
@@ -184,11 +192,12 @@ class VaultServers:
         proof = b"X-Vault-Token: %b\r\n" % token.reveal() if token else b""
         content = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(request.body), request.body)
         began = loop.time()
-        until = min(deadline, began + (patience.batch_s if request.is_batch else patience.answer_s))
+        allowed_s = patience.batch_s if request.is_batch else patience.answer_s
+        left_s = (deadline - began) / share
         try:
-            answer = await server.pool.exchange(head + proof + content, until)
+            answer = await server.pool.exchange(head + proof + content, began + min(allowed_s, left_s))
         except NoAnswerError as error:
-            error.hasty = loop.time() >= deadline and deadline - began < patience.connect_s
+            error.hasty = left_s < min(allowed_s, patience.connect_s) and loop.time() >= began + left_s
             raise
         if answer.status in _UNUSABLE or 300 <= answer.status < 400:
             raise NoAnswerError(_UNUSABLE.get(answer.status, "answers with a redirect, which is never followed"))

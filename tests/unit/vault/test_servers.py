@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import pytest
+from certificates import Certificates
 from scripted_node import Asked, Script, ScriptedNode, always, reply, scripted_node
 
 from ringfence_agent.vault.connection import Answer, Endpoint, NoAnswerError
 from ringfence_agent.vault.servers import Patience, PureRequest, VaultServers
+from ringfence_agent.vault.settings import VaultAuthBlock, VaultBlock, vault_settings
+from ringfence_zones.durable_file import replace_file
 from ringfence_zones.errors import ConfigError, ProtectorUnavailableError
 from ringfence_zones.secret import Secret
 
@@ -202,6 +207,18 @@ def test_nobody_waits_longer_than_they_said() -> None:
             began = time.monotonic()
             await refusal(servers, 0.1)
             assert time.monotonic() - began < 3
+
+    asyncio.run(test())
+
+
+def test_one_that_hangs_leaves_time_for_the_others() -> None:
+    async def test() -> None:
+        slow = Patience(connect_s=0.1, answer_s=60, batch_s=60)
+        async with vault(hang, hang, always(reply(200, b"good")), patience=slow) as (servers, nodes):
+            assert await ask(servers, 0.9) == b"good"
+            assert [len(node.seen) for node in nodes] == [1, 1, 1]
+            assert await ask(servers, 0.9) == b"good"  # they were given time enough to count as failed
+            assert [len(node.seen) for node in nodes] == [1, 1, 2]
 
     asyncio.run(test())
 
@@ -414,6 +431,36 @@ def test_what_cannot_be_asked_is_refused_at_once() -> None:
         VaultServers([], None)
     with pytest.raises(ConfigError, match="namespace"):
         VaultServers([Endpoint("x", "h", 1)], None, "a\r\nX-Vault-Token: b")
+
+
+def test_the_configuration_says_who_is_asked_and_with_what(certificates: Certificates, tmp_path: Path) -> None:
+    replace_file(tmp_path / "token", TOKEN.reveal())
+
+    async def test() -> None:
+        server_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server_tls.load_cert_chain(certificates.server.certificate, certificates.server.key)
+        async with (
+            scripted_node(always(reply(200, b"node")), server_tls, host="localhost") as node,
+            scripted_node(always(reply(200, b"agent")), socket=tmp_path / "agent") as agent,
+        ):
+            by_address = VaultBlock(
+                addresses=[node.endpoint.label],
+                cluster="c1",
+                namespace="team",
+                ca_file=certificates.trusted,
+                token_file=tmp_path / "token",
+                auth=VaultAuthBlock(method="token_file"),
+            )
+            by_socket = VaultBlock(cluster="c1", auth=VaultAuthBlock(method="agent", socket=tmp_path / "agent"))
+            for block, answer, asked in ((by_address, b"node", node), (by_socket, b"agent", agent)):
+                servers = VaultServers.of(vault_settings(block))
+                token = servers.tokens.current() if servers.tokens is not None else None
+                assert await servers.ask(REQUEST, token, asyncio.get_running_loop().time() + 5, body_of) == answer
+                assert asked.seen[0].headers.get("x-vault-token") == (None if asked is agent else "hvs.canary-token")
+                assert asked.seen[0].headers.get("x-vault-namespace") == (None if asked is agent else "team")
+                await servers.close()
+
+    asyncio.run(test())
 
 
 def test_a_request_does_not_print_its_body() -> None:
