@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
+from vault_double.aws_auth import AwsIdentity
 from vault_double.core import Core
 from vault_double.faults import Faults
 from vault_double.recording import Recording
@@ -32,6 +33,7 @@ class Control:
             "lag": self._set_lag,
             "initialized": self._set_initialized,
             "advance": core.clock.advance,
+            "aws_identity": self._register_aws_identity,
             "requests": recording.as_data,
             "forget_requests": recording.reset,
         }
@@ -40,6 +42,9 @@ class Control:
         if not 0 <= seconds <= MAX_LAG_S:
             raise ValueError(f"a lag is between 0 and {MAX_LAG_S} s")
         self._core.cluster.lag_s = seconds
+
+    def _register_aws_identity(self, access_key_id: str, secret_key: str, arn: str) -> None:
+        self._core.storage.put(f"aws-identity/{access_key_id}", AwsIdentity(access_key_id, secret_key, arn))
 
     def _set_initialized(self, value: bool) -> None:
         self._core.cluster.is_initialized = value

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from vault_double import wrapping
 from vault_double.acl import Acl
 from vault_double.approle import APPROLE
+from vault_double.aws_auth import AWS
 from vault_double.backend import Backend, Call, Mount, Route, run_route, unsupported_path
 from vault_double.clock import Clock
 from vault_double.cluster import Cluster, Node
@@ -30,6 +31,7 @@ BACKENDS: dict[str, Backend] = {
     "kv": KV,
     "approle": APPROLE,
     "jwt": JWT,
+    "aws": AWS,
 }
 _OPERATIONS = {"GET": "read", "HEAD": "read", "LIST": "list", "POST": "update", "PUT": "update", "DELETE": "delete"}
 _BUILT_IN_MOUNTS = (Mount("sys/", "system", "system_0", "sys"), Mount("auth/token/", "token", "auth_token_0", "token"))

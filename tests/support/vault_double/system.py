@@ -57,7 +57,8 @@ def mount_engine(call: Call) -> None:
 
 
 def mount_auth(call: Call) -> None:
-    _mount(call, f"auth/{call.names['path']}/", call.text("type"), LOGIN_METHODS, None)
+    known = (*LOGIN_METHODS, "aws") if call.core.flavour.has_aws_auth else LOGIN_METHODS
+    _mount(call, f"auth/{call.names['path']}/", call.text("type"), known, None)
 
 
 def _mount(call: Call, path: str, kind: str, known: tuple[str, ...], options: dict[str, str] | None) -> None:
