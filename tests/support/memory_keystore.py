@@ -5,22 +5,24 @@ The contract suite of key stores does not run against it: servers are tested aga
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from ringfence_agent.keystore.interface import (
     ChangeOrigin,
     Changes,
+    DeletedKey,
     NewKey,
     PolicyRevision,
     SealedKey,
     StoredKey,
     UnconfirmedChange,
 )
+from ringfence_agent.keystore.snapshot import Pause, StoreSnapshot
 from ringfence_agent.keystore.token_store import MasterKey, TokenRecord
 from ringfence_zones.errors import KeyExistsError, KeyNotFoundError, RevisionConflictError, UnconfirmedChangeError
 from ringfence_zones.keys import KeyMetadata, KeyVersion
@@ -29,10 +31,6 @@ from ringfence_zones.secret import Secret
 
 def _now_ms() -> int:
     return time.time_ns() // 10**6
-
-
-def _opened(version: KeyVersion) -> KeyVersion:
-    return version
 
 
 class MemoryTokenStore:
@@ -106,10 +104,12 @@ class MemoryKeyStore(MemoryTokenStore):
     """
 
     label = "memory"
+    store_id = "00" * 16
 
     def __init__(self) -> None:
         super().__init__()
         self._keys: dict[str, StoredKey] = {}
+        self._deleted: dict[str, tuple[StoredKey, int]] = {}
         self._revisions: list[PolicyRevision] = []
         self._changes: list[str | None] = []
         self._unconfirmed: list[UnconfirmedChange] = []
@@ -154,9 +154,30 @@ class MemoryKeyStore(MemoryTokenStore):
 
     def delete_key(self, name: str) -> None:
         with self._lock:
-            if self._keys.pop(name, None) is None:
+            key = self._keys.pop(name, None)
+            if key is None:
                 raise KeyNotFoundError(name)
+            self._deleted[name] = key, _now_ms()
             self._changes.append(name)
+
+    def undelete_key(self, name: str, not_before_ms: int) -> KeyMetadata:
+        with self._lock:
+            if name in self._keys:
+                raise KeyExistsError(name, self.label)
+            key, deleted_ms = self._deleted.get(name, (None, 0))
+            if key is None or deleted_ms < not_before_ms:
+                raise KeyNotFoundError(name)
+            self._keys[name] = key
+            del self._deleted[name]
+            self._changes.append(name)
+            return key.metadata
+
+    def list_deleted(self) -> Sequence[DeletedKey]:
+        return [
+            DeletedKey(key.metadata, deleted_ms)
+            for name, (key, deleted_ms) in sorted(self._deleted.items())
+            if name not in self._keys
+        ]
 
     def find_key(self, name: str) -> StoredKey | None:
         self.reads += 1
@@ -166,7 +187,8 @@ class MemoryKeyStore(MemoryTokenStore):
         key = self.find_key(name)
         if key is None:
             return None
-        return SealedKey(key.metadata, {each.version: functools.partial(_opened, each) for each in key.versions})
+        versions = {each.version: each for each in key.versions}
+        return SealedKey(key.metadata, tuple(versions), lambda numbers: [versions[number] for number in numbers])
 
     def list_metadata(self) -> Sequence[KeyMetadata]:
         return [self._keys[name].metadata for name in sorted(self._keys)]
@@ -218,6 +240,11 @@ class MemoryKeyStore(MemoryTokenStore):
 
     def is_alive(self, owner_id: int) -> bool:
         return owner_id in self.owners
+
+    @contextmanager
+    def snapshot(self, pause: Pause = lambda: None) -> Iterator[StoreSnapshot]:
+        raise AssertionError(f"a store in a dictionary has no rows to look at, nor to pause between ({pause})")
+        yield
 
     def close(self) -> None:
         self.closed = True

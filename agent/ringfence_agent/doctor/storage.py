@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ringfence_agent.doctor.check import NotChecked, finding, finding_of
 from ringfence_agent.doctor.subject import Subject
-from ringfence_agent.keystore.file_protector import read_root_key
+from ringfence_agent.keystore.protectors.file import read_root_key
 from ringfence_agent.keystore.local_files import check_directory, check_local, file_system_of
 from ringfence_agent.keystore.open import default_root_key, store_path
 from ringfence_agent.keystore.sql.server_address import parse_server_uri

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from ringfence_agent.keystore.protector import StoreKeys
 from ringfence_agent.keystore.sealing import SealBrokenError, seal, unseal
 from ringfence_agent.keystore.sql.row_encoding import encode_row
+from ringfence_agent.keystore.store_root import StoreRoot
 
 _MODULUS = 1 << 256
 _LEDGER = struct.Struct(">QQQ32s")
@@ -52,11 +52,11 @@ class Ledger:
 class Authenticator:
     """Computes tags, elements and the seal of one store."""
 
-    def __init__(self, keys: StoreKeys, header_binding: bytes) -> None:
+    def __init__(self, root: StoreRoot, header_binding: bytes) -> None:
         """`header_binding` is the encoded header: the seal opens beside no other."""
-        self._tag_key = keys.derive("row-tag")
-        self._element_key = keys.derive("row-element")
-        self._ledger_cipher = AESGCM(keys.derive("ledger"))
+        self._tag_key = root.derive("row-tag")
+        self._element_key = root.derive("row-element")
+        self._ledger_cipher = AESGCM(root.derive("ledger"))
         self._binding = encode_row("ringfence/ledger", header_binding)
 
     def tag(self, encoded: bytes) -> bytes:

@@ -15,10 +15,12 @@ Methods block; the server calls them off its event loop. A store is opened after
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from ringfence_agent.keystore.snapshot import Pause, StoreSnapshot
 from ringfence_agent.keystore.token_store import TokenStore
 from ringfence_zones.keys import KeyMetadata, KeyVersion
 from ringfence_zones.secret import Secret
@@ -52,16 +54,28 @@ class StoredKey:
 class SealedKey:
     """A live key whose material stays sealed until it is used; what is kept of it is what rests in the store.
 
-    `versions` opens each live version, oldest first, without I/O and in any thread; each call raises
-    StoreTamperedError when the seal does not open.
+    `numbers` are its live versions, oldest first; those in `remote` are opened by asking a protector elsewhere, the
+    others without I/O. `open_versions` may be called in any thread.
     """
 
     metadata: KeyMetadata
-    versions: Mapping[int, Callable[[], KeyVersion]]
+    numbers: tuple[int, ...]
+    open_versions: Callable[[Collection[int]], Sequence[KeyVersion]]
+    """Some of `numbers` with their material, in the order given, all in one call to a protector. Raises
+    StoreTamperedError when a seal does not open, ProtectorUnavailableError, ProtectorRefusedError."""
+    remote: frozenset[int] = frozenset()
 
     def open(self) -> StoredKey:
-        """The key with all its material."""
-        return StoredKey(self.metadata, tuple(open_version() for open_version in self.versions.values()))
+        """The key with all its material. Raises what `open_versions` does."""
+        return StoredKey(self.metadata, tuple(self.open_versions(self.numbers)))
+
+
+@dataclass(frozen=True, slots=True)
+class DeletedKey:
+    """A tombstone: the key as it was when it was deleted, in epoch milliseconds."""
+
+    metadata: KeyMetadata
+    deleted_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +156,10 @@ class KeyStore(Protocol):
         """How messages name this store: a URI without a secret."""
 
     @property
+    def store_id(self) -> str:
+        """What tells this store from every other, wherever it is put: 32 hex digits."""
+
+    @property
     def owner_id(self) -> int:
         """This handle's number, unlike any other handle's on this store; see `is_alive`."""
 
@@ -160,6 +178,16 @@ class KeyStore(Protocol):
 
     def delete_key(self, name: str) -> None:
         """Tombstones a key. Raises KeyNotFoundError, StoreUnavailableError."""
+
+    def undelete_key(self, name: str, not_before_ms: int) -> KeyMetadata:
+        """Brings a key back with all its versions, if it was deleted at `not_before_ms` or later.
+
+        Raises KeyExistsError for a live key, one that was made again since for instance, and KeyNotFoundError when it
+        was deleted before, or never was.
+        """
+
+    def list_deleted(self) -> Sequence[DeletedKey]:
+        """Every tombstone, by name; a key that was made again is none."""
 
     def import_keys(self, keys: Sequence[ImportedKey], *, dry_run: bool = False) -> Sequence[KeyImport]:
         """Takes keys of another store over, all in one transaction: names, version numbers and times as they are.
@@ -218,6 +246,12 @@ class KeyStore(Protocol):
 
         A handle whose process was killed is gone at once; one whose whole machine died, when the server's keep-alive
         has noticed.
+        """
+
+    def snapshot(self, pause: Pause = ...) -> AbstractContextManager[StoreSnapshot]:
+        """One committed state, all of it verified, read over a connection of its own while others change the store.
+
+        Raises StoreTamperedError when it does not verify. May be used in any thread.
         """
 
     def close(self) -> None:

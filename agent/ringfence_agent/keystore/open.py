@@ -10,6 +10,8 @@ Rules (contracts section 1):
   finishes with the prepared store, which the root key must open. Processes that start together take turns.
 - One file without the other is an error that names both. There is no way around it: an empty store beside an old
   root key would hand out version 0 of names whose old EDEKs still exist.
+- A store that is opened without a root key file, by Vault or AWS KMS alone, is made only with leave (`init`): nothing
+  beside it would tell that one was there before.
 
 Refuses Hadoop's JCEKS stores and says plainly which stores are not built.
 """
@@ -18,11 +20,10 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from ringfence_agent.keystore.file_protector import FileProtector, new_root_key_text
 from ringfence_agent.keystore.interface import OpenStore
 from ringfence_agent.keystore.local_files import (
     check_directory,
@@ -30,10 +31,13 @@ from ringfence_agent.keystore.local_files import (
     check_writable,
     directory_locked,
 )
+from ringfence_agent.keystore.protector import FILE_ALONE, Protector, Protectors
+from ringfence_agent.keystore.protectors.file import FileProtector, new_root_key_text, read_root_key
 from ringfence_agent.keystore.sql.open import is_empty, new_rows, open_sql_keystore
 from ringfence_agent.keystore.sql.server_address import FORMS, parse_server_uri
 from ringfence_agent.keystore.sql.server_open import open_server_keystore
 from ringfence_agent.keystore.sql.sqlite_database import SIDE_FILES, SqliteDatabase, create_file, translate_sqlite
+from ringfence_agent.keystore.sql.store import SqlKeyStore
 from ringfence_zones.durable_file import install_durably, prepared_name, sync, write_new_file
 from ringfence_zones.errors import (
     ConfigError,
@@ -48,25 +52,44 @@ _HADOOP_STORES = frozenset({"jceks", "localjceks", "bcfks", "localbcfks"})
 _SERVER_STORES = frozenset({"postgresql", "mysql"})
 
 
-def open_keystore(uri: str, root_key: Path | None, init: bool, password_file: Path | None = None) -> OpenStore:
-    """The store at `uri`, opened with the root key in file `root_key` (None: beside an SQLite store).
+def open_keystore(
+    uri: str,
+    root_key: Path | None,
+    init: bool,
+    password_file: Path | None = None,
+    protectors: Protectors = FILE_ALONE,
+) -> OpenStore:
+    """The store at `uri`, opened with the root key in file `root_key` (None: beside an SQLite store) and with the
+    other protectors, by whichever gives its root first.
 
-    `init` allows making a store that is not there, which a fresh SQLite store needs no leave for; it never turns one
-    of store and root key without the other into a new store. `password_file` is for a database server alone.
+    `init` allows making a store that is not there, which a fresh SQLite store with a root key file needs no leave for;
+    it never turns one of store and root key without the other into a new store. A new store has one slot: the root key
+    file's, or without one that of the first of the other protectors. `password_file` is for a database server alone.
 
     Raises InputError for a URI that cannot be opened, ConfigError for files and servers that cannot be used or trusted,
-    WrongRootKeyError, StoreTamperedError, StoreUnavailableError, MissingExtraError without the extra `sql`.
+    WrongRootKeyError, StoreTamperedError, StoreUnavailableError, ProtectorUnavailableError, ProtectorRefusedError,
+    MissingExtraError without the extra `sql`.
     """
+    return open_protected(uri, root_key, init, password_file, protectors)
+
+
+def open_protected(
+    uri: str, root_key: Path | None, init: bool, password_file: Path | None, protectors: Protectors
+) -> SqlKeyStore:
+    """As `open_keystore`, for whoever is to change what protects the store."""
     if is_shared(uri):
-        return open_server_keystore(uri, root_key, password_file, init=init)
+        return open_server_keystore(uri, root_key, password_file, protectors, init=init)
     path = store_path(uri)
+    if not protectors.with_file:
+        if not _is_there(path):
+            _create_without_file(path, protectors.others, init=init)
+        return open_sql_keystore(SqliteDatabase(path), protectors.others)
     key_path = root_key if root_key is not None else default_root_key(path)
     if key_path == path:
         raise InputError(f"{path} is named both as key store and as root key file", hint="give each a file of its own")
     if not (_is_there(path) and _is_there(key_path)) or _leftovers(path, key_path):
         _create(path, key_path)
-    protector = FileProtector.from_file(key_path)
-    return open_sql_keystore(SqliteDatabase(path), protector)
+    return open_sql_keystore(SqliteDatabase(path), [FileProtector.from_file(key_path), *protectors.others])
 
 
 def is_shared(uri: str) -> bool:
@@ -156,6 +179,30 @@ def _create(path: Path, key_path: Path) -> None:
         _create_locked(path, key_path)
 
 
+def _create_without_file(path: Path, protectors: Sequence[Protector], *, init: bool) -> None:
+    """A store that others than a root key file open. One that was interrupted is made anew: nobody has used it."""
+    if not init:
+        raise ConfigError(
+            f"there is no key store {path}",
+            hint="check --keystore, or restore the store from its backup; to make a new one, start once with --init",
+        )
+    check_directory(path.parent, "key store")
+    check_local(path.parent)
+    check_writable(path.parent)
+    prepared = prepared_name(path)
+    with _os_errors_translated(path), directory_locked(path.parent):
+        if _is_there(path):
+            return
+        _refuse_orphaned_log(path)
+        for name in _with_side_files(prepared):
+            name.unlink(missing_ok=True)
+        write_new_file(prepared, b"")
+        create_file(prepared, new_rows(protectors[0]))
+        sync(prepared)
+        sync(path.parent)
+        install_durably(prepared, path)
+
+
 def _create_locked(path: Path, key_path: Path) -> None:
     match (_is_there(path), _is_there(key_path)):
         case (False, False):
@@ -182,7 +229,7 @@ def _prepare_both(path: Path, key_path: Path) -> None:
     prepared_key, prepared_store = prepared_name(key_path), prepared_name(path)
     write_new_file(prepared_key, new_root_key_text())
     write_new_file(prepared_store, b"")
-    create_file(prepared_store, new_rows(FileProtector.from_file(prepared_key)))
+    create_file(prepared_store, new_rows(FileProtector(read_root_key(prepared_key), key_path)))
     for made in (prepared_store, path.parent, key_path.parent):
         sync(made)
 
@@ -193,7 +240,7 @@ def _is_fresh_store(prepared: Path, key_path: Path) -> bool:
         return False
     protector = FileProtector.from_file(key_path)
     try:
-        return is_empty(SqliteDatabase(prepared), protector)
+        return is_empty(SqliteDatabase(prepared), [protector])
     except (ConfigError, WrongRootKeyError, StoreTamperedError):
         return False
 

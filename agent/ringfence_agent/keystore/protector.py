@@ -60,19 +60,6 @@ class MaterialBinding:
         )
 
 
-class StoreKeys(Protocol):
-    """A protector opened for one store."""
-
-    def seal_material(self, binding: MaterialBinding, material: Secret) -> bytes:
-        """Material in the form that rests in a row."""
-
-    def open_material(self, binding: MaterialBinding, sealed: bytes) -> Secret:
-        """The material again. Raises SealBrokenError."""
-
-    def derive(self, purpose: str) -> bytes:
-        """32 bytes that only this root of trust and this store give, one value for each purpose."""
-
-
 class Materials(Protocol):
     """A remote protector's sealing of the material of key versions, for one slot. See the module's rules."""
 
@@ -114,3 +101,15 @@ class Protector(Protocol):
 
         None for a local protector: material is then sealed under the store's root itself, without I/O.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class Protectors:
+    """Which protectors a process has for a store: its root key file, and others in the order they are tried."""
+
+    with_file: bool = True
+    others: tuple[Protector, ...] = ()
+
+
+FILE_ALONE = Protectors()
+"""What a store has when nobody says."""

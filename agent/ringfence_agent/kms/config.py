@@ -22,6 +22,7 @@ from pydantic import Field
 
 from ringfence_agent.http.limits import Limits
 from ringfence_agent.keystore.open import local_path
+from ringfence_agent.keystore.protectors.aws_kms_config import AwsKmsBlock, AwsKmsSettings, aws_kms_settings
 from ringfence_agent.kms.audit.config import AuditBlock, AuditSettings, audit_settings, warn_of_other_loggers
 from ringfence_agent.kms.authentication.config import (
     AuthenticationBlock,
@@ -33,11 +34,26 @@ from ringfence_agent.kms.authentication.config import (
 )
 from ringfence_agent.kms.authorization.acl_file import AclFile
 from ringfence_agent.kms.authorization.groups_config import GroupsBlock, GroupSettings, group_settings
+from ringfence_agent.kms.keeping_config import (
+    DEFAULT_CHECK_S,
+    DEFAULT_TOMBSTONE_S,
+    BackupBlock,
+    BackupSettings,
+    KeepingSettings,
+    backup_settings,
+)
 from ringfence_agent.kms.key_memory_config import DEFAULT_S, MAX_S, key_memory_s
 from ringfence_agent.kms.kms import KeyDefaults
 from ringfence_agent.kms.limits_config import LimitsBlock, http_limits
 from ringfence_agent.kms.monitoring.config import MetricsAccess, MetricsBlock, service_name
+from ringfence_agent.kms.protector_config import (
+    ProtectorName,
+    ProtectorSettings,
+    protector_settings,
+    require_memory,
+)
 from ringfence_agent.kms.tls_config import SSL_ENABLED, TlsBlock, TlsSettings, tls_settings
+from ringfence_agent.vault.settings import VaultBlock, VaultSettings, vault_settings
 from ringfence_zones.access_list import AccessList
 from ringfence_zones.config_file import AbsolutePath, ConfigModel, DurationS, read_config
 from ringfence_zones.errors import ConfigError
@@ -78,6 +94,9 @@ class KmsFile(ConfigModel):
     keystore: str | None = None
     root_key_file: AbsolutePath | None = None
     keystore_password_file: AbsolutePath | None = None
+    protector: list[ProtectorName] = Field(default_factory=lambda: ["file"])
+    aws_kms: AwsKmsBlock | None = None
+    vault: VaultBlock | None = None
     workers: int | None = Field(None, ge=1, le=_MAX_WORKERS)
     tls: TlsBlock | None = None
     limits: LimitsBlock = LimitsBlock()
@@ -92,6 +111,9 @@ class KmsFile(ConfigModel):
     proxy_users: dict[str, ProxyUserBlock] | None = None
     revocation_bound: DurationS = Field(30.0, ge=1, le=3600)
     key_memory: DurationS = Field(DEFAULT_S, ge=0, le=MAX_S)
+    backup: BackupBlock | None = None
+    store_check: DurationS = Field(DEFAULT_CHECK_S, ge=1, le=86_400)
+    tombstone: DurationS = Field(DEFAULT_TOMBSTONE_S, ge=0, le=10 * 366 * 86_400)
     drain: DurationS = Field(20.0, ge=0, le=3600)
 
 
@@ -129,6 +151,9 @@ class Settings:
     keystore: str
     root_key: Path | None
     keystore_password_file: Path | None = None
+    protectors: ProtectorSettings = ProtectorSettings()
+    aws_kms: AwsKmsSettings | None = None
+    vault: VaultSettings | None = None
     init: bool
     acl_directory: Path | None
     key_authorization: bool
@@ -144,6 +169,7 @@ class Settings:
     authentication: AuthenticationSettings
     revocation_bound_s: float
     key_memory_s: float
+    keeping: KeepingSettings
     drain_s: float
 
 
@@ -169,6 +195,9 @@ def load_settings(options: Options) -> Settings:
     store = local_path(uri)
     AclFile(directory).load()
     socket = options.admin_socket or file.admin.socket
+    audit = audit_settings(file.audit, store)
+    protectors, key_memory = _protectors(file), key_memory_s(file.key_memory, conf)
+    require_memory(protectors, key_memory)
     return Settings(
         host=host,
         port=port,
@@ -178,6 +207,9 @@ def load_settings(options: Options) -> Settings:
         keystore=uri,
         root_key=options.root_key or file.root_key_file,
         keystore_password_file=options.keystore_password_file or file.keystore_password_file,
+        protectors=protectors,
+        aws_kms=protectors.aws_kms,
+        vault=protectors.vault,
         init=options.init,
         acl_directory=directory,
         key_authorization=conf.get_bool("hadoop.kms.key.authorization.enable", True),
@@ -188,14 +220,70 @@ def load_settings(options: Options) -> Settings:
         admin_socket_named=socket is not None,
         admin_token_file=options.admin_token_file or file.admin.token_file,
         admin_users=_administrators(file.admin),
-        audit=audit_settings(file.audit, store),
+        audit=audit,
         metrics_access=MetricsAccess(file.metrics.access),
         service_name=service_name(conf),
         authentication=authentication,
         revocation_bound_s=file.revocation_bound,
-        key_memory_s=key_memory_s(file.key_memory, conf),
+        key_memory_s=key_memory,
+        keeping=KeepingSettings(
+            backup=backup_settings(file.backup),
+            check_s=file.store_check,
+            tombstone_s=file.tombstone,
+            mark_directory=audit.directory,
+        ),
         drain_s=file.drain,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreSettings:
+    """What opens the key store of a KMS, without the rest of it."""
+
+    keystore: str
+    root_key: Path | None
+    keystore_password_file: Path | None
+    protectors: ProtectorSettings
+    backup: BackupSettings | None
+    audit_directory: Path
+
+
+def load_store_settings(options: Options) -> StoreSettings:
+    """The key store as `kms serve` with these options would open it; with --keystore alone there need be no
+    configuration file. Raises ConfigError.
+    """
+    if options.config is None and options.hadoop_conf is None and options.keystore and not default_file().exists():
+        file, conf = KmsFile(), HadoopConf({})
+    else:
+        file, conf, _ = _read_sources(options)
+    uri = _keystore_uri(options, file, conf)
+    return StoreSettings(
+        keystore=uri,
+        root_key=options.root_key or file.root_key_file,
+        keystore_password_file=options.keystore_password_file or file.keystore_password_file,
+        protectors=_protectors(file),
+        backup=backup_settings(file.backup),
+        audit_directory=audit_settings(file.audit, local_path(uri)).directory,
+    )
+
+
+def _protectors(file: KmsFile) -> ProtectorSettings:
+    vault = vault_settings(file.vault) if file.vault is not None else None
+    aws_kms = aws_kms_settings(file.aws_kms) if file.aws_kms is not None else None
+    return protector_settings(file.protector, vault, aws_kms)
+
+
+def load_vault_settings(config: Path | None) -> VaultSettings:
+    """The `vault` block of the configuration file, whatever the rest of it needs. Raises ConfigError without one."""
+    path = config or default_file()
+    block = read_config(path, KmsFile).vault
+    if block is None:
+        raise ConfigError(
+            f"{path} has no vault block",
+            hint="write at least vault: {addresses: [https://vault.example.com:8200], cluster: NAME, auth: {...}};"
+            " packaging/docs/kms.yaml shows every setting",
+        )
+    return vault_settings(block)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -128,7 +128,14 @@ def reencrypt_batch(kms: Kms, call: Call) -> Response | Awaitable[Response]:
     except KeyNotFoundError:
         # Hadoop looks for the entries' versions, never for the key itself.
         raise KeyVersionNotFoundError(require_text(bodies[0].version_name, "versionName")) from None
+    key.require({key.metadata.versions - 1, *_versions_in(key, bodies)})
     return _reencrypt_all(key, bodies)
+
+
+def _versions_in(key: CachedKey, bodies: Sequence[EncryptedKeyVersionBody]) -> set[int]:
+    """The versions of this key that a batch names; what else it names is refused entry by entry."""
+    named = (split_version_name(body.version_name) for body in bodies if body.version_name)
+    return {split[1] for split in named if split is not None and split[0] == key.metadata.name}
 
 
 async def _reencrypt_all(key: CachedKey, bodies: Sequence[EncryptedKeyVersionBody]) -> Response:

@@ -13,12 +13,16 @@ A worker remembers keys, what they grant, and the published policy. It looks at 
 A store that is behind what was seen of it was replaced by an earlier state: nothing more is believed of it until this
 process ends. Keys would come back, grants with them, and numbers of versions would be given out twice.
 
+Nor is anything believed, or answered from memory, while the store is known not to be genuine (`store_keeper`).
+
 A look reads what changed since the last one, and only that is forgotten. One look at a time: who asks while one is
 under way is served by the next, because the one under way may have read before they came. One that fails is everybody's
 answer: a store that hangs is not asked again for each of them.
 
-This relies on the store's one thread (`StoreAccess`): results come back in the order in which they were read, so a key
-that was read before a change is in the cache before the look that drops it.
+This relies on the one thread for reads (`StoreAccess`): results come back in the order in which they were read, so a
+key that was read before a change is in the cache before the look that drops it. Changes run beside it: a look that is
+asked for when a change is known begins after that change's commit, and a look that began earlier counts for nothing
+(`catch_up`). Material that a remote protector opened later belongs to the key as it was read, and goes with it.
 """
 
 from __future__ import annotations
@@ -38,13 +42,22 @@ class Freshness:
     """One worker's. `clock` is monotonic, in seconds; `bound_s` is the revocation bound."""
 
     def __init__(
-        self, store: StoreAccess, keys: KeyCache, access: AccessRules, clock: Callable[[], float], bound_s: float
+        self,
+        store: StoreAccess,
+        keys: KeyCache,
+        access: AccessRules,
+        clock: Callable[[], float],
+        bound_s: float,
+        find_distrust: Callable[[], str | None] = lambda: None,
     ) -> None:
+        """`find_distrust` says what is wrong with the store when it is known not to be genuine."""
         self._store = store
         self._keys = keys
         self._access = access
         self._clock = clock
         self._bound_s = bound_s
+        self._find_distrust = find_distrust
+        self._must_forget = False
         # The store's number at the last look, None before the first; and until when that look is believed.
         self._number: int | None = None
         self._believed_until_s = 0.0
@@ -56,7 +69,11 @@ class Freshness:
 
     def is_current(self, *, newest: bool) -> bool:
         """Whether memory may be answered from. `newest` when the answer must show what any server acknowledged."""
-        if self._number is None or self._store.has_changed():
+        if self._number is None or self._store.has_changed() or self._must_forget:
+            return False
+        if self._find_distrust() is not None:
+            # What was read of it meanwhile may be what is wrong.
+            self._must_forget = True
             return False
         return self._clock() < self._believed_until_s and not (newest and self._store.is_shared)
 
@@ -80,11 +97,17 @@ class Freshness:
             self._answered, self._error = asked, None
 
     async def _look(self) -> None:
+        why = self._find_distrust()
+        if why is not None:
+            self._must_forget = True
+            raise StoreTamperedError(why)
         began_s = self._clock()
         known = self._access.published
         changes, published, token_number = await self._store.catch_up(lambda store: self._read(store, known))
         self._number = changes.number
         self._believed_until_s = began_s + self._bound_s
+        if self._must_forget:
+            changes, self._must_forget = Changes(changes.number, None), False
         if changes.keys is None or changes.keys:
             self._keys.forget(changes.keys)
             self._access.forget()

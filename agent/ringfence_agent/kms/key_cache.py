@@ -3,6 +3,11 @@
 A key that does not exist is remembered as well, so that a NameNode that keeps asking for one costs nothing. Both
 kinds are bounded in number and time.
 
+What the store's own root sealed is opened when the key is read. What a remote protector sealed is opened version by
+version when it is first used: by one call, whoever waits for it meanwhile, and it goes when the key does. Keys with
+such versions do not all live equally long, so that workers and instances that began together do not all ask again at
+once; none lives longer than `key_memory`.
+
 With a key memory of 0 (Hadoop's `hadoop.kms.cache.enable=false`) no material is remembered, only records as they rest
 in the store: each request opens the seal of the version it uses, and drops what it opened with its own answer. That
 takes no I/O and about 10 µs. Python wipes no memory: what was dropped is overwritten when its place is used again.
@@ -10,9 +15,11 @@ takes no I/O and about 10 µs. Python wipes no memory: what was dropped is overw
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Collection, Iterable, Mapping
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from ringfence_agent.keystore.interface import OpenStore, SealedKey
 from ringfence_agent.kms.eek import EekCipher, EekWords
@@ -26,6 +33,8 @@ KEY_ACL_NAME = "key.acl.name"
 _LIMIT = 16_384
 # How long sealed records stay without being read again.
 _KEEP_SEALED_S = 600.0
+# The shares of `key_memory` that keys of remote protectors live.
+_SHORTEST_SHARE, _LONGEST_SHARE = 0.8, 1.0
 
 
 @dataclass(slots=True)
@@ -44,31 +53,71 @@ class _Words:
 
 @dataclass(slots=True)
 class CachedKey:
-    """A live key with its ciphers, which are made when first used. `loaded_s` is the cache's clock."""
+    """A live key with its ciphers, which are made when first used. `until_s` is on the cache's clock.
+
+    What asks for material raises Unready while a remote protector has to open it.
+    """
 
     metadata: KeyMetadata
-    loaded_s: float
-    _openers: Mapping[int, Callable[[], KeyVersion]]
+    until_s: float
+    _sealed: SealedKey
     _words: _Words
+    _open: Callable[[CachedKey, Collection[int]], Awaitable[None]]
+    _opened: dict[int, KeyVersion] = field(default_factory=dict)
     _ciphers: dict[int, EekCipher] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, key: SealedKey, loaded_s: float) -> CachedKey:
-        """A key as it came from the store."""
-        return cls(key.metadata, loaded_s, key.versions, _Words())
+    _opening: dict[int, asyncio.Task[None]] = field(default_factory=dict)
 
     def for_one_request(self) -> CachedKey:
         """The same key with no cipher made yet: what is opened for a request goes with it."""
-        return CachedKey(self.metadata, self.loaded_s, self._openers, self._words)
+        return CachedKey(self.metadata, self.until_s, self._sealed, self._words, self._open)
 
     @property
     def numbers(self) -> Collection[int]:
         """Its live versions, oldest first."""
-        return self._openers.keys()
+        return self._sealed.numbers
+
+    def require(self, numbers: Iterable[int]) -> None:
+        """Raises Unready once for all of these versions that have to be opened; none of the others does then."""
+        missing = [number for number in numbers if number in self._sealed.remote and number not in self._opened]
+        if missing:
+            self._raise_unready(missing)
 
     def get_version(self, number: int) -> KeyVersion:
         """One of `numbers` with its material."""
-        return self._openers[number]()
+        version = self._opened.get(number)
+        if version is None:
+            if number in self._sealed.remote:
+                self._raise_unready([number])
+            (version,) = self._sealed.open_versions([number])
+        return version
+
+    def remember(self, opened: Iterable[KeyVersion]) -> None:
+        """Keeps material that is open already."""
+        self._opened.update((version.version, version) for version in opened)
+
+    def _raise_unready(self, numbers: Sequence[int]) -> NoReturn:
+        raise Unready(lambda: self._open(self, numbers))
+
+    async def open_with(self, store: StoreAccess, numbers: Collection[int]) -> None:
+        """Opens versions where their protector is. Who asks for one that is being opened waits for that.
+
+        A failure is the answer to all who waited for it.
+        """
+        begun = [number for number in numbers if number not in self._opened and number not in self._opening]
+        if begun:
+            task = asyncio.get_running_loop().create_task(self._open_now(store, begun))
+            task.add_done_callback(_retrieve)
+            self._opening.update(dict.fromkeys(begun, task))
+        for task in {self._opening[number] for number in numbers if number in self._opening}:
+            await asyncio.shield(task)  # who asked first may go away in the middle of it
+
+    async def _open_now(self, store: StoreAccess, numbers: Sequence[int]) -> None:
+        try:
+            opened = await store.open_versions(self._sealed, numbers)
+            self._opened.update(zip(numbers, opened, strict=True))
+        finally:
+            for number in numbers:
+                del self._opening[number]
 
     @property
     def metadata_json(self) -> bytes:
@@ -93,7 +142,7 @@ class CachedKey:
     def find_cipher(self, number: int) -> EekCipher | None:
         """The cipher of one version, None when there is no such version."""
         cipher = self._ciphers.get(number)
-        if cipher is None and number in self._openers:
+        if cipher is None and number in self.numbers:
             words = self._words.of_version(self.metadata.name, number)
             cipher = self._ciphers[number] = EekCipher(self.get_version(number), words)
         return cipher
@@ -103,16 +152,26 @@ class CachedKey:
 
 
 class KeyCache:
-    """Used on the event loop only. `keep_s` is how long material stays in memory without being read again; 0: not."""
+    """Used on the event loop only. `keep_s` is how long material stays in memory without being read again; 0: not.
 
-    def __init__(self, store: StoreAccess, clock: Callable[[], float], keep_s: float) -> None:
+    `jitter` draws from the two bounds it is given.
+    """
+
+    def __init__(
+        self,
+        store: StoreAccess,
+        clock: Callable[[], float],
+        keep_s: float,
+        jitter: Callable[[float, float], float] = random.uniform,
+    ) -> None:
         self._store = store
         self._clock = clock
+        self._jitter = jitter
         self._keeps_material = keep_s > 0
         self._keep_s = keep_s or _KEEP_SEALED_S
-        # None: no such key; then the time is in _absent_s.
+        # None: no such key; then the end of that is in _absent_until_s.
         self._keys: dict[str, CachedKey | None] = {}
-        self._absent_s: dict[str, float] = {}
+        self._absent_until_s: dict[str, float] = {}
         # For the metrics: look-ups answered from memory, and keys read into it.
         self.hits = 0
         self.loads = 0
@@ -138,53 +197,57 @@ class KeyCache:
         """These keys changed, or with None any may have: they are read again."""
         if names is None:
             self._keys.clear()
-            self._absent_s.clear()
+            self._absent_until_s.clear()
             return
         for name in names:
             self._keys.pop(name, None)
-            self._absent_s.pop(name, None)
+            self._absent_until_s.pop(name, None)
 
     def drop_old(self) -> None:
         """Drops what has been in memory for too long; called by a timer."""
-        oldest_s = self._clock() - self._keep_s
+        now_s = self._clock()
         for name, key in tuple(self._keys.items()):
-            if (key.loaded_s if key is not None else self._absent_s[name]) <= oldest_s:
+            if (key.until_s if key is not None else self._absent_until_s[name]) <= now_s:
                 del self._keys[name]
-                self._absent_s.pop(name, None)
+                self._absent_until_s.pop(name, None)
 
     async def _load(self, names: Iterable[str]) -> None:
-        find = _find_open if self._keeps_material else _find_proven
-        found = await self._store.read(lambda store: {name: find(store, name) for name in names})
+        found = await self._store.read(lambda store: {name: _find_proven(store, name) for name in names})
         self.loads += len(found)
         if len(self._keys) + len(found) > _LIMIT:
             self.forget()
         for name, stored in found.items():
             self._put(name, stored)
 
-    def _put(self, name: str, stored: SealedKey | None) -> None:
+    def _put(self, name: str, stored: tuple[SealedKey, Sequence[KeyVersion]] | None) -> None:
+        now_s = self._clock()
         if stored is None:
             self._keys[name] = None
-            self._absent_s[name] = self._clock()
+            self._absent_until_s[name] = now_s + self._keep_s
             return
-        self._keys[name] = CachedKey.of(stored, self._clock())
-        self._absent_s.pop(name, None)
+        sealed, opened = stored
+        share = self._jitter(_SHORTEST_SHARE, _LONGEST_SHARE) if sealed.remote else 1.0
+        key = CachedKey(sealed.metadata, now_s + share * self._keep_s, sealed, _Words(), self._open)
+        if self._keeps_material:
+            key.remember(opened)
+        self._keys[name] = key
+        self._absent_until_s.pop(name, None)
+
+    async def _open(self, key: CachedKey, numbers: Collection[int]) -> None:
+        await key.open_with(self._store, numbers)
 
 
-def _find_open(store: OpenStore, name: str) -> SealedKey | None:
-    """With every seal opened once and for all, in the store's thread."""
-    key = store.find_key(name)
+def _find_proven(store: OpenStore, name: str) -> tuple[SealedKey, Sequence[KeyVersion]] | None:
+    """A key with what can be opened without asking anybody. That each such seal opens is seen here, whether material
+    is kept or not, so that a damaged key is refused whichever version is used.
+    """
+    key = store.find_sealed_key(name)
     if key is None:
         return None
-    return SealedKey(key.metadata, {version.version: functools.partial(_same, version) for version in key.versions})
+    return key, key.open_versions([number for number in key.numbers if number not in key.remote])
 
 
-def _same(version: KeyVersion) -> KeyVersion:
-    return version
-
-
-def _find_proven(store: OpenStore, name: str) -> SealedKey | None:
-    """Sealed. That each seal opens is seen here as well, so that a damaged key is refused whichever version is used."""
-    key = store.find_sealed_key(name)
-    if key is not None:
-        key.open()
-    return key
+def _retrieve(task: asyncio.Task[None]) -> None:
+    """Everybody who waited may have gone away; then nobody else looks at what became of it."""
+    if not task.cancelled():
+        task.exception()

@@ -120,6 +120,7 @@ def list_versions(kms: Kms, call: Call) -> Response:
     key = _readable(kms, call, name)
     if key is None:
         return json_ok(b"[]")
+    key.require(key.numbers)
     return json_ok(kms_wire.encode([_version_json(key, number) for number in key.numbers]))
 
 

@@ -158,8 +158,11 @@ class RepeatedChanges:
             if not is_alive or clock() > deadline_s:
                 break
             await asyncio.sleep(_POLL_S)
-        version = await self._store.read(lambda store: _find_version(store, change))
-        return None if version is None else Made(version, lambda: self._confirmations.expect(change), again=True)
+        key = await self._store.read(lambda store: store.find_sealed_key(name))
+        if key is None or change.version not in key.numbers:
+            return None
+        (version,) = await self._store.open_versions(key, [change.version])
+        return Made(version, lambda: self._confirmations.expect(change), again=True)
 
     def settle(self, name: str, user: str) -> None:
         """The user's client said that it is done with its change of a key, be it another server that made it."""
@@ -204,9 +207,3 @@ def _find_newest(store: OpenStore, name: str, origin: ChangeOrigin) -> tuple[Unc
 def _find_settled(store: OpenStore, name: str, user: str) -> list[UnconfirmedChange]:
     changes = [change for change in store.find_unconfirmed(name) if change.origin.user == user]
     return changes if len(changes) == 1 else [change for change in changes if not store.is_alive(change.owner_id)]
-
-
-def _find_version(store: OpenStore, change: UnconfirmedChange) -> KeyVersion | None:
-    key = store.find_key(change.key_name)
-    versions = key.versions if key is not None else ()
-    return next((version for version in versions if version.version == change.version), None)

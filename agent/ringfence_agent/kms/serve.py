@@ -24,7 +24,9 @@ from ringfence_agent.http.outbox import Recorded
 from ringfence_agent.http.supervisor import Supervisor
 from ringfence_agent.http.tls import ServerTls
 from ringfence_agent.http.worker import WorkerContext
-from ringfence_agent.keystore.open import is_shared, open_keystore
+from ringfence_agent.keystore.backup.places import BackupPlace, parse_place
+from ringfence_agent.keystore.interface import OpenStore
+from ringfence_agent.keystore.open import is_shared, local_path, open_keystore
 from ringfence_agent.kms.app import KmsApplication
 from ringfence_agent.kms.audit.log import AuditLog
 from ringfence_agent.kms.authentication import kerberos as auth_kerberos
@@ -47,9 +49,12 @@ from ringfence_agent.kms.kms import Kms
 from ringfence_agent.kms.monitoring.health import HealthCheck
 from ringfence_agent.kms.monitoring.metrics import MetricsTable
 from ringfence_agent.kms.monitoring.pages import Monitoring, ServerFacts
+from ringfence_agent.kms.protector_config import open_protectors
 from ringfence_agent.kms.remote_exception import render_server_error
 from ringfence_agent.kms.repeated_change import DIGEST_PURPOSE, RepeatedChanges
 from ringfence_agent.kms.store_access import StoreAccess
+from ringfence_agent.kms.store_keeper import StoreKeeper
+from ringfence_agent.kms.store_record import StoreRecord
 from ringfence_zones.errors import ConfigError, RingfenceError
 from ringfence_zones.secret import Secret
 
@@ -69,12 +74,12 @@ def serve(settings: Settings) -> None:
     tcp = listen_tcp(settings.host, settings.port, slots=settings.workers)
     listeners: list[Listener] = [tcp]
     # Each slot has two processes while a reload replaces one.
-    table = MetricsTable(2 * settings.workers)
+    table, record = MetricsTable(2 * settings.workers), StoreRecord()
     facts = _facts(settings, tcp, tls)
     try:
         listeners += _admin_listeners(settings)
         supervisor = Supervisor(
-            functools.partial(open_application, settings, table, facts),
+            functools.partial(open_application, settings, table, record, facts),
             listeners,
             workers=settings.workers,
             limits=settings.limits,
@@ -126,7 +131,7 @@ def _address(tcp: TcpListener) -> str:
 
 @asynccontextmanager
 async def open_application(
-    settings: Settings, table: MetricsTable, facts: ServerFacts, context: WorkerContext
+    settings: Settings, table: MetricsTable, record: StoreRecord, facts: ServerFacts, context: WorkerContext
 ) -> AsyncIterator[Recorded]:
     """One worker's application, from opening its store to closing it."""
     async with AsyncExitStack() as stack:
@@ -136,7 +141,13 @@ async def open_application(
         audit = AuditLog(settings.audit, context.slot, audit_thread)
         stack.callback(audit.close)
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, audit.reopen)
-        opened = open_keystore(settings.keystore, settings.root_key, settings.init, settings.keystore_password_file)
+        opened = open_keystore(
+            settings.keystore,
+            settings.root_key,
+            settings.init,
+            settings.keystore_password_file,
+            open_protectors(settings.protectors),
+        )
         store = StoreAccess(
             opened,
             context.generation,
@@ -153,13 +164,18 @@ async def open_application(
         authentication = settings.authentication
         short_name = _short_names(authentication.kerberos)
         tokens = _tokens(settings, store, short_name)
-        freshness = Freshness(store, keys, access, time.monotonic, settings.revocation_bound_s)
+        freshness = Freshness(
+            store, keys, access, time.monotonic, settings.revocation_bound_s, record.find_distrust
+        )
         repeated = RepeatedChanges(store, opened.derive_secret(DIGEST_PURPOSE))
         stack.push_async_callback(repeated.close)
         metrics = table.worker(context.process, context.slot)
         stack.callback(metrics.end)
         store.on_work = metrics.store
-        monitoring = Monitoring(facts, metrics, HealthCheck(store, audit, time.monotonic), audit)
+        keeper = _keeper(settings, opened, record, _executor(stack, "keeping"), metrics.add)
+        stack.push_async_callback(keeper.close)
+        health = HealthCheck(store, audit, time.monotonic, find_distrust=record.find_distrust)
+        monitoring = Monitoring(facts, metrics, health, audit, keeper)
         kms = Kms(
             store,
             keys,
@@ -172,6 +188,7 @@ async def open_application(
             freshness,
             repeated,
             monitoring,
+            keeper,
         )
         cookie_root = opened.derive_secret(_COOKIE_PURPOSE)
         proofs = _executor(stack, "proofs")
@@ -180,6 +197,7 @@ async def open_application(
         ticker = asyncio.create_task(_tick(kms, acl_file, lookups))
         stack.push_async_callback(_cancel, ticker)
         stack.push_async_callback(_cancel, asyncio.create_task(tokens.keep_clean()))
+        stack.push_async_callback(_cancel, asyncio.create_task(keeper.run()))
         upkeep = asyncio.create_task(_keep_up(freshness, repeated, settings.revocation_bound_s))
         stack.push_async_callback(_cancel, upkeep)
         application = KmsApplication(kms, authenticator, AdminAccess(token, settings.admin_users, groups.of), proxies)
@@ -190,6 +208,20 @@ def _executor(stack: AsyncExitStack, name: str, threads: int = 1) -> Executor:
     executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
     stack.callback(executor.shutdown)
     return executor
+
+
+def _keeper(
+    settings: Settings, store: OpenStore, record: StoreRecord, executor: Executor, count: Callable[[str], None]
+) -> StoreKeeper:
+    keeping = settings.keeping
+    place: BackupPlace | None = None
+    risks = []
+    if keeping.backup is not None and keeping.backup.after_changes:
+        place = parse_place(keeping.backup.to, keeping.backup.s3)
+        path = local_path(settings.keystore)
+        if path is not None and place.is_beside(path):
+            risks.append(f"backups go to {place.label}, on the key store's own disk: they are lost with it")
+    return StoreKeeper(store, record, keeping, place, executor, risks, count)
 
 
 def _short_names(kerberos: KerberosSettings | None) -> Callable[[str], str]:

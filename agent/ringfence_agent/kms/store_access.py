@@ -1,6 +1,11 @@
-"""The key store as the event loop uses it: one thread, and a word to every other worker after each change.
+"""The key store as the event loop uses it: in threads, and with a word to every other worker after each change.
 
-What is read comes back in the order in which it was read. Every change is followed by a bump of a shared generation
+Reads have one thread, so what is read comes back in the order in which it was read. Changes have one too, since one may
+wait seconds for others' locks or for a remote protector; a read that is asked for after a change was answered begins
+after its commit all the same. What a remote protector has to open is opened in a few threads of its own: there an order
+would mean nothing, for it reads no store.
+
+Every change is followed by a bump of a shared generation
 *after* its commit and before its answer leaves, even when it failed: a failure reported after a commit must not leave
 other workers with what was before. Only a store that is known to have changed nothing, because it is down, bumps
 nothing: what is in memory can still be served. There are two generations: one for keys and policy, one for delegation
@@ -15,18 +20,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
-from ringfence_agent.keystore.interface import OpenStore
-from ringfence_zones.errors import StoreUnavailableError
+from ringfence_agent.keystore.interface import OpenStore, SealedKey
+from ringfence_zones.errors import ProtectorUnavailableError, StoreUnavailableError
+from ringfence_zones.keys import KeyVersion
 
 T = TypeVar("T")
 
 # A request may wait for two reads, or a read and a change. A change waits 10 s for others' locks.
 _READ_PATIENCE_S = 10.0
 _CHANGE_PATIENCE_S = 25.0
+# Remote protectors answer within 10 s or give up by themselves.
+_OPENING_PATIENCE_S = 12.0
+_OPENING_THREADS = 4
 
 
 class Generation(Protocol):
@@ -57,7 +66,7 @@ class _Topic:
 
 
 class StoreAccess:
-    """Runs store methods in this worker's one store thread.
+    """Runs store methods in this worker's store threads.
 
     `before_change` is called before each change and raises when that must not be begun, a change that could not be
     recorded for one. `is_shared` says that other servers, which share no generation with this one, use the store too.
@@ -79,7 +88,9 @@ class StoreAccess:
         self._before_change = before_change
         self._keys = _Topic(generation)
         self._tokens = _Topic(token_generation)
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="keystore")
+        self._reads = ThreadPoolExecutor(1, thread_name_prefix="keystore")
+        self._changes = ThreadPoolExecutor(1, thread_name_prefix="keystore-change")
+        self._openings = ThreadPoolExecutor(_OPENING_THREADS, thread_name_prefix="protector")
 
     @property
     def label(self) -> str:
@@ -105,13 +116,19 @@ class StoreAccess:
 
     async def catch_up(self, method: Callable[[OpenStore], T]) -> T:
         """As `read`, for what makes this worker's memory new: `has_changed` counts from here."""
-        seen, value = await self._run(lambda: (self._keys.generation.current(), method(self._store)))
+        seen, value = await self._read(lambda: (self._keys.generation.current(), method(self._store)))
         self._keys.seen = seen
         return value
 
     async def read(self, method: Callable[[OpenStore], T]) -> T:
         """What `method` reads of keys and policy. It is as of a moment after this call began."""
-        return await self._run(lambda: method(self._store))
+        return await self._read(lambda: method(self._store))
+
+    async def open_versions(self, key: SealedKey, numbers: Collection[int]) -> Sequence[KeyVersion]:
+        """Versions of a key with their material, opened where their protector is. Raises what opening raises."""
+        if key.remote.isdisjoint(numbers):
+            return key.open_versions(numbers)
+        return await self._run(self._openings, lambda: key.open_versions(numbers), "unwrap")
 
     async def read_tokens(self, method: Callable[[OpenStore], T]) -> T:
         """What `method` reads of tokens.
@@ -119,14 +136,14 @@ class StoreAccess:
         When something is committed meanwhile, the next `tokens_have_changed` says so, whoever asked in between: what
         was read may be answered with, but not kept.
         """
-        seen, value = await self._run(lambda: (self._tokens.generation.current(), method(self._store)))
+        seen, value = await self._read(lambda: (self._tokens.generation.current(), method(self._store)))
         if self._tokens.generation.current() != seen:
             self._tokens.seen = b""
         return value
 
     async def note(self, method: Callable[[OpenStore], T]) -> T:
         """What `method` returns after writing what concerns neither keys, policy nor tokens: nobody is told."""
-        return await self._run(lambda: method(self._store))
+        return await self._run(self._changes, lambda: method(self._store), "change")
 
     async def change(self, method: Callable[[OpenStore], T]) -> T:
         """What `method` returns after its commit, when every worker knows that keys or policy changed."""
@@ -138,7 +155,7 @@ class StoreAccess:
 
     async def _change(self, topic: _Topic, method: Callable[[OpenStore], T]) -> T:
         self._before_change()
-        return await self._run(lambda: self._change_and_tell(topic, method), "change")
+        return await self._run(self._changes, lambda: self._change_and_tell(topic, method), "change")
 
     def _change_and_tell(self, topic: _Topic, method: Callable[[OpenStore], T]) -> T:
         has_changed = True
@@ -151,10 +168,13 @@ class StoreAccess:
             if has_changed:
                 topic.generation.bump()
 
-    async def _run(self, work: Callable[[], T], kind: str = "read") -> T:
+    async def _read(self, work: Callable[[], T]) -> T:
+        return await self._run(self._reads, work, "read")
+
+    async def _run(self, executor: ThreadPoolExecutor, work: Callable[[], T], kind: str) -> T:
         began_s = time.perf_counter()
         failed = has_begun = False
-        patience_s = _CHANGE_PATIENCE_S if kind == "change" else _READ_PATIENCE_S
+        patience_s = _patience_s(kind)
 
         def begin() -> T:
             nonlocal has_begun
@@ -164,17 +184,22 @@ class StoreAccess:
         try:
             # Cancelled by the time-out, work that has not begun never does.
             async with asyncio.timeout(patience_s):
-                return await asyncio.get_running_loop().run_in_executor(self._executor, begin)
+                return await asyncio.get_running_loop().run_in_executor(executor, begin)
         except TimeoutError:
             failed = True
-            raise self._silent(patience_s, is_known=kind == "read" or not has_begun) from None
+            raise self._silent(kind, patience_s, is_known=kind != "change" or not has_begun) from None
         except StoreUnavailableError:
             failed = True
             raise
         finally:
             self.on_work(kind, time.perf_counter() - began_s, failed)
 
-    def _silent(self, patience_s: float, *, is_known: bool) -> StoreUnavailableError:
+    def _silent(self, kind: str, patience_s: float, *, is_known: bool) -> StoreUnavailableError:
+        if kind == "unwrap":
+            return ProtectorUnavailableError(
+                f"what protects key store {self.label} did not answer within {patience_s:g} s",
+                hint="see whether Vault or AWS KMS can be reached; the key server goes on by itself when it answers",
+            )
         outcome = "nothing was changed" if is_known else "whether the change was made is not known yet"
         return StoreUnavailableError(
             f"key store {self.label} did not answer within {patience_s:g} s; {outcome}",
@@ -183,5 +208,11 @@ class StoreAccess:
 
     def close(self) -> None:
         """Finishes what is under way and closes the store."""
-        self._executor.submit(self._store.close).result()
-        self._executor.shutdown()
+        self._openings.shutdown()
+        self._reads.shutdown()
+        self._changes.submit(self._store.close).result()
+        self._changes.shutdown()
+
+
+def _patience_s(kind: str) -> float:
+    return {"read": _READ_PATIENCE_S, "change": _CHANGE_PATIENCE_S, "unwrap": _OPENING_PATIENCE_S}[kind]

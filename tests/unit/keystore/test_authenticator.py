@@ -1,19 +1,17 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ringfence_agent.keystore.authenticator import Authenticator, Ledger
-from ringfence_agent.keystore.file_protector import FileProtector
 from ringfence_agent.keystore.sealing import SealBrokenError
+from ringfence_agent.keystore.store_root import StoreRoot
 from ringfence_zones.secret import Secret
 
 
 def authenticator(root: bytes = b"r", store: bytes = b"s", header: bytes = b"header") -> Authenticator:
-    return Authenticator(FileProtector(Secret(root * 32), Path("key")).open(store * 16), header)
+    return Authenticator(StoreRoot(Secret(root * 32), store * 16), header)
 
 
 AUTHENTICATOR = authenticator()

@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from ringfence_agent.keystore.file_protector import (
+from ringfence_agent.keystore.protector import MaterialBinding
+from ringfence_agent.keystore.protectors.file import (
     FileProtector,
     new_root_key_text,
     parse_root_key,
     read_root_key,
 )
-from ringfence_agent.keystore.protector import MaterialBinding
 from ringfence_agent.keystore.sealing import SealBrokenError
+from ringfence_agent.keystore.store_root import StoreRoot
 from ringfence_zones.errors import ConfigError
 from ringfence_zones.secret import Secret
 
@@ -114,18 +115,48 @@ def test_a_file_of_another_owner_is_refused(tmp_path: Path, monkeypatch: pytest.
         read_root_key(path)
 
 
-def test_the_header_is_recognised_by_its_own_root_key_alone() -> None:
-    header = protector().new_header()
-    assert protector().recognises(header)
-    assert not protector(b"q").recognises(header)
-    assert not protector().recognises(header[:-1])
+STORE_ID = b"s" * 16
+ROOT = Secret(b"R" * 32)
+
+
+def test_a_slot_is_recognised_by_its_own_root_key_alone() -> None:
+    body = protector().seal_root(STORE_ID, ROOT)
+    assert len(body) == 16 + 32 + 1 + 12 + 32 + 16
+    assert protector().recognises(body)
+    assert not protector(b"q").recognises(body)
+    assert not protector().recognises(body[:47])
     assert not protector().recognises(b"")
-    assert protector().new_header() != header  # two stores of one root key are not linkable by it
+    assert protector().seal_root(STORE_ID, ROOT)[:48] != body[:48]  # two stores of one root key are not linkable by it
 
 
-def test_keys_differ_by_purpose_store_and_root_key() -> None:
+def test_a_slot_gives_the_root_to_its_own_root_key_in_its_own_store() -> None:
+    body = protector().seal_root(STORE_ID, ROOT)
+    assert protector().open_root(STORE_ID, body) == ROOT
+    for stranger, store_id in ((protector(b"q"), STORE_ID), (protector(), b"t" * 16)):
+        with pytest.raises(SealBrokenError):
+            stranger.open_root(store_id, body)
+
+
+def test_a_changed_slot_gives_nothing() -> None:
+    body = protector().seal_root(STORE_ID, ROOT)
+    for position in range(48, len(body)):
+        broken = body[:position] + bytes([body[position] ^ 1]) + body[position + 1 :]
+        assert protector().recognises(broken)
+        with pytest.raises(SealBrokenError):
+            protector().open_root(STORE_ID, broken)
+    assert not protector().recognises(bytes([body[0] ^ 1]) + body[1:])
+
+
+def test_in_a_store_of_an_old_format_the_root_key_is_the_root() -> None:
+    old = protector().seal_root(STORE_ID, ROOT)[:48]
+    assert protector().recognises(old)
+    assert protector().open_root(STORE_ID, old) == Secret(b"r" * 32)
+    assert protector().materials(old) is None
+
+
+def test_keys_differ_by_purpose_store_and_root() -> None:
     derived = {
-        protector(root).open(store).derive(purpose)
+        StoreRoot(Secret(root * 32), store).derive(purpose)
         for root in (b"a", b"b")
         for store in (b"1" * 16, b"2" * 16)
         for purpose in ("row-tag", "row-element")
@@ -134,12 +165,12 @@ def test_keys_differ_by_purpose_store_and_root_key() -> None:
     assert {len(key) for key in derived} == {32}
 
 
-def test_sealed_material_opens_where_it_belongs() -> None:
-    keys = protector().open(BINDING.store_id)
-    sealed = keys.seal_material(BINDING, Secret(b"m" * 32))
+def test_material_sealed_under_the_root_opens_where_it_belongs() -> None:
+    root = StoreRoot(ROOT, BINDING.store_id)
+    sealed = root.seal_material(Secret(b"m" * 32), BINDING.encoded)
     assert len(sealed) == 1 + 12 + 32 + 16
-    assert keys.open_material(BINDING, sealed).reveal() == b"m" * 32
-    assert keys.seal_material(BINDING, Secret(b"m" * 32)) != sealed
+    assert root.open_material(sealed, BINDING.encoded).reveal() == b"m" * 32
+    assert root.seal_material(Secret(b"m" * 32), BINDING.encoded) != sealed
 
 
 @pytest.mark.parametrize(
@@ -155,27 +186,27 @@ def test_sealed_material_opens_where_it_belongs() -> None:
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_sealed_material_opens_nowhere_else(change: dict[str, Any]) -> None:
-    other = replace(BINDING, **change)
-    keys = protector().open(BINDING.store_id)
-    sealed = keys.seal_material(BINDING, Secret(b"m" * 32))
+def test_material_sealed_under_the_root_opens_nowhere_else(change: dict[str, Any]) -> None:
+    root = StoreRoot(ROOT, BINDING.store_id)
+    sealed = root.seal_material(Secret(b"m" * 32), BINDING.encoded)
     with pytest.raises(SealBrokenError):
-        keys.open_material(other, sealed)
+        root.open_material(sealed, replace(BINDING, **change).encoded)
 
 
 def test_changed_or_foreign_seals_do_not_open() -> None:
-    keys = protector().open(BINDING.store_id)
-    sealed = keys.seal_material(BINDING, Secret(b"m" * 32))
+    root = StoreRoot(ROOT, BINDING.store_id)
+    sealed = root.seal_material(Secret(b"m" * 32), BINDING.encoded)
     broken = [
         sealed[:position] + bytes([sealed[position] ^ 1]) + sealed[position + 1 :] for position in range(len(sealed))
     ]
     for attempt in [*broken, sealed[:-1], sealed + b"x", b"", sealed[:28]]:
         with pytest.raises(SealBrokenError):
-            keys.open_material(BINDING, attempt)
+            root.open_material(attempt, BINDING.encoded)
     with pytest.raises(SealBrokenError):
-        protector(b"q").open(BINDING.store_id).open_material(BINDING, sealed)
+        StoreRoot(Secret(b"Q" * 32), BINDING.store_id).open_material(sealed, BINDING.encoded)
 
 
 def test_nothing_prints_the_root_key() -> None:
-    root = FileProtector(Secret(b"canary-root-key-canary-root-key-"), PATH)
-    assert "canary" not in f"{root!r}{root.label}{vars(root)}{vars(root.open(b's' * 16))}"
+    canary = Secret(b"canary-root-key-canary-root-key-")
+    of_file, root = FileProtector(canary, PATH), StoreRoot(canary, b"s" * 16)
+    assert "canary" not in f"{of_file!r}{of_file.label}{vars(of_file)}{root!r}{vars(root)}"

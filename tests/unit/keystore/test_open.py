@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from local_stores import LocalStore, can_mount, in_child, new_key, read_all, tmpfs
 
-from ringfence_agent.keystore.file_protector import FileProtector
+from ringfence_agent.keystore.protectors.file import FileProtector
 from ringfence_agent.keystore.open import default_root_key, open_keystore, store_path
 from ringfence_agent.keystore.sql.open import open_sql_keystore
 from ringfence_agent.keystore.sql.sqlite_database import SqliteDatabase
@@ -276,7 +276,7 @@ def test_a_read_only_file_system_is_named(tmp_path: Path) -> None:
 
 def test_a_store_locked_by_another_process_is_refused_after_a_bounded_wait(made: LocalStore) -> None:
     database = SqliteDatabase(made.path, write_wait_s=0.2)
-    store = open_sql_keystore(database, FileProtector.from_file(made.root_key))
+    store = open_sql_keystore(database, [FileProtector.from_file(made.root_key)])
     other = sqlite3.connect(made.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreUnavailableError, match=r"stayed locked by another process for 0.2 s") as caught:

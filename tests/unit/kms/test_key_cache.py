@@ -1,9 +1,8 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from types import FunctionType, ModuleType
 
@@ -12,8 +11,8 @@ from local_stores import LocalStore, new_key
 from memory_keystore import MemoryKeyStore
 
 from ringfence_agent.http.generation import Generation, GenerationTable
-from ringfence_agent.keystore.file_protector import FileStoreKeys
 from ringfence_agent.keystore.interface import KeyStore, NewKey, OpenStore, SealedKey
+from ringfence_agent.keystore.store_root import StoreRoot
 from ringfence_agent.kms.eek import EekCipher
 from ringfence_agent.kms.key_cache import CachedKey, KeyCache
 from ringfence_agent.kms.store_access import StoreAccess
@@ -215,7 +214,7 @@ def _held_by(root: object) -> set[bytes]:
     waiting = [root]
     while waiting:
         each = waiting.pop()
-        if id(each) not in seen and not isinstance(each, type | ModuleType | FunctionType | FileStoreKeys):
+        if id(each) not in seen and not isinstance(each, type | ModuleType | FunctionType | StoreRoot):
             seen[id(each)] = each
             waiting += gc.get_referents(each)
             waiting += [getattr(each, "_value")] if isinstance(each, Secret) else []  # noqa: B009
@@ -225,14 +224,14 @@ def _held_by(root: object) -> set[bytes]:
 def test_without_key_memory_a_request_opens_each_version_once_and_the_next_one_again(tmp_path: Path) -> None:
     opened: list[int] = []
 
-    def opener(number: int) -> KeyVersion:
-        opened.append(number)
-        return KeyVersion("k", number, Secret(bytes(16)))
+    def opener(numbers: Collection[int]) -> list[KeyVersion]:
+        opened.extend(numbers)
+        return [KeyVersion("k", number, Secret(bytes(16))) for number in numbers]
 
     class Store(MemoryKeyStore):
         def find_sealed_key(self, name: str) -> SealedKey | None:
             key = super().find_sealed_key(name)
-            return key and SealedKey(key.metadata, {0: functools.partial(opener, 0)})
+            return key and SealedKey(key.metadata, (0,), opener)
 
     bench = Bench(Store(), 0.0)
     bench.create("k")
@@ -248,13 +247,14 @@ def test_without_key_memory_a_request_opens_each_version_once_and_the_next_one_a
 
 
 def test_without_key_memory_a_damaged_version_refuses_the_key_when_it_is_read(tmp_path: Path) -> None:
-    def broken() -> KeyVersion:
+    def broken(numbers: Collection[int]) -> list[KeyVersion]:
+        assert 0 in numbers
         raise StoreTamperedError("version 0 of key 'k' was changed")
 
     class Store(MemoryKeyStore):
         def find_sealed_key(self, name: str) -> SealedKey | None:
             key = super().find_sealed_key(name)
-            return key and SealedKey(key.metadata, {**key.versions, 0: broken})
+            return key and SealedKey(key.metadata, key.numbers, broken)
 
     bench = Bench(Store(), 0.0)
     bench.create("k")

@@ -54,17 +54,34 @@ def test_of_a_change_under_way_nobody_says_that_it_was_not_made(hang: Hang) -> N
 
 def test_what_had_not_begun_when_its_time_was_up_is_never_done(hang: Hang) -> None:
     async def ask() -> None:
-        reading = asyncio.ensure_future(hang.access.read(hang.hang))
+        hanging = asyncio.ensure_future(hang.access.change(hang.hang))
         await asyncio.get_running_loop().run_in_executor(None, hang.begun.wait, 10)
         with pytest.raises(StoreUnavailableError, match="nothing was changed"):
             await hang.access.change(lambda _store: hang.do("late"))
         with pytest.raises(StoreUnavailableError):
-            await reading
+            await hanging
         hang.over.set()
-        await hang.access.read(lambda _store: hang.do("next"))
+        await hang.access.change(lambda _store: hang.do("next"))
 
     asyncio.run(ask())
     assert hang.done == ["next"]
+
+
+def test_a_change_that_hangs_holds_up_no_read_and_a_read_no_change(hang: Hang) -> None:
+    async def ask(first: str) -> None:
+        hanging = asyncio.ensure_future(getattr(hang.access, first)(hang.hang))
+        await asyncio.get_running_loop().run_in_executor(None, hang.begun.wait, 10)
+        other = hang.access.read if first == "change" else hang.access.change
+        await other(lambda _store: hang.do(first))
+        with pytest.raises(StoreUnavailableError):
+            await hanging
+        hang.over.set()
+
+    asyncio.run(ask("change"))
+    hang.begun.clear()
+    hang.over.clear()
+    asyncio.run(ask("read"))
+    assert hang.done == ["change", "read"]
 
 
 def test_what_took_too_long_counts_as_failed(hang: Hang) -> None:

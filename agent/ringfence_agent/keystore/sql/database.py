@@ -7,12 +7,15 @@ into a sentence. It knows nothing of keys, seals or tags.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from sqlalchemy import Connection
 
 from ringfence_zones.errors import RingfenceError
 
+TableRow = tuple[str, Mapping[str, object]]
+"""A row for an insert, with the name of its table."""
 WRITE_WAIT_S = 10.0
 """How long a writer waits for the others before it gives up with StoreUnavailableError."""
 
@@ -54,8 +57,8 @@ class Database(Protocol):
         StoreTamperedError.
         """
 
-    def upgrade(self, connection: Connection, version: int) -> None:
-        """Makes the tables of the newest version inside the connection's transaction."""
+    def upgrade(self, connection: Connection, version: int, target: int) -> None:
+        """Makes the tables of the version `target` of those of `version`, inside the connection's transaction."""
 
     def hold_owner(self, connection: Connection) -> None:
         """Lets others see that this owner is alive, for as long as the writer's `connection` is open. Idempotent."""

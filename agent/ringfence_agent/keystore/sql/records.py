@@ -8,15 +8,17 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ringfence_agent.keystore.authenticator import Authenticator, Ledger
 from ringfence_agent.keystore.interface import PolicyRevision, SealedKey
-from ringfence_agent.keystore.protector import MaterialBinding, StoreKeys
+from ringfence_agent.keystore.protection import Protection
+from ringfence_agent.keystore.protector import MaterialBinding
 from ringfence_agent.keystore.sealing import SealBrokenError, seal, unseal
+from ringfence_agent.keystore.slots import SlotHeader
 from ringfence_agent.keystore.sql.row_encoding import encode_row
 from ringfence_agent.keystore.sql.tables import (
     SEAL_VERSION,
@@ -37,7 +39,7 @@ from ringfence_zones.secret import Secret
 
 RESTORE_HINT = "stop the key server, keep the file, and restore store and log from the newest backup"
 _NO_ATTRIBUTES: Mapping[str, str] = MappingProxyType({})
-_TaggedRow = ZoneKeyRow | PolicyRow | KeyChangeRow | UnconfirmedRow | TokenStateRow | TokenRow
+TaggedRow = ZoneKeyRow | PolicyRow | KeyChangeRow | UnconfirmedRow | TokenStateRow | TokenRow
 _NOT_A_ROW = (TypeError, OverflowError, UnicodeEncodeError, ValueError)
 
 
@@ -47,14 +49,15 @@ def attributes_text(attributes: Mapping[str, str]) -> str:
 
 
 class Records:
-    """The rows of one store, opened with its keys."""
+    """The rows of one store, opened with its root."""
 
-    def __init__(self, header: HeaderRow, keys: StoreKeys, label: str) -> None:
+    def __init__(self, header: HeaderRow, protection: Protection, label: str) -> None:
+        self.header = header
+        self.protection = protection
         self._store_id = header.store_id
-        self._keys = keys
         self._label = label
-        self._authenticator = Authenticator(keys, header.binding())
-        self._token_keys = AESGCM(keys.derive("wrap-token-key"))
+        self._authenticator = Authenticator(protection.root, header.binding())
+        self._token_keys = AESGCM(protection.root.derive("wrap-token-key"))
 
     def tampered(self, what: str) -> StoreTamperedError:
         """`what` completes the sentence "the store fails its integrity check: ..."."""
@@ -65,11 +68,29 @@ class Records:
         try:
             return self._authenticator.unseal(sealed)
         except (SealBrokenError, TypeError):
-            raise self.tampered("its header was changed") from None
+            raise self.tampered("its header was changed, or it was given a new root while this process had it open") from None
 
     def seal_ledger(self, ledger: Ledger) -> bytes:
         """The ledger as the header row keeps it."""
         return self._authenticator.seal(ledger)
+
+    def adopt_slots(self, content: bytes) -> None:
+        """The slots as the header row has them now, read under the write lock."""
+        try:
+            self.protection.adopt(bytes(content))
+        except (SealBrokenError, TypeError):
+            raise self.tampered("its slots were changed, or put back from an earlier state") from None
+
+    def refresh_slots(self) -> None:
+        """Reads the slots again."""
+        try:
+            self.protection.refresh()
+        except (SealBrokenError, TypeError):
+            raise self.tampered("its slots were changed") from None
+
+    def slots_element(self, slots: SlotHeader) -> int:
+        """The slots' share of the ledger; headers of formats 1 and 2 have none."""
+        return self._authenticator.element(slots.encode(self._store_id))
 
     def element(self, row: ZoneKeyRow | KeyVersionRow | PolicyRow) -> int:
         """The row's share of the ledger."""
@@ -78,15 +99,15 @@ class Records:
         except _NOT_A_ROW:
             raise self.tampered("a row holds values of the wrong type") from None
 
-    def tag(self, row: _TaggedRow) -> bytes:
+    def tag(self, row: TaggedRow) -> bytes:
         """The tag to keep beside the row."""
         return self._authenticator.tag(row.encode())
 
-    def tagged(self, row: _TaggedRow) -> dict[str, object]:
+    def tagged(self, row: TaggedRow) -> dict[str, object]:
         """The row with its tag, as an insert takes it."""
         return row._asdict() | {"tag": self.tag(row)}
 
-    def check_tag(self, row: _TaggedRow, tag: bytes) -> None:
+    def check_tag(self, row: TaggedRow, tag: bytes) -> None:
         """That this store wrote the row as it is."""
         try:
             genuine = self._authenticator.is_tag_of(tag, row.encode())
@@ -95,34 +116,58 @@ class Records:
         if not genuine:
             raise self.tampered(f"the row {row[0]!r} was changed")
 
-    def seal_version(self, key: ZoneKeyRow, version: int, material: Secret, created_ms: int) -> KeyVersionRow:
+    def version_row(
+        self, key: ZoneKeyRow, version: int, created_ms: int, seal_material: Callable[[MaterialBinding], bytes]
+    ) -> KeyVersionRow:
         """A new version's row, its material sealed to exactly this place."""
-        binding = MaterialBinding(
-            SEAL_VERSION, self._store_id, key.name, version, key.cipher, key.length_bits, created_ms
-        )
-        sealed = self._keys.seal_material(binding, material)
-        return KeyVersionRow(key.name, version, key.cipher, key.length_bits, created_ms, sealed)
+        row = KeyVersionRow(key.name, version, key.cipher, key.length_bits, created_ms, b"")
+        return row._replace(sealed=seal_material(self.binding(row)))
 
-    def sealed_key(self, key: ZoneKeyRow, versions: Sequence[KeyVersionRow]) -> SealedKey:
-        """A live key and all its live versions, oldest first; `key` has passed `check_tag`."""
-        if [row.version for row in versions] != list(range(key.first_version, key.next_version)):
-            raise self.tampered(f"versions of key {key.name!r} are missing, or are not its own")
-        openers = {row.version: functools.partial(self._open_version, key, row, self._binding(row)) for row in versions}
-        return SealedKey(self.metadata(key), openers)
-
-    def _binding(self, row: KeyVersionRow) -> MaterialBinding:
+    def binding(self, row: KeyVersionRow) -> MaterialBinding:
+        """What a version's seal is bound to."""
         return MaterialBinding(
             SEAL_VERSION, self._store_id, row.key_name, row.version, row.cipher, row.length_bits, row.created_ms
         )
 
-    def _open_version(self, key: ZoneKeyRow, row: KeyVersionRow, binding: MaterialBinding) -> KeyVersion:
+    def sealed_key(self, key: ZoneKeyRow, versions: Sequence[KeyVersionRow]) -> SealedKey:
+        """A live key and all its live versions, oldest first; `key` has passed `check_tag`."""
+        numbers = tuple(row.version for row in versions)
+        if numbers != tuple(range(key.first_version, key.next_version)):
+            raise self.tampered(f"versions of key {key.name!r} are missing, or are not its own")
+        rows = {row.version: (self.binding(row), row) for row in versions}
+        remote = frozenset(row.version for row in versions if self.protection.is_remote(row.sealed))
+        return SealedKey(self.metadata(key), numbers, functools.partial(self._open_versions, key, rows), remote)
+
+    def open_rows(self, rows: Sequence[KeyVersionRow]) -> list[Secret]:
+        """The material of rows of any keys. May ask a remote protector."""
         try:
-            material = self._keys.open_material(binding, row.sealed)
+            return self.protection.open([(self.binding(row), row.sealed) for row in rows])
         except (SealBrokenError, *_NOT_A_ROW):
-            raise self.tampered(f"version {row.version} of key {key.name!r} was changed") from None
-        if (row.cipher, row.length_bits) != (key.cipher, key.length_bits):
-            raise self.tampered(f"version {row.version} of key {key.name!r} belongs to an earlier key of that name")
-        return KeyVersion(key.name, row.version, material)
+            if len(rows) > 1:  # one at a time, so that the error names the one
+                return [self.open_rows([row])[0] for row in rows]
+            raise self.tampered(f"version {rows[0].version} of key {rows[0].key_name!r} was changed") from None
+
+    def _open_versions(
+        self, key: ZoneKeyRow, rows: Mapping[int, tuple[MaterialBinding, KeyVersionRow]], numbers: Collection[int]
+    ) -> Sequence[KeyVersion]:
+        chosen = [rows[number] for number in numbers]
+        for _, row in chosen:
+            if (row.cipher, row.length_bits) != (key.cipher, key.length_bits):
+                raise self.tampered(f"version {row.version} of key {key.name!r} belongs to an earlier key of that name")
+        if any(self.protection.is_remote(row.sealed) for _, row in chosen):
+            materials = self.open_rows([row for _, row in chosen])
+        else:
+            materials = [self._open_here(binding, row) for binding, row in chosen]
+        return [
+            KeyVersion(key.name, number, material) for number, material in zip(numbers, materials, strict=True)
+        ]
+
+    def _open_here(self, binding: MaterialBinding, row: KeyVersionRow) -> Secret:
+        # With a key memory of 0 this is done for each request.
+        try:
+            return self.protection.open_here(binding, row.sealed)
+        except (SealBrokenError, *_NOT_A_ROW):
+            raise self.tampered(f"version {row.version} of key {row.key_name!r} was changed") from None
 
     def metadata(self, key: ZoneKeyRow) -> KeyMetadata:
         """What is told about a key; `key` has passed `check_tag`."""
@@ -138,7 +183,7 @@ class Records:
 
     def derive_secret(self, purpose: str) -> Secret:
         """See KeyStore. Purposes have a name space of their own, apart from the store's own keys."""
-        return Secret(self._keys.derive(f"for/{purpose}"))
+        return Secret(self.protection.root.derive(f"for/{purpose}"))
 
     def seal_master_key(self, key: MasterKey) -> TokenMasterKeyRow:
         """A master key's row, its secret sealed to exactly this place."""

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Engine, NullPool, create_engine, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from ringfence_agent.keystore.sql.database import TableRow
 from ringfence_agent.keystore.sql.server_address import ServerAddress
 from ringfence_agent.keystore.sql.server_errors import SERVER_RESTORE_HINT, Cause, explain
 from ringfence_agent.keystore.sql.server_schema import TABLES, Kind
-from ringfence_agent.keystore.sql.tables import SCHEMA_VERSION
+from ringfence_agent.keystore.sql.tables import OLDEST_USED, SCHEMA_VERSION
 from ringfence_zones.errors import (
     ConfigError,
     KeyStoreError,
@@ -90,13 +91,13 @@ class ServerDatabase(ABC):
                 f" {SCHEMA_VERSION}",
                 hint="run the newer release that wrote it, or upgrade this one",
             )
-        if version < SCHEMA_VERSION:  # version 2 was the first that a server could hold
+        if version < OLDEST_USED:  # the first that a server could hold
             raise StoreTamperedError(
                 f"key store {self.label} says that it has format {version}", hint=SERVER_RESTORE_HINT
             )
         return version
 
-    def check_structure(self, connection: Connection, version: int) -> None:  # noqa: ARG002 -- one version so far
+    def check_structure(self, connection: Connection, version: int) -> None:  # noqa: ARG002 -- the same in all
         """See Database."""
         expected: Columns = {
             (table, column): (self.catalogue_types[kind], column in spec.nullable)
@@ -108,9 +109,9 @@ class ServerDatabase(ABC):
         for foreign in self._find_foreign(connection):
             raise self._not_ours(foreign)
 
-    def upgrade(self, connection: Connection, version: int) -> None:  # noqa: ARG002
-        """See Database."""
-        raise KeyStoreError(f"key store {self.label} cannot be upgraded from format {version}")
+    def upgrade(self, connection: Connection, version: int, target: int) -> None:  # noqa: ARG002 -- as in `open`
+        """See Database. The tables are the same in every version that a server can hold."""
+        connection.execute(text("UPDATE store_header SET format = :target"), {"target": target})
 
     @contextmanager
     def creating(self) -> Iterator[Connection]:
@@ -119,9 +120,9 @@ class ServerDatabase(ABC):
             self._lock_creation(connection)
             yield connection
 
-    def create(self, connection: Connection, rows: Mapping[str, Mapping[str, object]]) -> None:
-        """Makes the tables and their first rows; committed when it returns. Raises StoreTamperedError for tables with
-        rows but no header.
+    def create(self, connection: Connection, rows: Iterable[TableRow], *, version: int = SCHEMA_VERSION) -> None:
+        """Makes the tables and their first rows, of this version of the format; committed when it returns. Raises
+        StoreTamperedError for tables with rows but no header.
         """
         try:
             with connection.begin():
@@ -130,8 +131,8 @@ class ServerDatabase(ABC):
                 for table in TABLES:
                     if connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one():  # noqa: S608
                         raise self._not_ours(f"its table {table} has rows, but it has no header")
-                for table, row in rows.items():
-                    values = {**row, "format": SCHEMA_VERSION} if table == "store_header" else row
+                for table, row in rows:
+                    values = {**row, "format": version} if table == "store_header" else row
                     self._insert(connection, table, values)
         except DBAPIError as exc:
             raise self.translate(exc, committing=self.is_lost(exc)) from exc

@@ -14,29 +14,33 @@ The rules of `open` for a store that instances share:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from sqlalchemy import Connection
 
-from ringfence_agent.keystore.file_protector import FileProtector, new_root_key_text
-from ringfence_agent.keystore.interface import OpenStore
 from ringfence_agent.keystore.local_files import (
     check_directory,
     directory_locked,
 )
+from ringfence_agent.keystore.protector import Protector, Protectors
+from ringfence_agent.keystore.protectors.file import FileProtector, new_root_key_text, read_root_key
 from ringfence_agent.keystore.sql.mariadb_database import MariadbDatabase
 from ringfence_agent.keystore.sql.open import new_rows, open_sql_keystore
 from ringfence_agent.keystore.sql.postgresql_database import PostgresqlDatabase
 from ringfence_agent.keystore.sql.server_address import parse_server_uri, read_password
 from ringfence_agent.keystore.sql.server_database import ServerDatabase
+from ringfence_agent.keystore.sql.store import SqlKeyStore
 from ringfence_zones.durable_file import install_durably, prepared_name, sync, write_new_file
 from ringfence_zones.errors import ConfigError, KeyStoreError, StoreUnavailableError, WrongRootKeyError
 
 
-def open_server_keystore(uri: str, root_key: Path | None, password_file: Path | None, *, init: bool) -> OpenStore:
+def open_server_keystore(
+    uri: str, root_key: Path | None, password_file: Path | None, protectors: Protectors, *, init: bool
+) -> SqlKeyStore:
     """Raises InputError for the URI, ConfigError for files and settings, and what `open_sql_keystore` raises."""
     address = parse_server_uri(uri)
-    if root_key is None:
+    if protectors.with_file and root_key is None:
         raise ConfigError(
             f"key store {address.label} is shared, and no root key file is named",
             hint="name it with --root-key FILE, or root_key_file in kms.yaml; it is the same file on every instance",
@@ -45,12 +49,36 @@ def open_server_keystore(uri: str, root_key: Path | None, password_file: Path | 
     kind = PostgresqlDatabase if address.scheme == "postgresql" else MariadbDatabase
     database = kind(address, password)
     try:
+        if root_key is None or not protectors.with_file:
+            if not _is_there(database):
+                _create_without_file(database, protectors.others, init=init)
+            return open_sql_keystore(database, protectors.others)
         if not root_key.exists() or prepared_name(root_key).exists() or not _is_there(database):
             _create(database, root_key, init=init)
-        return open_sql_keystore(database, FileProtector.from_file(root_key))
+        return open_sql_keystore(database, [FileProtector.from_file(root_key), *protectors.others])
     except BaseException:
         database.close()
         raise
+
+
+def _create_without_file(database: ServerDatabase, protectors: Sequence[Protector], *, init: bool) -> None:
+    """A store that others than a root key file open."""
+    if not init:
+        raise _no_store(database, "a new store")
+    database.check_reachable()
+    rows = new_rows(protectors[0])
+    with database.creating() as connection:
+        with connection.begin():
+            is_there = database.find_format(connection) is not None
+        if not is_there:
+            database.create(connection, rows)
+
+
+def _no_store(database: ServerDatabase, what: str) -> ConfigError:
+    return ConfigError(
+        f"{database.label} holds no key store",
+        hint=f"check --keystore; to make {what}, start once with --init",
+    )
 
 
 def _is_there(database: ServerDatabase) -> bool:
@@ -83,13 +111,10 @@ def _create_locked(database: ServerDatabase, connection: Connection, root_key: P
             write_new_file(prepared, new_root_key_text())
             sync(root_key.parent)
             # Should the commit's outcome be unknown, the file stays: it may be the only root key of a store.
-            database.create(connection, new_rows(FileProtector.from_file(prepared)))
+            database.create(connection, new_rows(FileProtector(read_root_key(prepared), root_key)))
             install_durably(prepared, root_key)
         case (False, False):
-            raise ConfigError(
-                f"{database.label} holds no key store",
-                hint="check --keystore; to make a new store and its root key, start once with --init",
-            )
+            raise _no_store(database, "a new store and its root key")
         case (True, False) if prepared.exists() and _opens(database, prepared):
             install_durably(prepared, root_key)
         case (True, True):
@@ -110,7 +135,7 @@ def _create_locked(database: ServerDatabase, connection: Connection, root_key: P
 
 def _opens(database: ServerDatabase, root_key: Path) -> bool:
     try:
-        open_sql_keystore(database, FileProtector.from_file(root_key)).close()
+        open_sql_keystore(database, [FileProtector.from_file(root_key)]).close()
     except (ConfigError, WrongRootKeyError, KeyStoreError):
         return False
     return True

@@ -77,6 +77,7 @@ class SqlSession:
         self._database = database
         self._process_id = os.getpid()
         self._closed = False
+        self._owner_is_held = False
         self._reader, self._writer = _Slot(database.reader), _Slot(database.writer)
         self._reader.get()
         self._writer.get()
@@ -113,10 +114,28 @@ class SqlSession:
                 raise
             self._commit(transaction, lock)
 
+    @contextmanager
+    def snapshot(self) -> Iterator[tuple[Connection, int]]:
+        """A connection of its own, in a transaction that reads one state throughout, and the version of the store's
+        format; its structure was checked. For any thread.
+        """
+        self._check_usable()
+        database = self._database
+        try:
+            with database.snapshot() as connection, connection.begin():
+                database.check_in_place()
+                version = database.check_format(connection)
+                database.check_structure(connection, version)
+                yield connection, version
+        except SQLAlchemyError as exc:
+            raise database.translate(exc) from exc
+
     def hold_owner(self) -> int:
-        """The number of this handle, alive to all from here until it is closed."""
-        with self._held(self._writer):
-            self._retried(self._writer, self._database.hold_owner)
+        """The number of this handle, alive to all from here until it is closed. Only the first call waits."""
+        if not self._owner_is_held:
+            with self._held(self._writer):
+                self._retried(self._writer, self._database.hold_owner)
+            self._owner_is_held = True
         return self._database.owner_id
 
     def is_alive(self, owner_id: int) -> bool:

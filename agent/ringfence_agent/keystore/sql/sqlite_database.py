@@ -11,7 +11,7 @@ import os
 import random
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
 from ringfence_agent.keystore.local_files import check_directory, check_local, check_store_file, check_writable
-from ringfence_agent.keystore.sql.database import WRITE_WAIT_S
+from ringfence_agent.keystore.sql.database import WRITE_WAIT_S, TableRow
 from ringfence_agent.keystore.sql.records import RESTORE_HINT
 from ringfence_agent.keystore.sql.sqlite_owners import SqliteOwners
 from ringfence_agent.keystore.sql.sqlite_schema import APPLICATION_ID, STATEMENTS, UPGRADES
@@ -123,12 +123,12 @@ class SqliteDatabase:
         if problems != ["ok"]:
             raise StoreTamperedError(f"key store {self.path} is damaged: {'; '.join(problems)}", hint=RESTORE_HINT)
 
-    def upgrade(self, connection: Connection, version: int) -> None:
+    def upgrade(self, connection: Connection, version: int, target: int) -> None:
         """See Database. SQLite's schema and version number are part of the transaction."""
-        for older in range(version, SCHEMA_VERSION):
+        for older in range(version, target):
             for statement in UPGRADES[older].values():
                 connection.exec_driver_sql(statement)
-        connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.exec_driver_sql(f"PRAGMA user_version = {target}")
 
     def hold_owner(self, connection: Connection) -> None:  # noqa: ARG002 -- the kernel's lock needs no connection
         """See Database."""
@@ -232,9 +232,9 @@ def open_file(path: Path, mode: str) -> sqlite3.Connection:
     return sqlite3.connect(location, uri=True, isolation_level=None, check_same_thread=False)
 
 
-def create_file(path: Path, rows: Mapping[str, Mapping[str, object]]) -> None:
-    """Writes a whole new store, `rows` with one row for some tables. `path` must exist, be empty and known to nobody
-    else.
+def create_file(path: Path, rows: Iterable[TableRow], *, version: int = SCHEMA_VERSION) -> None:
+    """Writes a whole new store with these rows. `path` must exist, be empty and known to nobody else. `version` is
+    the format's that the rows have.
     """
     connection = open_file(path, "rw")
     try:
@@ -242,10 +242,10 @@ def create_file(path: Path, rows: Mapping[str, Mapping[str, object]]) -> None:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("BEGIN IMMEDIATE")
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        for statement in STATEMENTS[SCHEMA_VERSION].values():
+        connection.execute(f"PRAGMA user_version = {version}")
+        for statement in STATEMENTS[version].values():
             connection.execute(statement)
-        for table, row in rows.items():
+        for table, row in rows:
             names, marks = ", ".join(row), ", ".join("?" * len(row))
             connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(row.values()))  # noqa: S608
         connection.execute("COMMIT")

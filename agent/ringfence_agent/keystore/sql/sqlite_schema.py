@@ -54,8 +54,10 @@ _NEW_IN_VERSION_2 = {
     ),
 }
 
-STATEMENTS: Mapping[int, Mapping[str, str]] = {1: _VERSION_1, 2: _VERSION_1 | _NEW_IN_VERSION_2}
+_VERSION_2 = _VERSION_1 | _NEW_IN_VERSION_2
+
+STATEMENTS: Mapping[int, Mapping[str, str]] = {1: _VERSION_1, 2: _VERSION_2, 3: _VERSION_2}
 """All statements of each version of the format, by the table's name."""
 
-UPGRADES: Mapping[int, Mapping[str, str]] = {1: _NEW_IN_VERSION_2}
-"""What turns a store of one version into the next."""
+UPGRADES: Mapping[int, Mapping[str, str]] = {1: _NEW_IN_VERSION_2, 2: {}}
+"""What turns the tables of one version into those of the next."""

@@ -14,15 +14,14 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 
-from ringfence_agent.keystore.authenticator import Ledger
 from ringfence_agent.keystore.interface import (
     ChangeOrigin,
     Changes,
+    DeletedKey,
     ImportedKey,
     KeyImport,
     NewKey,
@@ -32,10 +31,14 @@ from ringfence_agent.keystore.interface import (
     UnconfirmedChange,
 )
 from ringfence_agent.keystore.key_import import ConflictError, check_imported_key, judge_deleted, judge_live, judge_new
+from ringfence_agent.keystore.snapshot import Pause
 from ringfence_agent.keystore.sql.changes import NO_KEY, SEVERAL_KEYS, SqlChanges
 from ringfence_agent.keystore.sql.database import Database
+from ringfence_agent.keystore.sql.prepared import Prepared, with_seals
 from ringfence_agent.keystore.sql.records import Records, attributes_text
-from ringfence_agent.keystore.sql.session import Outcome, SqlSession
+from ringfence_agent.keystore.sql.session import SqlSession
+from ringfence_agent.keystore.sql.slot_changes import SqlSlots
+from ringfence_agent.keystore.sql.snapshot import SqlSnapshot
 from ringfence_agent.keystore.sql.tables import (
     KEY_VERSION,
     POLICY_REVISION,
@@ -46,6 +49,7 @@ from ringfence_agent.keystore.sql.tables import (
     ZoneKeyRow,
 )
 from ringfence_agent.keystore.sql.tokens import SqlTokens
+from ringfence_agent.keystore.sql.transactions import Change, SqlTransactions
 from ringfence_zones.errors import (
     InputError,
     KeyConflictError,
@@ -65,7 +69,7 @@ _VERSION_COLUMNS = [KEY_VERSION.c[name] for name in KeyVersionRow._fields]
 _POLICY_COLUMNS = [POLICY_REVISION.c[name] for name in PolicyRow._fields]
 _KEY_WIDTH = len(_KEY_COLUMNS)
 
-_LOCK_LEDGER = select(STORE_HEADER.c.ledger).with_for_update()
+_SELECT_SLOTS = select(STORE_HEADER.c.protector_header)
 _SELECT_KEY = select(*_KEY_COLUMNS, ZONE_KEY.c.tag).where(ZONE_KEY.c.name == bindparam("name"))
 # An outer join: a live key whose versions are gone must be seen, not be taken for no key.
 _SELECT_LIVE_KEY = (
@@ -85,6 +89,9 @@ _SELECT_VERSIONS = (
 _SELECT_LIVE_KEYS = (
     select(*_KEY_COLUMNS, ZONE_KEY.c.tag).where(ZONE_KEY.c.deleted_ms.is_(None)).order_by(ZONE_KEY.c.name)
 )
+_SELECT_DELETED_KEYS = (
+    select(*_KEY_COLUMNS, ZONE_KEY.c.tag).where(ZONE_KEY.c.deleted_ms.is_not(None)).order_by(ZONE_KEY.c.name)
+)
 _SELECT_POLICY = (
     select(STORE_HEADER.c.ledger, *_POLICY_COLUMNS, POLICY_REVISION.c.tag)
     .outerjoin(POLICY_REVISION, POLICY_REVISION.c.revision > 0)
@@ -97,7 +104,6 @@ _SELECT_POLICIES = (
     .order_by(POLICY_REVISION.c.revision)
 )
 _UPDATE_KEY = update(ZONE_KEY).where(ZONE_KEY.c.name == bindparam("key"))
-_UPDATE_LEDGER = update(STORE_HEADER)
 
 
 def _now_ms() -> int:
@@ -108,14 +114,11 @@ class _DryRun(Exception):  # noqa: N818 - no error: it ends a transaction withou
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class _Change:
-    """A write transaction under way: the connection that holds the lock, the ledger to keep, and who asked for it."""
+class _MadeBy(NamedTuple):
+    """Who asked for a change, and the handle that makes it."""
 
-    connection: Connection
-    ledger: Ledger
+    origin: ChangeOrigin
     owner_id: int
-    origin: ChangeOrigin | None
 
 
 class SqlKeyStore(SqlTokens):
@@ -127,12 +130,20 @@ class SqlKeyStore(SqlTokens):
         self._session = session
         self._records = records
         self._changes = SqlChanges(session, records)
+        self._transactions = SqlTransactions(session, records, self._changes)
         self._clock = clock
+        self.slots = SqlSlots(database, session, records, self._transactions)
+        records.protection.reread_with(self._read_slots)
 
     @property
     def label(self) -> str:
         """See KeyStore."""
         return self._session.label
+
+    @property
+    def store_id(self) -> str:
+        """See KeyStore."""
+        return self._records.protection.root.store_id.hex()
 
     @property
     def owner_id(self) -> int:
@@ -142,11 +153,15 @@ class SqlKeyStore(SqlTokens):
     def create_key(self, new: NewKey, origin: ChangeOrigin | None = None) -> KeyVersion:
         """See KeyStore. Raises InputError too, for a name or material that no key can have."""
         _check_new_key(new)
-        with self._change(new.name, origin) as change:
+        made_by, now_ms = self._made_by(origin), self._clock()
+        return with_seals(self._records, lambda prepared: self._create(new, made_by, now_ms, prepared))
+
+    def _create(self, new: NewKey, made_by: _MadeBy | None, now_ms: int, prepared: Prepared) -> KeyVersion:
+        with self._transactions.change(new.name, prepared) as change:
             old = self._select_key(change, new.name)
             if old is not None and old.deleted_ms is None:
                 raise KeyExistsError(new.name, self.label)
-            number, now_ms = (old.next_version if old else 0), self._clock()
+            number = old.next_version if old else 0
             key = ZoneKeyRow(
                 name=new.name,
                 cipher=new.cipher,
@@ -159,44 +174,91 @@ class SqlKeyStore(SqlTokens):
                 attributes=attributes_text(new.attributes),
             )
             self._write_key(change, old, key)
-            self._insert_version(change, key, number, new.material, now_ms)
-        return KeyVersion(new.name, number, new.material)
+            version = KeyVersion(new.name, number, new.material)
+            self._insert_version(change, key, version, now_ms, prepared)
+            self._note_maker(change, version, now_ms, made_by)
+        return version
 
     def roll_key(self, name: str, material: Secret | None, origin: ChangeOrigin | None = None) -> KeyVersion:
         """See KeyStore."""
-        with self._change(name, origin) as change:
+        made_by, now_ms = self._made_by(origin), self._clock()
+        drawn: dict[int, Secret] = {}  # by length: the same material each time the change runs
+
+        def chosen(length_bits: int) -> Secret:
+            if material is not None:
+                return material
+            return drawn.setdefault(length_bits, Secret(secrets.token_bytes(length_bits // 8)))
+
+        return with_seals(self._records, lambda prepared: self._roll(name, chosen, made_by, now_ms, prepared))
+
+    def _roll(
+        self, name: str, chosen: Callable[[int], Secret], made_by: _MadeBy | None, now_ms: int, prepared: Prepared
+    ) -> KeyVersion:
+        with self._transactions.change(name, prepared) as change:
             old = self._get_live_key(change, name)
-            if origin is not None and self._changes.is_unconfirmed(change.connection, old, origin):
+            if made_by is not None and self._changes.is_unconfirmed(change.connection, old, made_by.origin):
                 raise UnconfirmedChangeError(name)
-            if material is None:
-                material = Secret(secrets.token_bytes(old.length_bits // 8))
-            _check_length(material, old.length_bits)
-            number = old.next_version
-            key = old._replace(next_version=number + 1)
+            version = KeyVersion(name, old.next_version, chosen(old.length_bits))
+            _check_length(version.material, old.length_bits)
+            key = old._replace(next_version=old.next_version + 1)
             self._write_key(change, old, key)
-            self._insert_version(change, key, number, material, self._clock())
-        return KeyVersion(name, number, material)
+            self._insert_version(change, key, version, now_ms, prepared)
+            self._note_maker(change, version, now_ms, made_by)
+        return version
 
     def delete_key(self, name: str) -> None:
         """See KeyStore."""
-        with self._change(name) as change:
+        with self._transactions.change(name) as change:
             old = self._get_live_key(change, name)
             self._write_key(change, old, old._replace(deleted_ms=self._clock()))
+
+    def undelete_key(self, name: str, not_before_ms: int) -> KeyMetadata:
+        """See KeyStore."""
+        with self._transactions.change(name) as change:
+            old = self._select_key(change, name) if _is_storable(name) else None
+            if old is None:
+                raise KeyNotFoundError(name)
+            if old.deleted_ms is None:
+                raise KeyExistsError(name, self.label)
+            if old.deleted_ms < not_before_ms:
+                raise KeyNotFoundError(name, f"Key {name} was deleted too long ago to be brought back")
+            key = old._replace(deleted_ms=None)
+            self._write_key(change, old, key)
+        return self._records.metadata(key)
+
+    def list_deleted(self) -> Sequence[DeletedKey]:
+        """See KeyStore."""
+        found = []
+        for *fields, tag in self._session.read(_SELECT_DELETED_KEYS):
+            key = ZoneKeyRow(*fields)
+            self._records.check_tag(key, tag)
+            if key.deleted_ms is not None:
+                found.append(DeletedKey(self._records.metadata(key), key.deleted_ms))
+        return found
+
+    def skip_changes(self, number: int) -> None:
+        """Makes `number` the store's change number, for a restore of an earlier state: later ones were given out."""
+        with self._transactions.change(SEVERAL_KEYS) as change:
+            change.ledger.writes = max(change.ledger.writes, number - 1)
 
     def import_keys(self, keys: Sequence[ImportedKey], *, dry_run: bool = False) -> Sequence[KeyImport]:
         """See KeyStore."""
         for key in keys:
             _check_imported(key)
+        return with_seals(self._records, lambda prepared: self._import(keys, prepared, dry_run=dry_run))
+
+    def _import(self, keys: Sequence[ImportedKey], prepared: Prepared, *, dry_run: bool) -> Sequence[KeyImport]:
         done: list[KeyImport] = []
-        with suppress(_DryRun), self._change(SEVERAL_KEYS) as change:
+        with suppress(_DryRun), self._transactions.change(SEVERAL_KEYS, prepared) as change:
             conflicts: dict[str, str] = {}
             for key in keys:
                 try:
-                    done.append(self._import_key(change, key))
+                    done.append(self._import_key(change, key, prepared))
                 except ConflictError as conflict:
                     conflicts[key.metadata.name] = str(conflict)
             if conflicts:
                 raise KeyConflictError(conflicts)
+            prepared.check_opened()
             if dry_run or not any(each.added for each in done):
                 raise _DryRun
         return done
@@ -228,7 +290,7 @@ class SqlKeyStore(SqlTokens):
 
     def publish_policy(self, expected_revision: int, document: bytes, published_by: str) -> PolicyRevision:
         """See KeyStore."""
-        with self._change(NO_KEY) as change:
+        with self._transactions.change(NO_KEY) as change:
             if change.ledger.revision != expected_revision:
                 raise RevisionConflictError(expected_revision, change.ledger.revision)
             row = PolicyRow(expected_revision + 1, document, published_by, self._clock())
@@ -291,25 +353,26 @@ class SqlKeyStore(SqlTokens):
         """See KeyStore."""
         return self._session.is_alive(owner_id)
 
+    @contextmanager
+    def snapshot(self, pause: Pause = lambda: None) -> Iterator[SqlSnapshot]:
+        """See KeyStore."""
+        with self._session.snapshot() as (connection, version):
+            yield SqlSnapshot(connection, version, self._records, pause)
+
     def close(self) -> None:
         """See KeyStore. In a forked child it only lets go of its references: the handles are the parent's."""
         self._session.close()
 
-    @contextmanager
-    def _change(self, key_name: str | None, origin: ChangeOrigin | None = None) -> Iterator[_Change]:
-        """One durable transaction around the block; an exception in it changes nothing."""
-        owner_id = self.owner_id if origin is not None else 0
-        with self._session.transaction(_LOCK_LEDGER) as transaction:
-            before = transaction.row[0] if transaction.row is not None else b""
-            change = _Change(transaction.connection, self._records.open_ledger(before), owner_id, origin)
-            yield change
-            change.ledger.writes += 1
-            self._changes.note(change.connection, change.ledger.writes, key_name)
-            after = self._records.seal_ledger(change.ledger)
-            change.connection.execute(_UPDATE_LEDGER, {"ledger": after})
-            transaction.judge = lambda row: _outcome(row, before, after)
+    def _read_slots(self) -> bytes:
+        rows = self._session.read(_SELECT_SLOTS)
+        if len(rows) != 1:
+            raise self._records.tampered("its header row is missing")
+        return bytes(rows[0][0])
 
-    def _select_key(self, change: _Change, name: str) -> ZoneKeyRow | None:
+    def _made_by(self, origin: ChangeOrigin | None) -> _MadeBy | None:
+        return None if origin is None else _MadeBy(origin, self.owner_id)
+
+    def _select_key(self, change: Change, name: str) -> ZoneKeyRow | None:
         found = change.connection.execute(_SELECT_KEY, {"name": name}).one_or_none()
         if found is None:
             return None
@@ -318,13 +381,13 @@ class SqlKeyStore(SqlTokens):
         self._records.check_tag(key, tag)
         return key
 
-    def _get_live_key(self, change: _Change, name: str) -> ZoneKeyRow:
+    def _get_live_key(self, change: Change, name: str) -> ZoneKeyRow:
         key = self._select_key(change, name) if _is_storable(name) else None
         if key is None or key.deleted_ms is not None:
             raise KeyNotFoundError(name)
         return key
 
-    def _import_key(self, change: _Change, key: ImportedKey) -> KeyImport:
+    def _import_key(self, change: Change, key: ImportedKey, prepared: Prepared) -> KeyImport:
         name, metadata = key.metadata.name, key.metadata
         old = self._select_key(change, name)
         if old is None:
@@ -332,7 +395,10 @@ class SqlKeyStore(SqlTokens):
         elif old.deleted_ms is not None:
             done = judge_deleted(key, old.next_version)
         else:
-            done = judge_live(key, self._open_live_key(change, old))
+            here = self._open_live_key(change, old, prepared)
+            if here is None:
+                return KeyImport(name, False, ())  # judged by the next run
+            done = judge_live(key, here)
         if not done.added:
             return done
         row = ZoneKeyRow(
@@ -350,14 +416,26 @@ class SqlKeyStore(SqlTokens):
             row = old._replace(next_version=metadata.versions)
         self._write_key(change, old, row)
         for version in key.versions[-len(done.added) :]:
-            self._insert_version(change, row, version.number, version.material, version.created_ms)
+            made = KeyVersion(name, version.number, version.material)
+            self._insert_version(change, row, made, version.created_ms, prepared)
         return done
 
-    def _open_live_key(self, change: _Change, key: ZoneKeyRow) -> StoredKey:
-        rows = change.connection.execute(_SELECT_VERSIONS, {"name": key.name, "first": key.first_version})
-        return self._records.sealed_key(key, [KeyVersionRow(*row) for row in rows]).open()
+    def _open_live_key(self, change: Change, key: ZoneKeyRow, prepared: Prepared) -> StoredKey | None:
+        """A key with its material, None when that has to be opened first."""
+        found = change.connection.execute(_SELECT_VERSIONS, {"name": key.name, "first": key.first_version})
+        rows = [KeyVersionRow(*row) for row in found]
+        sealed = self._records.sealed_key(key, rows)
+        if not sealed.remote:
+            return sealed.open()
+        materials = [prepared.open(row) for row in rows]
+        versions = [
+            KeyVersion(key.name, row.version, material)
+            for row, material in zip(rows, materials, strict=True)
+            if material is not None
+        ]
+        return StoredKey(sealed.metadata, versions) if len(versions) == len(rows) else None
 
-    def _write_key(self, change: _Change, old: ZoneKeyRow | None, new: ZoneKeyRow) -> None:
+    def _write_key(self, change: Change, old: ZoneKeyRow | None, new: ZoneKeyRow) -> None:
         values = new._asdict() | {"tag": self._records.tag(new)}
         if old is None:
             change.connection.execute(insert(ZONE_KEY), values)
@@ -366,18 +444,19 @@ class SqlKeyStore(SqlTokens):
             change.ledger.remove(self._records.element(old))
         change.ledger.add(self._records.element(new))
 
-    def _insert_version(self, change: _Change, key: ZoneKeyRow, number: int, material: Secret, now_ms: int) -> None:
-        row = self._records.seal_version(key, number, material, now_ms)
+    def _insert_version(
+        self, change: Change, key: ZoneKeyRow, version: KeyVersion, created_ms: int, prepared: Prepared
+    ) -> None:
+        row = self._records.version_row(
+            key, version.version, created_ms, lambda binding: prepared.seal(binding, version.material)
+        )
         change.connection.execute(insert(KEY_VERSION), row._asdict())
         change.ledger.add(self._records.element(row))
-        if change.origin is not None:
-            made = UnconfirmedChange(key.name, number, change.origin, change.owner_id, now_ms)
+
+    def _note_maker(self, change: Change, version: KeyVersion, now_ms: int, made_by: _MadeBy | None) -> None:
+        if made_by is not None:
+            made = UnconfirmedChange(version.key_name, version.version, made_by.origin, made_by.owner_id, now_ms)
             self._changes.note_unconfirmed(change.connection, made)
-
-
-def _outcome(row: Any | None, before: bytes, after: bytes) -> Outcome | None:
-    """By the sealed ledger, which is never twice the same; None when someone else has written since."""
-    return {before: Outcome.NOT_MADE, after: Outcome.MADE}.get(bytes(row[0])) if row is not None else None
 
 
 def _check_new_key(new: NewKey) -> None:

@@ -15,7 +15,14 @@ from sqlalchemy import BigInteger, Column, Dialect, LargeBinary, MetaData, Table
 
 from ringfence_agent.keystore.sql.row_encoding import encode_row
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+"""The newest version, which new stores have."""
+OLDEST_USED = 2
+"""Stores of older versions are upgraded to this one when they are opened."""
+SLOTTED_VERSION = 3
+"""The first version with slots. A store of version 2 becomes one when its slots are changed for the first time."""
+SLOTTED = "slots"
+"""What a store of that version says in `protector`, unless it was made before; see `HeaderRow`."""
 # What seals of material and ledger are bound to. Version 2 added tables and changed no row of version 1.
 SEAL_VERSION = 1
 
@@ -174,7 +181,10 @@ class PolicyRow(NamedTuple):
 
 
 class HeaderRow(NamedTuple):
-    """The one row that describes the store. `ledger` is sealed beside the other fields but `protector_header`."""
+    """The one row that describes the store. `ledger` is sealed beside the other fields but `protector_header`.
+
+    `protector` is the word the store was made with, `file` before there were slots; it never changes.
+    """
 
     store_id: bytes
     created_ms: int
@@ -185,8 +195,8 @@ class HeaderRow(NamedTuple):
     def binding(self) -> bytes:
         """What the ledger's seal is bound to.
 
-        The protector's header is left out on purpose: that a ledger opens although the header does not
-        recognise the root key is how an edited header is told from a wrong root key.
+        The protectors' header is left out on purpose: that a ledger opens although no slot recognises the root key
+        is how an edited header is told from a wrong root key. Slots are a share of the ledger's sum.
         """
         return encode_row("store_header", SEAL_VERSION, self.store_id, self.created_ms, self.protector)
 

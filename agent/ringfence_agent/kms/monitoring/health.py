@@ -10,6 +10,7 @@ Rules:
 1. Anybody may ask, and learns yes or no; why is for administrators.
 2. However often it is asked, a worker looks once a second at most, and once at a time. A store that does not answer
    within the deadline counts as down; it is asked again only when that look has ended.
+3. A remote protector that opened the canary is asked again after ten seconds; one that did not, at the next look.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ringfence_agent.keystore.interface import KeyStore
+from ringfence_agent.keystore.interface import KeyStore, SealedKey
 from ringfence_agent.kms.audit.log import AuditLog
 from ringfence_agent.kms.eek import EekCipher
 from ringfence_agent.kms.store_access import StoreAccess
@@ -27,6 +28,8 @@ from ringfence_zones.errors import RingfenceError
 from ringfence_zones.keys import IV_BYTES
 
 _KEEP_S = 1.0
+# What a remote protector opened is believed for longer: it is asked by each worker, and may cost money.
+_ASK_AGAIN_S = 10.0
 _DEADLINE_S = 5.0
 _DEK_BYTES = 32
 
@@ -59,12 +62,17 @@ class HealthCheck:
         clock: Callable[[], float],
         *,
         deadline_s: float = _DEADLINE_S,
+        find_distrust: Callable[[], str | None] = lambda: None,
     ) -> None:
+        """`find_distrust` says what is wrong with a store that is known not to be genuine."""
+        self._find_distrust = find_distrust
         self._store = store
         self._audit = audit
         self._clock = clock
         self._deadline_s = deadline_s
         self._canary_key: str | None = None
+        # When a remote protector last opened the canary.
+        self._asked_s: float | None = None
         self._store_problem: str | None = None
         self._looked_s: float | None = None
         self._look: asyncio.Task[str | None] | None = None
@@ -77,7 +85,7 @@ class HealthCheck:
         state = self._audit.state
         unwritable = state.problem if state.required else None
         return Health(
-            self._store_problem,
+            self._find_distrust() or self._store_problem,
             f"the audit log cannot be written: {unwritable}" if unwritable is not None else None,
         )
 
@@ -100,26 +108,33 @@ class HealthCheck:
 
     async def _look_at_store(self) -> str | None:
         try:
-            return await self._store.read(self._open_canary)
+            key = await self._store.read(self._find_canary)
+            return None if key is None else await self._try_canary(key)
         except RingfenceError as error:
             return error.message
         except Exception as error:  # noqa: BLE001 - whatever stands in the way, the worker is not ready; kind only
             return f"the key store fails with {type(error).__name__}"
 
-    def _open_canary(self, store: KeyStore) -> str | None:
-        """In the store's thread, with ciphers of its own. A policy that cannot be believed refuses every key."""
+    def _find_canary(self, store: KeyStore) -> SealedKey | None:
+        """In the store's thread. A policy that cannot be believed refuses every key."""
         store.find_policy()
-        stored = store.find_key(self._canary_key) if self._canary_key is not None else None
-        if stored is None:
+        key = store.find_sealed_key(self._canary_key) if self._canary_key is not None else None
+        if key is None:
             names = [key.name for key in store.list_metadata()]
-            if not names:
-                return None
-            self._canary_key = names[0]
-            stored = store.find_key(names[0])
-        if stored is None:
-            return None  # deleted in between: the next look takes another
-        cipher = EekCipher(stored.versions[-1])
+            self._canary_key = names[0] if names else None
+            key = store.find_sealed_key(names[0]) if names else None
+        return key  # None as well when it was deleted in between: the next look takes another
+
+    async def _try_canary(self, key: SealedKey) -> str | None:
+        """With ciphers of its own."""
+        current = key.numbers[-1]
+        is_remote = current in key.remote
+        if is_remote and self._asked_s is not None and self._clock() - self._asked_s < _ASK_AGAIN_S:
+            return None
+        (version,) = await self._store.open_versions(key, [current])
+        cipher = EekCipher(version)
         dek, iv = secrets.token_bytes(_DEK_BYTES), secrets.token_bytes(IV_BYTES)
-        if EekCipher(stored.versions[-1]).apply(iv, cipher.apply(iv, dek)) != dek:
-            return f"an EDEK of key {self._canary_key} does not open"
+        if EekCipher(version).apply(iv, cipher.apply(iv, dek)) != dek:
+            return f"an EDEK of key {key.metadata.name} does not open"
+        self._asked_s = self._clock() if is_remote else None
         return None

@@ -29,11 +29,13 @@ OPERATIONS = (
     *("CREATE_KEY", "DELETE_KEY", "ROLL_NEW_VERSION", "INVALIDATE_CACHE", "GET_KEYS", "GET_KEYS_METADATA"),
     *("GET_METADATA", "GET_CURRENT_KEY", "GET_KEY_VERSION", "GET_KEY_VERSIONS", "GENERATE_EEK", "DECRYPT_EEK"),
     *("REENCRYPT_EEK", "REENCRYPT_EEK_BATCH", "GETDELEGATIONTOKEN", "RENEWDELEGATIONTOKEN", "CANCELDELEGATIONTOKEN"),
-    *("GET_POLICY", "PUBLISH_POLICY", "GET_STATUS", "GET_JMX", "GET_METRICS", "OTHER"),
+    *("GET_POLICY", "PUBLISH_POLICY", "GET_DELETED_KEYS", "UNDELETE_KEY", "GET_STATUS", "GET_JMX", "GET_METRICS"),
+    "OTHER",
 )
 OUTCOMES = (OK, DENIED, UNAUTHENTICATED, FAILED)
 IDENTITIES = tuple(identity.value for identity in Identity)
-STORE_WORK = ("read", "change")
+# An unwrap is material opened by a remote protector.
+STORE_WORK = ("read", "change", "unwrap")
 # Upper ends of the latency buckets in seconds; what is longer goes into one more.
 BUCKETS_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -45,6 +47,10 @@ COUNTERS: Mapping[str, str] = {
     "key_cache_hits": "Look-ups of a key that was in memory.",
     "key_cache_loads": "Keys read from the key store into memory.",
     "store_errors": "Reads and changes of the key store that failed.",
+    "store_checks": "Times that all of the key store was found genuine.",
+    "store_check_failures": "Times that the key store was found not to be genuine.",
+    "backups": "Backups of the key store that were made.",
+    "backup_failures": "Backups of the key store that could not be made.",
     "audit_bytes": "Bytes written to the audit log.",
     "audit_syncs": "Times the audit log was brought to disk.",
     "audit_lost": "Audit records that could not be written.",

@@ -1,17 +1,20 @@
-"""A second reader of the store, made from decision record 0004 alone, on a frozen store and on a new one.
+"""A second reader of the store, made from decision records 0004 and 0020 alone, on a frozen store and on a new one.
 
 The reader uses nothing of the store: what it computes with the standard library and AES-GCM is what the record says.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
+import json
 import os
 import shutil
 import sqlite3
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -53,17 +56,31 @@ class SecondReader:
     """Reads every material and checks every promise of the record."""
 
     def __init__(self, path: Path, root_key: bytes, version: int) -> None:
-        self.root_key = root_key
         self.connection = sqlite3.connect(path)
         assert self.connection.execute("PRAGMA application_id").fetchone() == (0x52464B53,)
         assert self.connection.execute("PRAGMA user_version").fetchone() == (version,)
         ((self.store_id, self.created_ms, self.scheme, header, self.ledger),) = self.connection.execute(
             "SELECT store_id, created_ms, protector, protector_header, ledger FROM store_header"
         )
-        assert header[16:] == hkdf(root_key, header[:16], "key-check")
+        self.slots: bytes | None = None
+        self.root = root_key if version < 3 else self.open_slot(root_key, json.loads(header))
+        if version < 3:
+            assert header[16:] == hkdf(root_key, header[:16], "key-check")
+
+    def open_slot(self, root_key: bytes, header: dict[str, Any]) -> bytes:
+        (slot,) = header["slots"]
+        assert (slot["id"], slot["scheme"], header["active"], header["next"]) == (1, "file", 1, 2)
+        body = base64.b64decode(slot["body"])
+        assert body[16:48] == hkdf(root_key, body[:16], "key-check")
+        binding = encode("ringfence/slot", 3, self.store_id)
+        root = unseal(hkdf(root_key, self.store_id, "file-slot"), body[48:], binding)
+        self.slots = encode("protector_header", self.store_id, header["revision"], 1, 2, 1, "file", slot["label"], body)
+        tag = hmac.digest(hkdf(root, self.store_id, "slots"), self.slots, "sha256")
+        assert base64.b64decode(header["tag"]) == tag
+        return root
 
     def derive(self, purpose: str) -> bytes:
-        return hkdf(self.root_key, self.store_id, purpose)
+        return hkdf(self.root, self.store_id, purpose)
 
     def check_ledger(self) -> tuple[int, int, int]:
         total = rows = 0
@@ -81,14 +98,20 @@ class SecondReader:
                 row = encode(table, *(fields[:-1] if tag else fields))
                 if tag:
                     assert fields[-1] == hmac.digest(self.derive("row-tag"), row, "sha256")
-                total += int.from_bytes(hmac.digest(self.derive("row-element"), row, "sha256"), "big")
+                total += self.element(row)
                 rows += 1
+        if self.slots is not None:
+            total += self.element(self.slots)
+            rows += 1
         binding = encode("ringfence/ledger", encode("store_header", 1, self.store_id, self.created_ms, self.scheme))
         ledger = unseal(self.derive("ledger"), self.ledger, binding)
         writes, sealed_rows, revision, sealed_total = struct.unpack(">QQQ32s", ledger)
         assert sealed_rows == rows
         assert int.from_bytes(sealed_total, "big") == total % 2**256
         return writes, rows, revision
+
+    def element(self, row: bytes) -> int:
+        return int.from_bytes(hmac.digest(self.derive("row-element"), row, "sha256"), "big")
 
     def check_tags_of_version_2(self) -> None:
         """Also that each table has a row, so that something was checked."""
@@ -169,8 +192,8 @@ def test_the_record_alone_is_enough_to_read_a_store_written_today(tmp_path: Path
     store.close()
     copy = tmp_path / "copy.db"
     shutil.copy(place.path, copy)
-    reader = SecondReader(copy, bytes.fromhex(place.root_key.read_text()), 2)
-    assert reader.check_ledger() == (4, 5, 1)
+    reader = SecondReader(copy, bytes.fromhex(place.root_key.read_text()), 3)
+    assert reader.check_ledger() == (4, 6, 1)
     assert {name: material for name, material in reader.materials().items() if name in expected} == expected
     reader.check_tags_of_version_2()
     assert reader.master_keys() == {1: master.secret.reveal()}

@@ -18,7 +18,7 @@ from local_stores import in_child, kill, new_key, read_all
 from shared_store import SharedStore
 from sqlalchemy import Engine, event
 
-from ringfence_agent.keystore.file_protector import new_root_key_text
+from ringfence_agent.keystore.protectors.file import new_root_key_text
 from ringfence_zones.errors import ConfigError, RingfenceError, StoreTamperedError, WrongRootKeyError
 
 KINDS = ["postgresql", pytest.param("mariadb", marks=pytest.mark.long)]

@@ -10,7 +10,7 @@ import pytest
 from frozen_store import frozen_store
 from local_stores import LocalStore, in_child, new_key, read_all
 
-from ringfence_agent.keystore.file_protector import new_root_key_text
+from ringfence_agent.keystore.protectors.file import new_root_key_text
 from ringfence_agent.keystore.sql.sqlite_schema import STATEMENTS
 from ringfence_agent.keystore.token_store import TokenRecord
 from ringfence_zones.errors import StoreTamperedError, WrongRootKeyError

@@ -1,10 +1,12 @@
-"""A root key in a file: where it comes from, and the keys derived from it.
+"""A root key in a file.
 
 The file holds 32 random bytes, raw or as 64 hex digits (one newline may follow the digits and nothing else may). It
 is a regular file, mode 0600 or tighter, owned by the user the process runs as; a symbolic link is refused. Anything
 else is an error before a byte of it is used.
 
-Derivation: HKDF-SHA256 (RFC 5869) of the root key, salted with the store's id, one output for each purpose.
+A slot's body is a salt, a check value by which the file is recognised, and the store's root sealed with AES-256-GCM
+under a key derived from the root key (packaging/decisions/0020-protectors-and-slots.md). In a store made before format
+3 it is salt and check value alone: there the root key is the store's root. Material is sealed under the root.
 """
 
 from __future__ import annotations
@@ -17,48 +19,24 @@ import stat
 from pathlib import Path
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from ringfence_agent.keystore.protector import MaterialBinding, StoreKeys
-from ringfence_agent.keystore.sealing import seal, unseal
+from ringfence_agent.keystore.sealing import SealBrokenError, seal, unseal
+from ringfence_agent.keystore.slots import FILE_SCHEME, is_old_header
+from ringfence_agent.keystore.sql.row_encoding import encode_row
+from ringfence_agent.keystore.store_root import ROOT_BYTES, derive_key
 from ringfence_zones.errors import ConfigError
 from ringfence_zones.secret import Secret
 
 ROOT_KEY_BYTES = 32
 _SALT_BYTES = 16
-_INFO = b"ringfence/keystore/1/"
-
-
-def _hkdf(root_key: Secret, salt: bytes, purpose: str) -> bytes:
-    return HKDF(SHA256(), length=32, salt=salt, info=_INFO + purpose.encode()).derive(root_key.reveal())
-
-
-class FileStoreKeys:
-    """The keys of one store under a root key file."""
-
-    def __init__(self, root_key: Secret, store_id: bytes) -> None:
-        self._root_key = root_key
-        self._store_id = store_id
-        self._wrapping = AESGCM(self.derive("wrap-material"))
-
-    def seal_material(self, binding: MaterialBinding, material: Secret) -> bytes:
-        """See StoreKeys."""
-        return seal(self._wrapping, material.reveal(), binding.encoded)
-
-    def open_material(self, binding: MaterialBinding, sealed: bytes) -> Secret:
-        """See StoreKeys."""
-        return Secret(unseal(self._wrapping, sealed, binding.encoded))
-
-    def derive(self, purpose: str) -> bytes:
-        """See StoreKeys."""
-        return _hkdf(self._root_key, self._store_id, purpose)
+_CHECK_BYTES = 32
+_SLOT_FORMAT = 3
 
 
 class FileProtector:
-    """Protects with the root key of one file. The header is a salt and a check value, both free to know."""
+    """Protects with the root key of one file."""
 
-    scheme = "file"
+    scheme = FILE_SCHEME
 
     def __init__(self, root_key: Secret, path: Path) -> None:
         self._root_key = root_key
@@ -69,22 +47,40 @@ class FileProtector:
         """Reads the file under the rules of this module. Raises ConfigError."""
         return cls(read_root_key(path), path)
 
-    def new_header(self) -> bytes:
-        """16 bytes of salt and the 32-byte check value."""
+    def seal_root(self, store_id: bytes, root: Secret) -> bytes:
+        """See Protector."""
         salt = secrets.token_bytes(_SALT_BYTES)
-        return salt + self._check_value(salt)
+        return salt + self._check_value(salt) + seal(self._slot_cipher(store_id), root.reveal(), _binding(store_id))
 
-    def recognises(self, header: bytes) -> bool:
-        """Constant-time comparison with the check value."""
-        salt, check = header[:_SALT_BYTES], header[_SALT_BYTES:]
+    def recognises(self, slot_body: bytes) -> bool:
+        """See Protector. Constant-time comparison with the check value."""
+        salt, check = slot_body[:_SALT_BYTES], slot_body[_SALT_BYTES : _SALT_BYTES + _CHECK_BYTES]
         return hmac.compare_digest(self._check_value(salt), check)
 
-    def open(self, store_id: bytes) -> StoreKeys:
-        """See Protector."""
-        return FileStoreKeys(self._root_key, store_id)
+    def open_root(self, store_id: bytes, slot_body: bytes) -> Secret:
+        """See Protector. Whatever the check value says; in a body of an old format there is nothing else, and the
+        root key is given: whether it is the store's, its ledger tells.
+        """
+        if is_old_header(slot_body):
+            return self._root_key
+        root = unseal(self._slot_cipher(store_id), slot_body[_SALT_BYTES + _CHECK_BYTES :], _binding(store_id))
+        if len(root) != ROOT_BYTES:
+            raise SealBrokenError
+        return Secret(root)
+
+    def materials(self, slot_body: bytes) -> None:  # noqa: ARG002 -- see Protector
+        """See Protector: material is sealed under the root."""
+        return None
+
+    def _slot_cipher(self, store_id: bytes) -> AESGCM:
+        return AESGCM(derive_key(self._root_key, store_id, "file-slot"))
 
     def _check_value(self, salt: bytes) -> bytes:
-        return _hkdf(self._root_key, salt, "key-check")
+        return derive_key(self._root_key, salt, "key-check")
+
+
+def _binding(store_id: bytes) -> bytes:
+    return encode_row("ringfence/slot", _SLOT_FORMAT, store_id)
 
 
 def new_root_key_text() -> bytes:

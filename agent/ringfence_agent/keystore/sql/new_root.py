@@ -1,0 +1,184 @@
+"""A new root for a store: every slot, seal, tag and sum again, in one transaction.
+
+For when the root, or a root key file of a store that was made before there were slots, may be known to somebody. No
+server may use the store meanwhile: one that does finds a ledger that it cannot open, and refuses until it is restarted.
+What remote protectors sealed is not asked for: it is tied to the new root without being opened.
+
+Sessions and delegation tokens of clients: cookies end, since their keys derive from the root; tokens stay good, since
+their master keys are random and only sealed again.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Table, bindparam, delete, insert, select, update
+
+from ringfence_agent.keystore.authenticator import Ledger
+from ringfence_agent.keystore.protection import Protection
+from ringfence_agent.keystore.sealing import SealBrokenError
+from ringfence_agent.keystore.slots import Slot, SlotHeader
+from ringfence_agent.keystore.sql.changes import SEVERAL_KEYS
+from ringfence_agent.keystore.sql.database import Database
+from ringfence_agent.keystore.sql.records import Records, TaggedRow
+from ringfence_agent.keystore.sql.session import SqlSession
+from ringfence_agent.keystore.sql.tables import (
+    DELEGATION_TOKEN,
+    KEY_CHANGE,
+    KEY_VERSION,
+    OLDEST_USED,
+    POLICY_REVISION,
+    SLOTTED_VERSION,
+    STORE_HEADER,
+    TOKEN_MASTER_KEY,
+    TOKEN_STATE,
+    UNCONFIRMED_CHANGE,
+    ZONE_KEY,
+    KeyChangeRow,
+    KeyVersionRow,
+    PolicyRow,
+    TokenMasterKeyRow,
+    TokenRow,
+    TokenStateRow,
+    UnconfirmedRow,
+    ZoneKeyRow,
+)
+from ringfence_agent.keystore.sql.transactions import LOCK_HEADER
+from ringfence_agent.keystore.store_root import ROOT_BYTES, StoreRoot
+from ringfence_zones.errors import InputError, ProtectorRefusedError, StoreUnavailableError
+from ringfence_zones.secret import Secret
+
+
+class _Tagged(NamedTuple):
+    """A table whose rows carry a tag, and the columns by which one is found."""
+
+    table: Table
+    row: type[ZoneKeyRow | PolicyRow | UnconfirmedRow | TokenStateRow | TokenRow]
+    key: tuple[str, ...]
+
+
+_TAGGED = (
+    _Tagged(ZONE_KEY, ZoneKeyRow, ("name",)),
+    _Tagged(POLICY_REVISION, PolicyRow, ("revision",)),
+    _Tagged(UNCONFIRMED_CHANGE, UnconfirmedRow, ("key_name", "version")),
+    _Tagged(TOKEN_STATE, TokenStateRow, ()),
+    _Tagged(DELEGATION_TOKEN, TokenRow, ("sequence",)),
+)
+
+
+def give_new_root(database: Database, session: SqlSession, old: Records) -> None:
+    """Gives the store a new root, sealed for every slot it has. The handle that `session` belongs to is of no use
+    afterwards. Raises InputError when a slot's protector is not at hand.
+    """
+    old.refresh_slots()
+    before = old.protection.header
+    new = _new_records(old, before)
+    with session.transaction(LOCK_HEADER) as transaction:
+        sealed_ledger, content = transaction.row or (b"", b"")
+        old.adopt_slots(content)
+        if old.protection.header != before:
+            raise StoreUnavailableError("the store's slots were changed at the same time; nothing was changed")
+        ledger = old.open_ledger(sealed_ledger)
+        if before.revision == 0:
+            database.upgrade(transaction.connection, OLDEST_USED, SLOTTED_VERSION)
+        after = _seal_again(transaction.connection, old, new, ledger)
+        header = {"ledger": after, "protector_header": new.protection.header.to_bytes(new.protection.root)}
+        transaction.connection.execute(update(STORE_HEADER), header)
+
+
+def _new_records(old: Records, slots: SlotHeader) -> Records:
+    store_id, secret = old.protection.root.store_id, Secret(secrets.token_bytes(ROOT_BYTES))
+    root = StoreRoot(secret, store_id)
+    made = tuple(_sealed_again(old.protection, slot, store_id, secret) for slot in slots.slots)
+    header = replace(slots, slots=made, revision=slots.revision + 1)
+    return Records(old.header, Protection(root, header.to_bytes(root), ()), "that is given a new root")
+
+
+def _sealed_again(protection: Protection, slot: Slot, store_id: bytes, secret: Secret) -> Slot:
+    protector = protection.find_protector(slot)
+    if protector is None:
+        raise InputError(
+            f"{slot} cannot be given a new root: its protector is not at hand",
+            hint="name its protector with its settings, or remove the slot first: ringfence keystore unprotect",
+        )
+    body = protector.seal_root(store_id, secret)
+    try:
+        comes_back = protector.open_root(store_id, body) == secret
+    except SealBrokenError:
+        comes_back = False
+    if not comes_back:
+        raise ProtectorRefusedError(f"{slot} does not give back what it sealed; nothing was changed")
+    return replace(slot, body=body)
+
+
+def _seal_again(connection: Connection, old: Records, new: Records, before: Ledger) -> bytes:
+    seen = Ledger(writes=before.writes, revision=before.revision)
+    ledger = Ledger(writes=before.writes + 1, revision=before.revision)
+    if old.protection.header.revision:
+        seen.add(old.slots_element(old.protection.header))
+    ledger.add(new.slots_element(new.protection.header))
+    for tagged in _TAGGED:
+        for row in _retag(connection, tagged, old, new):
+            if isinstance(row, ZoneKeyRow | PolicyRow):
+                seen.add(old.element(row))
+                ledger.add(new.element(row))
+    for version, resealed in _reseal_versions(connection, old, new):
+        seen.add(old.element(version))
+        ledger.add(new.element(resealed))
+    if seen != before:
+        raise old.tampered("rows were removed, added, swapped or put back from an earlier state")
+    _reseal_master_keys(connection, old, new)
+    # What changed before is not told any more: whoever asks is told that everything may have.
+    connection.execute(delete(KEY_CHANGE))
+    connection.execute(insert(KEY_CHANGE), new.tagged(KeyChangeRow(ledger.writes, SEVERAL_KEYS)))
+    return new.seal_ledger(ledger)
+
+
+def _retag(connection: Connection, tagged: _Tagged, old: Records, new: Records) -> Iterator[TaggedRow]:
+    columns = [tagged.table.c[name] for name in tagged.row._fields]
+    for *fields, tag in connection.execute(select(*columns, tagged.table.c.tag)).fetchall():
+        row = tagged.row(*fields)
+        old.check_tag(row, tag)
+        connection.execute(_update(tagged.table, tagged.key), {**_place(tagged.key, row), "tag": new.tag(row)})
+        yield row
+
+
+def _reseal_versions(
+    connection: Connection, old: Records, new: Records
+) -> Iterator[tuple[KeyVersionRow, KeyVersionRow]]:
+    columns = [KEY_VERSION.c[name] for name in KeyVersionRow._fields]
+    key = ("key_name", "version")
+    for fields in connection.execute(select(*columns)).fetchall():
+        row = KeyVersionRow(*fields)
+        resealed = row._replace(sealed=_sealed_under(new.protection.root, old, row))
+        connection.execute(_update(KEY_VERSION, key), {**_place(key, row), "sealed": resealed.sealed})
+        yield row, resealed
+
+
+def _sealed_under(root: StoreRoot, old: Records, row: KeyVersionRow) -> bytes:
+    binding = old.binding(row)
+    try:
+        if old.protection.is_remote(row.sealed):
+            return old.protection.reseal_remote(root, binding, row.sealed)
+        return root.seal_material(old.protection.open_here(binding, row.sealed), binding.encoded)
+    except SealBrokenError:
+        raise old.tampered(f"version {row.version} of key {row.key_name!r} was changed") from None
+
+
+def _reseal_master_keys(connection: Connection, old: Records, new: Records) -> None:
+    columns = [TOKEN_MASTER_KEY.c[name] for name in TokenMasterKeyRow._fields]
+    for fields in connection.execute(select(*columns)).fetchall():
+        row = new.seal_master_key(old.open_master_key(TokenMasterKeyRow(*fields)))
+        place = _place(("key_id",), row)
+        connection.execute(_update(TOKEN_MASTER_KEY, ("key_id",)), {**place, "sealed": row.sealed})
+
+
+def _update(table: Table, key: Sequence[str]) -> Any:
+    return update(table).where(*(table.c[name] == bindparam(f"this_{name}") for name in key))
+
+
+def _place(key: Sequence[str], row: Any) -> dict[str, object]:
+    return {f"this_{name}": getattr(row, name) for name in key}

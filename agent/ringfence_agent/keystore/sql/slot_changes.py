@@ -1,0 +1,238 @@
+"""Slots of an SQL store: added, made active, removed; and versions moved to the active one while servers serve.
+
+Each step is one transaction that leaves every version openable (packaging/decisions/0020-protectors-and-slots.md). A
+process killed between two steps leaves a store that works, and the same command goes on from what it finds.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import bindparam, select, update
+
+from ringfence_agent.keystore.protector import Protector
+from ringfence_agent.keystore.sealing import SealBrokenError
+from ringfence_agent.keystore.slots import Slot, SlotHeader
+from ringfence_agent.keystore.sql.changes import NO_KEY
+from ringfence_agent.keystore.sql.database import Database
+from ringfence_agent.keystore.sql.new_root import give_new_root
+from ringfence_agent.keystore.sql.records import Records
+from ringfence_agent.keystore.sql.session import SqlSession
+from ringfence_agent.keystore.sql.tables import (
+    KEY_VERSION,
+    OLDEST_USED,
+    SLOTTED_VERSION,
+    STORE_HEADER,
+    KeyVersionRow,
+)
+from ringfence_agent.keystore.sql.transactions import Change, SqlTransactions
+from ringfence_zones.errors import InputError, ProtectorRefusedError
+from ringfence_zones.secret import Secret
+
+OnProgress = Callable[[int, int], None]
+"""Told after each version that was moved: how many are done, and of how many."""
+
+_BATCH = 128
+_COLUMNS = [KEY_VERSION.c[name] for name in KeyVersionRow._fields]
+_SELECT_VERSIONS = select(*_COLUMNS).order_by(KEY_VERSION.c.key_name, KEY_VERSION.c.version)
+_THIS_VERSION = (KEY_VERSION.c.key_name == bindparam("name"), KEY_VERSION.c.version == bindparam("number"))
+_SELECT_VERSION = select(*_COLUMNS).where(*_THIS_VERSION)
+_UPDATE_VERSION = update(KEY_VERSION).where(*_THIS_VERSION)
+_UPDATE_HEADER = update(STORE_HEADER)
+_CANARY_BITS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class SlotUse:
+    """A slot, how many versions it sealed, and whether this process has its protector.
+
+    Local slots are ways to one root, so a version that one of them sealed counts for each.
+    """
+
+    slot: Slot
+    is_active: bool
+    has_protector: bool
+    versions: int
+
+
+class SqlSlots:
+    """What protects one store, and how that is changed. Methods block, and may ask remote protectors."""
+
+    def __init__(
+        self, database: Database, session: SqlSession, records: Records, transactions: SqlTransactions
+    ) -> None:
+        self._database = database
+        self._session = session
+        self._records = records
+        self._protection = records.protection
+        self._transactions = transactions
+
+    def describe(self) -> Sequence[SlotUse]:
+        """All slots as they are now, by id."""
+        self._records.refresh_slots()
+        header, uses = self._protection.header, Counter[int]()
+        for row in self._all_versions():
+            uses.update(slot.id for slot in header.slots if self._protection.is_sealed_by(slot, row.sealed))
+        return [
+            SlotUse(slot, slot.id == header.active_id, self._protection.find_protector(slot) is not None, uses[slot.id])
+            for slot in header.slots
+        ]
+
+    def have_slot_of(self, protector: Protector) -> bool:
+        """Whether one of the slots was made with this very root of trust."""
+        self._records.refresh_slots()
+        return any(_is_of(protector, slot) for slot in self._protection.header.slots)
+
+    def protect_with(self, protector: Protector) -> Slot:
+        """Gives the protector a slot, unless it has one, and makes it the active one.
+
+        The slot is tried before it is kept: the root comes back from it, and material that it seals opens. Raises
+        ProtectorUnavailableError and ProtectorRefusedError when not.
+        """
+        self._records.refresh_slots()
+        own = next((slot for slot in self._protection.header.slots if _is_of(protector, slot)), None)
+        if own is None:
+            root = self._protection.root
+            body = protector.seal_root(root.store_id, root.secret)
+            self._try(protector, body)
+            self._protection.add_protector(protector)
+            with self._transactions.change(NO_KEY) as change:
+                self._set(change, self._protection.header.with_slot(protector.scheme, protector.label, body))
+        elif own.id != self._protection.header.active_id:
+            self._try(protector, own.body)
+            with self._transactions.change(NO_KEY) as change:
+                self._set(change, self._protection.header.activated(own.id))
+        self._records.refresh_slots()
+        return self._protection.header.active
+
+    def remove(self, slot_id: int) -> Slot:
+        """Takes a slot away that no version needs, while another one opens the store here and now. Raises InputError
+        when it may not go.
+        """
+        self._records.refresh_slots()
+        slot = self._protection.header.get(slot_id)
+        if not any(self._opens(other) for other in self._protection.header.slots if other.id != slot_id):
+            raise InputError(
+                f"{slot} may be the last way into the store: no other slot opens it here",
+                hint="name another slot's protector under protector: in kms.yaml, and see that it answers",
+            )
+        with self._transactions.change(NO_KEY) as change:
+            header = self._protection.header
+            slot = header.get(slot_id)
+            if slot_id == header.active_id:
+                raise InputError(
+                    f"{slot} seals new versions", hint="first: ringfence keystore protect --with ANOTHER"
+                )
+            rows = [KeyVersionRow(*row) for row in change.connection.execute(_SELECT_VERSIONS)]
+            needing = [row for row in rows if self._needs(row, slot, header)]
+            if needing:
+                raise InputError(
+                    f"{len(needing)} versions are sealed by {slot}", hint="first: ringfence keystore rewrap"
+                )
+            self._set(change, header.without(slot_id))
+        self._records.refresh_slots()
+        return slot
+
+    def rewrap(self, report: OnProgress = lambda _done, _of: None) -> int:
+        """Moves every version that the active slot did not seal, one transaction each, and says how many it moved.
+
+        May be interrupted and begun again; serves on while others create and roll. Each new seal is opened again
+        before it takes the place of the old one.
+        """
+        moved = 0
+        while True:
+            self._records.refresh_slots()
+            slot = self._protection.header.active
+            waiting = [row for row in self._all_versions() if not self._protection.is_sealed_by(slot, row.sealed)]
+            if not waiting:
+                return moved
+            total = moved + len(waiting)
+            for batch in _batched(waiting, _BATCH):
+                for row, sealed in zip(batch, self._reseal(slot, batch), strict=True):
+                    moved += self._move(slot, row, sealed)
+                    report(moved, total)
+
+    def give_new_root(self) -> None:
+        """See `new_root`; this handle of the store is of no use afterwards."""
+        give_new_root(self._database, self._session, self._records)
+
+    def _reseal(self, slot: Slot, rows: Sequence[KeyVersionRow]) -> Sequence[bytes]:
+        materials = self._records.open_rows(rows)
+        items = [(self._records.binding(row), material) for row, material in zip(rows, materials, strict=True)]
+        sealed = self._protection.seal(slot, items)
+        again = self._protection.open([(binding, each) for (binding, _), each in zip(items, sealed, strict=True)])
+        if again != materials:
+            raise ProtectorRefusedError(f"{slot} gives other material back than it was given; nothing was moved")
+        return sealed
+
+    def _move(self, slot: Slot, row: KeyVersionRow, sealed: bytes) -> bool:
+        """False when somebody else moved the version, or made another slot active, in between."""
+        place = {"name": row.key_name, "number": row.version}
+        with self._transactions.change(row.key_name) as change:
+            found = change.connection.execute(_SELECT_VERSION, place).one_or_none()
+            if self._protection.header.active_id != slot.id or found is None or KeyVersionRow(*found) != row:
+                return False
+            new = row._replace(sealed=sealed)
+            change.connection.execute(_UPDATE_VERSION, {**place, "sealed": sealed})
+            change.ledger.remove(self._records.element(row))
+            change.ledger.add(self._records.element(new))
+        return True
+
+    def _set(self, change: Change, new: SlotHeader) -> None:
+        old = self._protection.header
+        if old.revision == 0:
+            self._database.upgrade(change.connection, OLDEST_USED, SLOTTED_VERSION)
+        else:
+            change.ledger.remove(self._records.slots_element(old))
+        change.ledger.add(self._records.slots_element(new))
+        change.connection.execute(_UPDATE_HEADER, {"protector_header": new.to_bytes(self._protection.root)})
+
+    def _try(self, protector: Protector, body: bytes) -> None:
+        """That root and material come back. What a protector only seals would be lost."""
+        root = self._protection.root
+        if not protector.recognises(body) or self._root_of(protector, body) != root.secret:
+            raise ProtectorRefusedError(f"{protector.label} does not give back what it sealed; nothing was changed")
+        materials = protector.materials(body)
+        if materials is None:
+            return
+        canary = Secret(secrets.token_bytes(_CANARY_BITS // 8))
+        row = KeyVersionRow("ringfence.canary", 0, "AES/CTR/NoPadding", _CANARY_BITS, 0, b"")
+        binding = self._records.binding(row)
+        try:
+            if materials.open([(binding, each) for each in materials.seal([(binding, canary)])]) == [canary]:
+                return
+        except SealBrokenError:
+            pass
+        raise ProtectorRefusedError(f"{protector.label} does not open what it sealed; nothing was changed")
+
+    def _opens(self, slot: Slot) -> bool:
+        protector = self._protection.find_protector(slot)
+        return protector is not None and self._root_of(protector, slot.body) == self._protection.root.secret
+
+    def _root_of(self, protector: Protector, body: bytes) -> Secret | None:
+        try:
+            return protector.open_root(self._protection.root.store_id, body)
+        except SealBrokenError:
+            return None
+
+    def _needs(self, row: KeyVersionRow, slot: Slot, header: SlotHeader) -> bool:
+        """A local seal needs a local slot, whichever: what only remote slots give the root of would not be local."""
+        others = any(other.is_local for other in header.slots if other.id != slot.id)
+        return self._protection.is_sealed_by(slot, row.sealed) and not (slot.is_local and others)
+
+    def _all_versions(self) -> Sequence[KeyVersionRow]:
+        return [KeyVersionRow(*row) for row in self._session.read(_SELECT_VERSIONS)]
+
+
+def _is_of(protector: Protector, slot: Slot) -> bool:
+    return protector.scheme == slot.scheme and protector.recognises(slot.body)
+
+
+def _batched(rows: Sequence[KeyVersionRow], size: int) -> Iterator[Sequence[KeyVersionRow]]:
+    waiting = iter(rows)
+    while batch := list(itertools.islice(waiting, size)):
+        yield batch
