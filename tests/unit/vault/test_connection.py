@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 
 import pytest
 import uvloop
 from certificates import Certificates
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scripted_node import Asked, ScriptedNode, always, reply, scripted_node
 
+from ringfence_agent.vault import connection as connection_module
 from ringfence_agent.vault.connection import (
     BODY_BYTES,
     HEAD_BYTES,
@@ -324,6 +327,88 @@ def test_an_answer_and_what_it_was_asked_for_do_not_print_a_body() -> None:
 def test_the_host_of_a_request_is_that_of_its_address() -> None:
     assert Endpoint.at_url("https://vault-1.example.com:8200", None).host_header == b"vault-1.example.com:8200"
     assert Endpoint.at_url("http://[::1]:8200", None).host_header == b"[::1]:8200"
+
+
+# -- whatever the bytes are
+
+
+class Wire(asyncio.Transport):
+    """A transport without a network, as far as a connection uses one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closing = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        pass
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def abort(self) -> None:
+        self.closing = True
+
+
+async def outcome_of(pieces: Iterable[bytes]) -> tuple[int, bytes] | str:
+    """What a connection makes of these bytes, and their end: status and body, or why it is no answer."""
+    connection = connection_module._Connection()
+    connection.connection_made(Wire())
+    exchange = asyncio.ensure_future(connection.exchange(GET, soon()))
+    await asyncio.sleep(0)
+    for piece in pieces:
+        connection.data_received(piece)
+    connection.connection_lost(None)
+    try:
+        answer = await exchange
+    except NoAnswerError as error:
+        return error.reason
+    return answer.status, answer.body
+
+
+PIECES = st.lists(
+    st.one_of(
+        st.sampled_from(
+            [
+                b"HTTP/1.1 200 OK\r\n",
+                b"HTTP/1.1 100 Continue\r\n\r\n",
+                b"HTTP/1.0 503 no\r\n",
+                b"HTTP/1.1 204 x\r\n\r\n",
+                b"Content-Length: 4\r\n",
+                b"Transfer-Encoding: chunked\r\n",
+                b"Connection: close\r\n",
+                b"Connection: upgrade\r\nUpgrade: h2c\r\n",
+                b"Retry-After: 9\r\n",
+                b"\r\n",
+                b"\r\nbody",
+                b"4\r\nbody\r\n",
+                b"0\r\n\r\n",
+            ]
+        ),
+        st.binary(max_size=8),
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(PIECES)
+def test_an_answer_depends_on_no_cut_and_nothing_else_comes_out(pieces: list[bytes]) -> None:
+    async def both() -> tuple[tuple[int, bytes] | str, tuple[int, bytes] | str]:
+        whole = b"".join(pieces)
+        return await outcome_of([whole] if whole else []), await outcome_of(
+            whole[at : at + 1] for at in range(len(whole))
+        )
+
+    at_once, by_bytes = asyncio.run(both())
+    if isinstance(at_once, tuple):
+        assert by_bytes == at_once
+    elif isinstance(by_bytes, tuple):
+        # What came behind the answer came too late to be held against it, but the connection is not used again.
+        assert at_once in (
+            "sends more than was asked for",
+            "answers with what is not HTTP/1.1",
+            "offers to speak another protocol",
+        )
 
 
 # -- TLS

@@ -8,6 +8,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scripted_node import results
 
 from ringfence_agent.vault.connection import Answer, NoAnswerError
@@ -83,6 +85,25 @@ def test_any_other_spelling_is_refused_and_not_quoted(text: str) -> None:
     with pytest.raises(ValueError, match="not a ciphertext of Vault Transit") as caught:
         TransitCiphertext.parse(text)
     assert TEXT[:12] not in repr(caught.value)
+
+
+@given(st.integers(1, 2**32 - 1), st.binary(min_size=28, max_size=100))
+def test_whatever_transit_makes_is_taken_apart_and_built_again(version: int, raw: bytes) -> None:
+    made = f"vault:v{version}:{base64.b64encode(raw).decode()}"
+    assert TransitCiphertext.parse(made) == TransitCiphertext(version, raw)
+    assert TransitCiphertext.parse(made).text == made.encode()
+
+
+@settings(max_examples=300)
+@given(st.integers(0, 80), st.text(max_size=3))
+def test_what_is_taken_apart_has_one_spelling(at: int, changed: str) -> None:
+    text = f"vault:v12:{TEXT}"
+    text = text[:at] + changed + text[at + len(changed) :]
+    try:
+        ciphertext = TransitCiphertext.parse(text)
+    except ValueError:
+        return
+    assert ciphertext.text.decode() == text
 
 
 @pytest.mark.parametrize(("version", "raw"), [(0, RAW), (-1, RAW), (2**32, RAW), (1, RAW[:27])])
@@ -334,6 +355,19 @@ def test_what_is_not_an_answer_to_the_question_is_none_and_is_not_quoted(
         assert "canary" not in repr(error).lower()
         assert CANARY_TEXT not in repr(error)
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+@settings(max_examples=300)
+@given(st.sampled_from(list(Operation)), st.integers(200, 599), st.binary(max_size=60), st.integers(0, 60))
+def test_any_answer_gives_results_or_a_reason(operation: Operation, status: int, noise: bytes, at: int) -> None:
+    body = json.dumps(results(GOOD[operation], bad("invalid"))).encode()
+    for content in (noise, body[:at] + noise + body[at:], body[: 2 * at]):
+        try:
+            found = read_answer(operation, 2, Answer(status, content))
+        except NoAnswerError as error:
+            assert CANARY_TEXT not in repr(error)
+        else:
+            assert isinstance(found, Refusal) or len(found) == 2
 
 
 def test_a_full_audit_log_is_named_as_what_500_internal_error_usually_is() -> None:
