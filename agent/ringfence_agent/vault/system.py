@@ -84,9 +84,7 @@ class VaultSystem:
 
     def is_lockout_disabled(self, path: str) -> bool:
         """Whether five wrong secrets with a role id that everybody may know do not lock the role out for 15 minutes."""
-        tuning = self._sys.read_auth_method_tuning(path)
-        found = data_of(tuning).get("user_lockout_config") or tuning.get("user_lockout_config") or {}
-        return found.get("user_lockout_disable", found.get("lockout_disable")) in (True, "true")
+        return data_of(self._sys.read_auth_method_tuning(path)).get("user_lockout_disable") is True
 
     def disable_lockout(self, path: str) -> None:
         """See `is_lockout_disabled`. Not hvac's, which does not know the field."""

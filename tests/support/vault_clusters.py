@@ -1,0 +1,145 @@
+"""A Vault prepared for one cluster of a test's own, as `ringfence vault setup` prepares it: on the double, or on the
+server that RINGFENCE_TEST_VAULT_ADDR and RINGFENCE_TEST_VAULT_TOKEN name, where everything is taken away again."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vault_doubles import VaultAnswer, VaultDouble, send
+from vault_settings import make_settings, write_private
+
+from ringfence_agent.vault.control import FixedToken, VaultControl
+from ringfence_agent.vault.login import VaultLogin, log_in_and_share
+from ringfence_agent.vault.open import open_control
+from ringfence_agent.vault.policy import PolicyRole, policy_name
+from ringfence_agent.vault.settings import VaultSettings
+from ringfence_agent.vault.setup import SetupChoices, VaultSetup
+from ringfence_zones.secret import Secret
+
+ROLE_ID, WRAPPED, SECRET_ID = "vault-role-id", "vault-wrapped-secret-id", "vault-secret-id"
+
+
+@dataclass
+class VaultCluster:
+    """One cluster's part of a Vault. Names end in something random, and lie below nothing that was there before."""
+
+    addresses: list[str]
+    root_token: str = field(repr=False)
+    directory: Path
+    double: VaultDouble | None = None
+    ca_file: Path | None = None
+    name: str = field(default_factory=lambda: f"test-{secrets.token_hex(4)}")
+    stack: ExitStack = field(default_factory=ExitStack, repr=False)
+
+    @property
+    def kv_mount(self) -> str:
+        return f"kv-{self.name}"
+
+    @property
+    def approle_mount(self) -> str:
+        return f"approle-{self.name}"
+
+    def settings(self, **fields: Any) -> VaultSettings:
+        """As kms.yaml would say; a wrapped secret id in `directory` unless `auth` says otherwise."""
+        auth = {
+            "mount": self.approle_mount,
+            "role_id_file": self.directory / ROLE_ID,
+            "wrapped_secret_id_file": self.directory / WRAPPED,
+        }
+        given = {"cluster": self.name, "kv_mount": self.kv_mount, "auth": auth, "ca_file": self.ca_file, **fields}
+        return make_settings(self.addresses, self.directory, **given)
+
+    def repeatable_settings(self, **fields: Any) -> VaultSettings:
+        """With a secret id that is good for every login."""
+        auth = {
+            "mount": self.approle_mount,
+            "role_id_file": self.directory / ROLE_ID,
+            "secret_id_file": self.directory / SECRET_ID,
+        }
+        return self.settings(auth=auth, **fields)
+
+    def call(self, method: str, path: str, body: Any = None, token: str | None = None) -> VaultAnswer:
+        """One request of the test's own, as root unless a token is given; the product has no part in it."""
+        headers = {"X-Vault-Token": self.root_token if token is None else token}
+        return send(self.addresses[0], method, path, body, headers, self.ca_file)
+
+    def done(self, method: str, path: str, body: Any = None) -> VaultAnswer:
+        """As `call`, and it must succeed."""
+        answer = self.call(method, path, body)
+        assert answer.status < 300, (method, path, answer.status, answer.errors)
+        return answer
+
+    def administrator(self, settings: VaultSettings | None = None) -> VaultControl:
+        return self.stack.enter_context(
+            VaultControl(settings or self.settings(), FixedToken(Secret(self.root_token.encode())))
+        )
+
+    def as_token(self, token: str) -> VaultControl:
+        return self.stack.enter_context(VaultControl(self.settings(), FixedToken(Secret(token.encode()))))
+
+    def own(self, settings: VaultSettings | None = None) -> VaultControl:
+        """The key server's identity, once it is logged in."""
+        return self.stack.enter_context(open_control(settings or self.settings()))
+
+    def set_up(self, **choices: Any) -> VaultSetup:
+        prepared = VaultSetup(self.administrator(), SetupChoices(**choices))
+        prepared.apply()
+        return prepared
+
+    def issue(self, prepared: VaultSetup) -> str:
+        """What a node needs for its first login, in `directory`; the wrapping token."""
+        role_id, wrapped = prepared.issue_secret_id()
+        write_private(self.directory / ROLE_ID, role_id)
+        write_private(self.directory / WRAPPED, wrapped.token.reveal())
+        return wrapped.token.reveal().decode()
+
+    def set_up_and_log_in(self) -> VaultControl:
+        """Everything, and the key server logged in."""
+        self.issue(self.set_up())
+        settings = self.settings()
+        log_in_and_share(settings, VaultLogin(settings))
+        return self.own()
+
+    def give_repeatable_secret_id(self, **role: Any) -> str:
+        """A secret id for any number of logins, which a role has to allow."""
+        path = f"auth/{self.approle_mount}/role/{self.settings().role}"
+        self.done("POST", path, {"secret_id_num_uses": 0, "secret_id_ttl": 0, **role})
+        write_private(self.directory / ROLE_ID, self.done("GET", f"{path}/role-id").data["role_id"])
+        secret_id = str(self.done("POST", f"{path}/secret-id").data["secret_id"])
+        write_private(self.directory / SECRET_ID, secret_id)
+        return secret_id
+
+    def token_with(self, hcl: str, **settings: Any) -> str:
+        """A token with one policy of this text and without the built-in default one."""
+        name = f"{self.name}-{secrets.token_hex(4)}"
+        self.done("PUT", f"sys/policies/acl/{name}", {"policy": hcl})
+        self.stack.callback(self.call, "DELETE", f"sys/policies/acl/{name}")
+        wished = {"policies": [name], "no_default_policy": True, "ttl": "10m", **settings}
+        return str(self.done("POST", "auth/token/create", wished).body["auth"]["client_token"])
+
+    def clean_up(self) -> None:
+        """Takes away everything, and closes what is open."""
+        self.stack.close()
+        settings = self.settings()
+        self.call("DELETE", f"sys/mounts/{settings.transit_mount}")
+        self.call("DELETE", f"sys/mounts/{self.kv_mount}")
+        self.call("DELETE", f"sys/auth/{self.approle_mount}")
+        for role in PolicyRole:
+            self.call("DELETE", f"sys/policies/acl/{policy_name(role, settings)}")
+
+
+@contextmanager
+def vault_cluster(
+    addresses: list[str], root_token: str, directory: Path, double: VaultDouble | None = None
+) -> Iterator[VaultCluster]:
+    """A cluster until the block ends."""
+    cluster = VaultCluster(addresses, root_token, directory, double, double.ca_file if double else None)
+    try:
+        yield cluster
+    finally:
+        cluster.clean_up()
