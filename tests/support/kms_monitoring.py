@@ -10,11 +10,11 @@ from memory_keystore import MemoryKeyStore
 
 from ringfence_agent.keystore.interface import OpenStore
 from ringfence_agent.kms.audit.log import AuditLog
+from ringfence_agent.kms.keeping_config import DEFAULT_CHECK_S, DEFAULT_TOMBSTONE_S, KeepingSettings
 from ringfence_agent.kms.monitoring.config import MetricsAccess
 from ringfence_agent.kms.monitoring.health import HealthCheck
 from ringfence_agent.kms.monitoring.metrics import MetricsTable
 from ringfence_agent.kms.monitoring.pages import Monitoring, ServerFacts
-from ringfence_agent.kms.keeping_config import DEFAULT_CHECK_S, DEFAULT_TOMBSTONE_S, KeepingSettings
 from ringfence_agent.kms.store_access import StoreAccess
 from ringfence_agent.kms.store_keeper import StoreKeeper
 from ringfence_agent.kms.store_record import StoreRecord

@@ -18,7 +18,6 @@ from ringfence_zones.cli.context import CommandContext, global_options, hadoop_c
 from ringfence_zones.cli.render import counted, print_json, print_table, shown
 from ringfence_zones.client_config import ClientConfig, read_client_config, read_http_access
 from ringfence_zones.hadoop_conf import read_hadoop_conf
-from ringfence_zones.http_session import PLAIN_ACCESS
 from ringfence_zones.kms_admin import AdminClient, open_admin_client
 from ringfence_zones.kms_uri import parse_kms_uri
 
@@ -69,7 +68,8 @@ def deleted(context: CommandContext, config: Path | None, admin_socket: Path | N
 def undelete(context: CommandContext, config: Path | None, admin_socket: Path | None, name: str) -> None:
     """Bring a deleted KEY back, with all its versions.
 
-    Possible for as long as the KMS's setting `tombstone` says (30 days), and not when a key of that name was made since.
+    Possible for as long as the KMS's setting `tombstone` says (30 days), and not when a key of that name was made
+    since.
     """
     versions = _client(context, config, admin_socket).undelete_key(name)
     if context.json:
@@ -80,12 +80,12 @@ def undelete(context: CommandContext, config: Path | None, admin_socket: Path | 
 
 def _client(context: CommandContext, config: Path | None, admin_socket: Path | None) -> AdminClient:
     """As the policy is published: the KMS of this machine when its settings or its socket are named, or are there."""
-    provider = read_hadoop_conf(context.hadoop_conf, "core-site.xml").get("hadoop.security.key.provider.path")
-    uri = parse_kms_uri(provider or _ON_THIS_MACHINE)
     if admin_socket is None and (config is not None or default_file().exists()):
         found = find_places(Options(config=config, hadoop_conf=hadoop_conf_given())).admin_socket
         admin_socket = found if config is not None or found.exists() else None
     if admin_socket is not None:
-        return open_admin_client(ClientConfig(kms_admin_socket=admin_socket), uri)
-    access = read_http_access(context.hadoop_conf, os.environ) if context.hadoop_conf.is_dir() else PLAIN_ACCESS
+        return open_admin_client(ClientConfig(kms_admin_socket=admin_socket), parse_kms_uri(_ON_THIS_MACHINE))
+    provider = read_hadoop_conf(context.hadoop_conf, "core-site.xml").get("hadoop.security.key.provider.path")
+    uri = parse_kms_uri(provider or _ON_THIS_MACHINE)
+    access = read_http_access(context.hadoop_conf, os.environ)
     return open_admin_client(read_client_config(context.hadoop_conf, os.environ), uri, access=access)

@@ -52,8 +52,8 @@ def backup(
 ) -> None:
     """Back up the key store, while key servers serve from it.
 
-    One file, with everything that is needed but the root of trust: keep that elsewhere. Material stays wrapped as it is.
-    Nothing is ever written over.
+    One file, with everything that is needed but the root of trust: keep that elsewhere. Material stays wrapped as it
+    is. Nothing is ever written over.
     """
     process_hygiene.forbid_core_dumps()
     found = store.find()
@@ -86,9 +86,13 @@ def verify(context: CommandContext, *, store: StoreOptions, backup_file: str | N
         with acting_as_owner(found.uri), closing(found.open()) as opened, opened.snapshot() as snapshot:
             _print_verified(context, opened.label, snapshot.facts, None)
         return
-    with opened_backup(backup_file) as opened_file, acting_as_owner(found.uri):
-        with unpacked(opened_file, found.protectors()) as opened, opened.snapshot() as snapshot:
-            _print_verified(context, backup_file, snapshot.facts, opened_file.manifest)
+    with (
+        opened_backup(backup_file) as opened_file,
+        acting_as_owner(found.uri),
+        unpacked(opened_file, found.protectors()) as opened,
+        opened.snapshot() as snapshot,
+    ):
+        _print_verified(context, backup_file, snapshot.facts, opened_file.manifest)
 
 
 @click.command("restore")
@@ -97,7 +101,10 @@ def verify(context: CommandContext, *, store: StoreOptions, backup_file: str | N
 @click.option("--to", "to", metavar="URI", help="where the key store is to be  [--keystore, else that of kms.yaml]")
 @click.option("--allow-rollback", is_flag=True, help="restore although later changes were seen: they are lost")
 @click.option(
-    "--audit-directory", type=click.Path(path_type=Path), metavar="DIR", help="this node's audit log  [as the KMS has it]"
+    "--audit-directory",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="this node's audit log  [as the KMS has it]",
 )
 @global_options
 def restore_command(
@@ -112,8 +119,8 @@ def restore_command(
     """Make a key store from BACKUP, a file or an S3 object, where none is.
 
     The root of trust has to be there: the root key file from its own backup, or Vault or AWS KMS. A store that is there
-    is left alone. When this node, or whoever made the backups beside BACKUP, has seen later changes, nothing is restored
-    without --allow-rollback. May be repeated after any interruption.
+    is left alone. When this node, or whoever made the backups beside BACKUP, has seen later changes, nothing is
+    restored without --allow-rollback. May be repeated after any interruption.
     """
     process_hygiene.forbid_core_dumps()
     found = store.find(uri=to)
@@ -141,8 +148,8 @@ def drill_command(
 ) -> None:
     """Rehearse a restore: open BACKUP alone and decrypt a canary EDEK of every key version; exit 3 when any fails.
 
-    BACKUP is a file or an S3 object. It is opened in a private place, in memory where there is a tmpfs, which is removed
-    afterwards. The key store itself is not looked at.
+    BACKUP is a file or an S3 object. It is opened in a private place, in memory where there is a tmpfs, which is
+    removed afterwards. The key store itself is not looked at.
     """
     process_hygiene.forbid_core_dumps()
     found = store.find(needs_store=False)
@@ -178,7 +185,9 @@ def _lost_changes(directory: Path, manifest: Manifest) -> list[dict[str, Any]]:
     """What this node's audit log has of changes after the backup."""
     try:
         records = find_files([directory]).read(utc_text(manifest.made_ms / 1000))
-        return [each.fields for each in records if each.fields.get("op") in _CHANGES and each.fields.get("outcome") == OK]
+        return [
+            each.fields for each in records if each.fields.get("op") in _CHANGES and each.fields.get("outcome") == OK
+        ]
     except OSError:
         return []
 

@@ -1,7 +1,7 @@
 """One committed state of a store, read beside its use: what backups and verification stand on.
 
-A store that can be backed up gives snapshots. Taking one reads and verifies everything as the opening of the store does,
-over a connection of its own, while others read and write; what is then read from it is of that one state.
+A store that can be backed up gives snapshots. Taking one reads and verifies everything as the opening of the store
+does, over a connection of its own, while others read and write; what is then read from it is of that one state.
 """
 
 from __future__ import annotations

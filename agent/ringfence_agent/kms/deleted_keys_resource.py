@@ -1,7 +1,8 @@
 """`/ringfence/v1/keys/deleted` and `/ringfence/v1/key/NAME/_undelete`: keys that were deleted, and taking that back.
 
-For administrators, as the policy is. A deleted key is a tombstone: nothing is destroyed, and within `tombstone` (30 days)
-the key comes back with all its versions. Not when a key of its name was made since: its versions would be two keys'.
+For administrators, as the policy is. A deleted key is a tombstone: nothing is destroyed, and within `tombstone` (30
+days) the key comes back with all its versions. Not when a key of its name was made since: its versions would be two
+keys'.
 
 `GET keys/deleted` answers `{"keys": [{"name", "versions", "deleted", "until"}]}`, times in epoch milliseconds, by name;
 `until` is null once the window is over. `POST key/NAME/_undelete` answers the key's metadata, as Hadoop's API does.

@@ -1,7 +1,7 @@
 """Keeps the store while it is served: backs it up after changes, verifies it now and then, notes how far it was seen.
 
-All of it happens in a thread of its own, over connections of its own, in one worker at a time (`StoreRecord`), and holds
-up no answer.
+All of it happens in a thread of its own, over connections of its own, in one worker at a time (`StoreRecord`), and
+holds up no answer.
 
 - A change that was committed is backed up a moment later; changes of that moment share a backup. What others
   changed (a command, another instance) is looked for twice a minute, and is not backed up again where another
@@ -169,6 +169,7 @@ class StoreKeeper:
         if number <= self.record.backup_number:
             self.record.note_backup(self.record.backup_number, None, self.record.backup_place)
             return None
+        self.record.note_change(self._now_ms())
         if ask_place and (self._place.find_newest_change(self._store.store_id) or -1) >= number:
             self.record.note_backup(number, None, self._place.find_newest(self._store.store_id) or self._place.label)
             return None
@@ -177,7 +178,10 @@ class StoreKeeper:
         self.record.note_backup(made.manifest.change_number, made.manifest.made_ms, made.where)
         if made.missing:
             _log.warning(
-                "the backup %s is whole, but %d key versions in it have no canary: %s", made.where, made.missing, made.why
+                "the backup %s is whole, but %d key versions in it have no canary: %s",
+                made.where,
+                made.missing,
+                made.why,
             )
         return "backups"
 

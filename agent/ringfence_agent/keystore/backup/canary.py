@@ -76,8 +76,11 @@ def canary_of(record: Record) -> Canary:
     """Raises MalformedRecordError."""
     match record.fields:
         case (str(key_name), int(version), bytes(row), bytes(iv), bytes(edek), bytes(digest)) if (
-            (len(row), len(iv), len(edek), len(digest)) == (_DIGEST_BYTES, IV_BYTES, _DEK_BYTES, _DIGEST_BYTES)
-        ):
+            len(row),
+            len(iv),
+            len(edek),
+            len(digest),
+        ) == (_DIGEST_BYTES, IV_BYTES, _DEK_BYTES, _DIGEST_BYTES):
             return Canary(key_name, version, row, iv, edek, digest)
         case _:
             raise MalformedRecordError

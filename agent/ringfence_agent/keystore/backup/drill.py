@@ -1,8 +1,8 @@
 """A restore drill: whether a backup alone, with a protector, gives every key version back.
 
-The backup is unpacked as a restore would, each version's material is opened by its protector, and the canary EDEK that was
-made with it when the backup was made has to give the same DEK again. Nothing else is looked at, least of all the store
-that the backup came from.
+The backup is unpacked as a restore would, each version's material is opened by its protector, and the canary EDEK that
+was made with it when the backup was made has to give the same DEK again. Nothing else is looked at, least of all the
+store that the backup came from.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How far a store has been seen: the highest change number, kept outside of the store.
 
 A store that is put back from an earlier state verifies: every row in it is genuine. Only something kept elsewhere shows
-that there was more. A *mark* is a small file, `<store id>.high-water`, beside the audit log of each node that serves the
-store and in the directory of its backups. A restore that would go below one is refused.
+that there was more. A *mark* is a small file, `<store id>.high-water`, beside the audit log of each node that serves
+the store and in the directory of its backups. A restore that would go below one is refused.
 
 Rules:
 
@@ -44,20 +44,26 @@ def find_mark(directory: Path, store_id: str) -> Mark | None:
     try:
         with path.open("rb") as stream:
             found = json.loads(stream.read(_MAX_BYTES))
-        mark = Mark(found["change_number"], found["seen_ms"])
-        if found["store_id"] != store_id or not isinstance(mark.change_number, int) or mark.change_number < 0:
-            raise ValueError
+        return _read_mark(found, store_id)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise BackupError(f"{path}, which says how far the key store was seen, cannot be read: {error.strerror}") from None
+        raise BackupError(
+            f"{path}, which says how far the key store was seen, cannot be read: {error.strerror}"
+        ) from None
     except (ValueError, KeyError, TypeError):
         raise BackupError(
             f"{path}, which says how far the key store was seen, cannot be read",
             hint="find out who changed it; without it a restore cannot tell whether it would undo changes."
             " Remove it once you know the answer",
         ) from None
-    return mark
+
+
+def _read_mark(found: dict[str, object], store_id: str) -> Mark:
+    number, seen_ms = found["change_number"], found["seen_ms"]
+    if found["store_id"] != store_id or not isinstance(number, int) or not isinstance(seen_ms, int) or number < 0:
+        raise ValueError
+    return Mark(number, seen_ms)
 
 
 def raise_mark(directory: Path, store_id: str, mark: Mark) -> None:

@@ -4,8 +4,8 @@
     DIR                  a file in that directory, named after the store, its change number and the time
     s3://BUCKET/PREFIX   an object under that prefix, named likewise
 
-Nothing is ever written over. A file is whole or not there, whatever dies while it is written; what a killed process left
-half-written is removed by the next backup to the same directory.
+Nothing is ever written over. A file is whole or not there, whatever dies while it is written; what a killed process
+left half-written is removed by the next backup to the same directory.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ class DirectoryPlace:
 
     def _list(self) -> list[str]:
         try:
-            return os.listdir(self._directory)
+            return [path.name for path in self._directory.iterdir()]
         except OSError as error:
             raise BackupError(f"the backups in {self._directory} cannot be listed: {error.strerror}") from None
 

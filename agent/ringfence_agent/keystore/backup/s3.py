@@ -8,8 +8,8 @@ Rules:
 2. An object is sent with its SHA-256, which S3 checks, and never over another of the same name.
 3. Where the bucket has Object Lock its own default retention holds; `lock_s` sets one for each object, in governance
    mode, and is refused where the bucket cannot.
-4. Errors of botocore become sentences here, with their code and without their body. Credentials, region and endpoint are
-   found as boto3 finds them; none is ever in a setting of ours.
+4. Errors of botocore become sentences here, with their code and without their body. Credentials, region and endpoint
+   are found as boto3 finds them; none is ever in a setting of ours.
 """
 
 from __future__ import annotations

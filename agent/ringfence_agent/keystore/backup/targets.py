@@ -1,9 +1,9 @@
 """Where a store is restored to: an SQLite file or a database server. All of it is there at once, or nothing is.
 
-An SQLite store is written and verified under the name `.NAME.restoring`, put on disk, and then given its name. A process
-killed before that leaves a draft, which the next restore removes and no server looks at; killed right after it, a second
-name of the finished store, which the next restore removes. In a database server all rows come in one transaction; tables
-without rows are what an interrupted restore leaves there, as an interrupted creation does.
+An SQLite store is written and verified under the name `.NAME.restoring`, put on disk, and then given its name. A
+process killed before that leaves a draft, which the next restore removes and no server looks at; killed right after it,
+a second name of the finished store, which the next restore removes. In a database server all rows come in one
+transaction; tables without rows are what an interrupted restore leaves there, as an interrupted creation does.
 
 A store that is there is never written to.
 """

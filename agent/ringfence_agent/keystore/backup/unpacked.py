@@ -3,8 +3,9 @@
 The store is an SQLite file in a directory that nobody else can enter, in memory where the machine has a tmpfs for it,
 and gone afterwards. Material in it is sealed as it was; whatever of it is opened, is opened by the caller.
 
-Everything is checked before it is handed out: the file's length and digest, tables and columns, that a protector that was
-given opens it, every row's tag and the sealed ledger, the signature, and that the manifest says what the store says.
+Everything is checked before it is handed out: the file's length and digest, tables and columns, that a protector that
+was given opens it, every row's tag and the sealed ledger, the signature, and that the manifest says what the store
+says.
 """
 
 from __future__ import annotations
@@ -104,7 +105,9 @@ def _check_tables(backup: BackupFile) -> None:
             hint="use the release that made it",
         )
     kinds = {*BACKED_UP, canary.KIND}
-    if {table: tuple(columns) for table, columns in manifest.columns.items()} != BACKED_UP or not kinds >= manifest.rows.keys():
+    if {
+        table: tuple(columns) for table, columns in manifest.columns.items()
+    } != BACKED_UP or not kinds >= manifest.rows.keys():
         raise BackupError(f"backup {backup.label} has other tables than this release knows")
     for record in backup.records():
         if record.kind != canary.KIND and len(record.fields) != len(BACKED_UP[record.kind]):

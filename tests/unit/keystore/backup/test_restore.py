@@ -165,7 +165,9 @@ def test_what_comes_back_can_be_backed_up_and_drilled_again(scene: BackupScene, 
         assert all(key.passed for key in drill(backup, scene.protectors))
 
 
-def test_a_restore_killed_at_any_point_is_finished_by_the_next(tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", [6, pytest.param(1, marks=pytest.mark.long)])
+def test_a_restore_killed_at_any_point_is_finished_by_the_next(tmp_path: Path, step: int) -> None:
+    """Every sixth point, and all of the last ones, where the store gets its name; every one with the long tests."""
     scene = BackupScene.make(tmp_path)
     made = scene.back_up()
     root_key = scene.store.root_key.read_bytes()
@@ -185,7 +187,7 @@ def test_a_restore_killed_at_any_point_is_finished_by_the_next(tmp_path: Path) -
     points = count_points(act, fresh(-1))
     assert points > 30
     states = set()
-    for number in range(points):
+    for number in sorted({*range(0, points, step), *range(points - 8, points)}):
         place = fresh(number)
         kill_at(number, act, place)
         was_there = place.path.exists()
