@@ -22,11 +22,11 @@ from pathlib import Path
 
 import pytest
 from certificates import Certificates
-from databases import DatabaseServer, running_postgresql
+from databases import DatabaseServer, database_of, running_postgresql
 from fail_closed import OPERATIONS, Row, World, read_rows
 from kdc import Kdc
 from kerberos_kms import KerberosKms, kerberos_site, negotiate_header
-from kms_serving import DEADLINE_S, OPEN_ACLS, KmsPlace, RunningKms
+from kms_serving import DEADLINE_S, OPEN_ACLS, KmsPlace, RunningKms, call
 from local_stores import can_mount, tmpfs
 
 BOUND_S = 6.0
@@ -57,6 +57,11 @@ class Start:
             + (settings or f"audit: {{directory: {made.audit_directory}}}\n")
         )
         return cls(made, ["--config", str(config)], {})
+
+    def settle(self, settings: str) -> None:
+        """Adds to the settings."""
+        config = Path(self.options[self.options.index("--config") + 1])
+        config.write_text(config.read_text() + settings)
 
     @contextmanager
     def serving(self, **more: object) -> Iterator[RunningKms]:
@@ -229,6 +234,44 @@ def sqlite_row_altered(stage: Stage) -> Scene:
     return Scene(world, altered)
 
 
+def until_verified(world: World, distrusted: bool) -> None:
+    """The server has verified its store since, and its workers know what came of it."""
+    genuine = f"ringfence_kms_store_genuine {0 if distrusted else 1}.0"
+
+    def told() -> bool:
+        with world.kms.connect() as client:
+            return genuine in call(client, "GET", "/metrics", user=None).body.decode()
+
+    wait_for(told, genuine)
+
+
+@scenario("sqlite_row_put_back")
+def sqlite_row_put_back(stage: Stage) -> Scene:
+    start = stage.start()
+    start.settle("store_check: 1s\n")
+    world = stage.world(start)
+
+    def run(*statements: str) -> None:
+        with sqlite3.connect(world.kms.place.store, timeout=10) as connection:
+            for statement in statements:
+                connection.execute(statement)
+        connection.close()
+
+    @contextmanager
+    def put_back() -> Iterator[None]:
+        aside = stage.directory / "aside.db"
+        run(f"ATTACH '{aside}' AS aside", "CREATE TABLE aside.kept AS SELECT * FROM policy_revision")
+        run("DELETE FROM policy_revision WHERE revision < 2")
+        until_verified(world, distrusted=True)
+        yield
+        run(f"ATTACH '{aside}' AS aside", "INSERT INTO policy_revision SELECT * FROM aside.kept WHERE revision < 2")
+        until_verified(world, distrusted=False)
+
+    for _ in range(2):
+        assert world.ask("publish") == "served"
+    return Scene(world, put_back)
+
+
 @starting("sqlite_damaged_at_start")
 def sqlite_damaged_at_start(stage: Stage) -> Start:
     start = stage.start()
@@ -294,6 +337,56 @@ def postgresql_frozen(stage: Stage) -> Scene:
                 os.kill(pid, signal.SIGCONT)
 
     return Scene(world, frozen, at_once=True)
+
+
+@scenario("postgresql_row_put_back")
+def postgresql_row_put_back(stage: Stage) -> Scene:
+    server: DatabaseServer = stage.request.getfixturevalue("postgresql")
+    start = on_postgresql(stage, server)
+    start.settle("store_check: 1s\n")
+    start.options.append("--init")
+    uri = start.options[start.options.index("--keystore") + 1]
+    stage.stack.callback(server.recycle, uri)
+    world = stage.world(start)
+
+    def run(statement: str) -> None:
+        server.sql(f"SET search_path = ringfence; {statement}", database_of(uri))
+
+    @contextmanager
+    def put_back() -> Iterator[None]:
+        run("CREATE TABLE public.kept AS SELECT * FROM policy_revision WHERE revision < 2")
+        run("DELETE FROM policy_revision WHERE revision < 2")
+        until_verified(world, distrusted=True)
+        yield
+        run("INSERT INTO policy_revision SELECT * FROM public.kept; DROP TABLE public.kept")
+        until_verified(world, distrusted=False)
+
+    for _ in range(2):
+        assert world.ask("publish") == "served"
+    return Scene(world, put_back)
+
+
+@scenario("backups_gone")
+def backups_gone(stage: Stage) -> Scene:
+    backups = stage.directory / "backups"
+    backups.mkdir(mode=0o700)
+    start = stage.start()
+    start.settle(f"backup: {{to: {backups}}}\n")
+    world = stage.world(start)
+
+    @contextmanager
+    def gone() -> Iterator[None]:
+        with moved_away(backups):
+            assert world.ask("create") == "served"
+            wait_for(lambda: failures() > 0, "a backup to fail")
+            yield
+
+    def failures() -> float:
+        with world.kms.connect() as client:
+            lines = call(client, "GET", "/metrics", user=None).body.decode().splitlines()
+        return float(next(line for line in lines if line.startswith("ringfence_kms_backup_failures_total")).split()[1])
+
+    return Scene(world, gone)
 
 
 def children_of(pid: int) -> list[int]:
