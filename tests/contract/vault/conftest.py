@@ -40,8 +40,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     ours = config.stash.get(_collected, [])
     if not ours:
         return
-    unconfirmed = [item for item in ours if item.get_closest_marker("unconfirmed")]
-    against = "the double and a real server" if _IS_REAL_ASKED_FOR else "the double alone"
+    unconfirmed = sum(1 for item in ours if item.get_closest_marker("unconfirmed"))
+    double_only = sum(1 for item in ours if "server" not in getattr(item, "fixturenames", ()))
+    against = (
+        "the double and a real server" if _IS_REAL_ASKED_FOR else f"the double alone: {vault_contract.ADDRESS} unset"
+    )
     terminalreporter.write_line(
-        f"vault contract: {len(ours)} assertions against {against}; {len(unconfirmed)} not yet seen on a real server"
+        f"vault contract: {len(ours) - double_only} assertions against {against}; {double_only} more that only the"
+        f" double can show; {unconfirmed} of all not yet seen on a real server"
     )
