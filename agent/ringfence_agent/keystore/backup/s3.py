@@ -111,6 +111,7 @@ class S3Place:
                 Body=content,
                 ContentLength=length,
                 ContentType="application/octet-stream",
+                ChecksumAlgorithm="SHA256",  # said as well, because Object Lock asks for it
                 ChecksumSHA256=digest,
                 IfNoneMatch="*",
                 **self._protection(),
