@@ -56,6 +56,7 @@ SUMMARIES = {
         "Look at this machine and what the KMS on it depends on; exit 3 when anything is found.", "kms", "uvloop"
     ),
     "key": _Summary("Keys and who may use them.", "kms", "uvloop"),
+    "keystore": _Summary("Where keys rest, and what protects them.", "kms", "uvloop"),
     "kms": _Summary("The Hadoop-compatible key server.", "kms", "uvloop"),
     "mv": _Summary("Rename SRC to DST, or into DST when that is a directory.", *_HDFS),
     "plan": _Summary("Show what `ringfence apply` would change, and what stands in its way.", *_HDFS),
