@@ -47,6 +47,7 @@ from ringfence_agent.kms.kms import KeyDefaults
 from ringfence_agent.kms.limits_config import LimitsBlock, http_limits
 from ringfence_agent.kms.monitoring.config import MetricsAccess, MetricsBlock, service_name
 from ringfence_agent.kms.protector_config import (
+    FILE_ONLY,
     ProtectorName,
     ProtectorSettings,
     protector_settings,
@@ -94,7 +95,7 @@ class KmsFile(ConfigModel):
     keystore: str | None = None
     root_key_file: AbsolutePath | None = None
     keystore_password_file: AbsolutePath | None = None
-    protector: list[ProtectorName] = Field(default_factory=lambda: ["file"])
+    protector: list[ProtectorName] = Field(default=["file"], min_length=1)
     aws_kms: AwsKmsBlock | None = None
     vault: VaultBlock | None = None
     workers: int | None = Field(None, ge=1, le=_MAX_WORKERS)
@@ -151,7 +152,7 @@ class Settings:
     keystore: str
     root_key: Path | None
     keystore_password_file: Path | None = None
-    protectors: ProtectorSettings = ProtectorSettings()
+    protectors: ProtectorSettings = FILE_ONLY
     aws_kms: AwsKmsSettings | None = None
     vault: VaultSettings | None = None
     init: bool

@@ -172,6 +172,7 @@ class KeyCache:
         # None: no such key; then the end of that is in _absent_until_s.
         self._keys: dict[str, CachedKey | None] = {}
         self._absent_until_s: dict[str, float] = {}
+        self._loading: dict[str, asyncio.Task[None]] = {}
         # For the metrics: look-ups answered from memory, and keys read into it.
         self.hits = 0
         self.loads = 0
@@ -212,7 +213,25 @@ class KeyCache:
                 self._absent_until_s.pop(name, None)
 
     async def _load(self, names: Iterable[str]) -> None:
-        found = await self._store.read(lambda store: {name: _find_proven(store, name) for name in names})
+        """Reads keys into memory; who asks for one that is being read waits for that, and for what becomes of it.
+
+        It is as new as a read of one's own: a look that came before the asking had to wait for all reads before it.
+        """
+        wanted = list(names)
+        begun = [name for name in wanted if name not in self._keys and name not in self._loading]
+        if begun:
+            task = asyncio.get_running_loop().create_task(self._read(begun))
+            task.add_done_callback(_retrieve)
+            self._loading.update(dict.fromkeys(begun, task))
+        for task in {self._loading[name] for name in wanted if name in self._loading}:
+            await asyncio.shield(task)  # who asked first may go away in the middle of it
+
+    async def _read(self, names: Sequence[str]) -> None:
+        try:
+            found = await self._store.read(lambda store: {name: _find_proven(store, name) for name in names})
+        finally:
+            for name in names:
+                del self._loading[name]
         self.loads += len(found)
         if len(self._keys) + len(found) > _LIMIT:
             self.forget()

@@ -40,6 +40,10 @@ class ProtectorSettings:
         return protector_settings(names, self.vault, self.aws_kms)
 
 
+FILE_ONLY = ProtectorSettings()
+"""What a key server has when kms.yaml names none."""
+
+
 def protector_settings(
     names: Sequence[ProtectorName], vault: VaultSettings | None, aws_kms: AwsKmsSettings | None
 ) -> ProtectorSettings:

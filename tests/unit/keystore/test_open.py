@@ -251,8 +251,8 @@ def set_user_version(place: LocalStore, version: int) -> None:
 
 
 def test_a_store_of_a_newer_release_is_left_to_that_release(made: LocalStore) -> None:
-    set_user_version(made, 3)
-    assert "has format 3; this release of Ringfence reads formats up to 2" in refusal(made, StoreUnavailableError)
+    set_user_version(made, 4)
+    assert "has format 4; this release of Ringfence reads formats up to 3" in refusal(made, StoreUnavailableError)
 
 
 def test_a_store_without_a_format_version_is_not_opened(made: LocalStore) -> None:

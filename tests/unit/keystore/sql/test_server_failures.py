@@ -18,7 +18,7 @@ from ringfence_agent.keystore.interface import OpenStore
 from ringfence_agent.keystore.open import open_keystore
 from ringfence_agent.keystore.sql import mariadb_database, postgresql_database
 from ringfence_agent.keystore.sql import session as sql_session
-from ringfence_agent.keystore.sql import store as sql
+from ringfence_agent.keystore.sql.transactions import LOCK_HEADER
 from ringfence_zones.errors import ConfigError, StoreUnavailableError
 
 KINDS = ["postgresql", pytest.param("mariadb", marks=pytest.mark.long)]
@@ -159,8 +159,7 @@ def test_a_lock_that_another_session_keeps_is_waited_for_a_bounded_time(
         store.create_key(new_key("k"))
         other = open_keystore(uri, tmp_path / "root.key", False, server.password_file)
         session = other._session  # type: ignore[attr-defined]
-        lock = sql._LOCK_LEDGER
-        with session.transaction(lock):
+        with session.transaction(LOCK_HEADER):
             with pytest.raises(StoreUnavailableError, match="stayed locked by someone else"):
                 store.roll_key("k", None)
             assert store.find_key("k") is not None  # readers wait for nobody
