@@ -46,6 +46,7 @@ class ScriptedNode:
     endpoint: Endpoint
     seen: list[Asked] = field(default_factory=list)
     connections: int = 0
+    readers: list[asyncio.StreamReader] = field(default_factory=list)
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
     serving: list[asyncio.Task[Any]] = field(default_factory=list)
 
@@ -85,6 +86,7 @@ async def scripted_node(
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         number = node.connections
         node.connections += 1
+        node.readers.append(reader)
         node.writers.append(writer)
         task = asyncio.current_task()
         assert task is not None

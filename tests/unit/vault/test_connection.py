@@ -51,6 +51,13 @@ def pool_for(node: ScriptedNode) -> ConnectionPool:
     return ConnectionPool(node.endpoint, connect_s=1.0)
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        await asyncio.sleep(0.002)
+
+
 async def reason_of(pool: ConnectionPool, deadline_s: float = 5.0) -> str:
     with pytest.raises(NoAnswerError) as caught:
         await pool.exchange(GET, soon(deadline_s))
@@ -221,6 +228,7 @@ def test_a_caller_who_goes_takes_the_connection_along(run: Run) -> None:
             await asked_first.wait()
             gone.cancel()
             await asyncio.gather(gone, return_exceptions=True)
+            await until(node.readers[0].at_eof)
             assert (await pool.exchange(GET, soon())).body == b"mine"
             assert (node.connections, pool.in_flight) == (2, 0)
             await pool.close()
@@ -267,24 +275,21 @@ def test_a_server_that_wants_to_close_is_heeded(run: Run) -> None:
 
 def test_no_more_than_sixteen_connections_are_opened(run: Run) -> None:
     async def test() -> None:
-        under_way = most = 0
+        over = asyncio.Event()
 
         async def script(asked: Asked) -> bytes:
-            nonlocal under_way, most
-            under_way += 1
-            most = max(most, under_way)
-            await asyncio.sleep(0.02)
-            under_way -= 1
+            await over.wait()
             return reply(200)
 
         async with scripted_node(script) as node:
             pool = pool_for(node)
-            await asyncio.gather(*[pool.exchange(GET, soon()) for _ in range(40)])
-            assert (most, node.connections) == (16, 16)
-            hang = [asyncio.ensure_future(pool.exchange(GET, soon())) for _ in range(16)]
-            await asyncio.sleep(0)
-            assert "in time" in await reason_of(pool, 0.005)
-            await asyncio.gather(*hang)
+            waiting = [asyncio.ensure_future(pool.exchange(GET, soon())) for _ in range(40)]
+            await until(lambda: len(node.seen) == 16)
+            assert "in time" in await asyncio.wait_for(reason_of(pool, 0.02), 2)
+            assert (len(node.seen), pool.in_flight) == (16, 40)
+            over.set()
+            await asyncio.gather(*waiting)
+            assert (node.connections, pool.in_flight) == (16, 0)
             await pool.close()
 
     run(test())
