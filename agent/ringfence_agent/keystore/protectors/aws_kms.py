@@ -25,7 +25,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ringfence_agent.keystore.protector import MaterialBinding
-from ringfence_agent.keystore.protectors.aws_kms_api import MAX_CIPHERTEXT_BYTES, AwsKms
+from ringfence_agent.keystore.protectors.aws_kms_answers import MAX_CIPHERTEXT_BYTES
+from ringfence_agent.keystore.protectors.aws_kms_api import AwsKms
 from ringfence_agent.keystore.protectors.aws_kms_config import AwsKmsSettings, find_key_arn
 from ringfence_agent.keystore.protectors.aws_kms_errors import Call, Reason, wrong_key
 from ringfence_agent.keystore.sealing import SealBrokenError

@@ -16,7 +16,6 @@ The SDK reads credentials itself and keeps them; this module never sees one.
 
 from __future__ import annotations
 
-import datetime
 import logging
 import math
 import threading
@@ -26,19 +25,31 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ringfence_agent.keystore.protectors.aws_kms_answers import (
+    MAX_CIPHERTEXT_BYTES,
+    MAX_PLAIN_BYTES,
+    Grant,
+    KeyDescription,
+    blob,
+    find_time,
+    foreign_key,
+    grant_of,
+    key_description,
+    text,
+)
 from ringfence_agent.keystore.protectors.aws_kms_config import MAX_DEADLINE_S, AwsKmsSettings
 from ringfence_agent.keystore.protectors.aws_kms_errors import (
     Call,
+    Reason,
     bad_answer,
     error_of_code,
     error_of_state,
     no_connection,
     no_credentials,
     too_late,
-    wrong_key,
 )
 from ringfence_agent.keystore.sealing import SealBrokenError
-from ringfence_zones.errors import ConfigError, MissingExtraError, RingfenceError
+from ringfence_zones.errors import ConfigError, MissingExtraError, ProtectorUnavailableError
 from ringfence_zones.secret import Secret
 
 try:
@@ -51,8 +62,6 @@ except ModuleNotFoundError as error:
 Context = Mapping[str, str]
 """An encryption context: bound to the ciphertext, and in clear in the log of AWS (CloudTrail)."""
 
-MAX_PLAIN_BYTES = 4096
-MAX_CIPHERTEXT_BYTES = 6144
 _THREADS = 8
 _CONNECT_S = 1.0
 # The deadline ends the attempts; this is only a bound.
@@ -79,30 +88,6 @@ _NO_CREDENTIALS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class KeyDescription:
-    """What DescribeKey says of a key, in AWS's words. `arn` is the key's, also when it was asked for by an alias."""
-
-    arn: str
-    account: str
-    state: str
-    spec: str
-    usage: str
-    manager: str
-    origin: str
-    deletion: datetime.datetime | None
-    material_expires: datetime.datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """One grant on a key: who may do what by it. `is_limited` tells whether it is bound to an encryption context."""
-
-    grantee: str
-    operations: tuple[str, ...]
-    is_limited: bool
-
-
 @dataclass(slots=True)
 class _Attempts:
     """One operation under way in a thread: when it must end, and how its last attempt failed."""
@@ -122,6 +107,7 @@ class AwsKms:
         self.region = settings.region
         self._deadline_s = settings.deadline_s
         self._thread = threading.local()
+        self._turn = threading.Lock()
         _silence_the_sdk()
         problem = None
         try:
@@ -140,6 +126,11 @@ class AwsKms:
     def __repr__(self) -> str:
         return f"<AwsKms {self.region}>"
 
+    @property
+    def endpoint(self) -> str:
+        """Where requests go."""
+        return str(self._clients["kms"].meta.endpoint_url)
+
     def encrypt(self, key: str, items: Sequence[tuple[Secret, Context]]) -> list[bytes]:
         """A ciphertext of at most 6,144 bytes for each plaintext of at most 4,096, in order."""
         assert all(0 < len(plain) <= MAX_PLAIN_BYTES for plain, _ in items), "a key or a root"
@@ -151,7 +142,7 @@ class AwsKms:
                 for plain, context in items
             ],
         )
-        return [_blob(answer, "CiphertextBlob", MAX_CIPHERTEXT_BYTES, call) for answer in answers]
+        return [blob(answer, "CiphertextBlob", MAX_CIPHERTEXT_BYTES, call) for answer in answers]
 
     def decrypt(self, key: str, items: Sequence[tuple[bytes, Context]]) -> list[Secret]:
         """The plaintexts, in order. Raises SealBrokenError for another context, key material or changed bytes."""
@@ -165,7 +156,7 @@ class AwsKms:
                 for ciphertext, context in items
             ],
         )
-        return [Secret(_blob(answer, "Plaintext", MAX_PLAIN_BYTES, call)) for answer in answers]
+        return [Secret(blob(answer, "Plaintext", MAX_PLAIN_BYTES, call)) for answer in answers]
 
     def re_encrypt(self, source: str, target: str, items: Sequence[tuple[bytes, Context]]) -> list[bytes]:
         """Ciphertexts of key `target` for those of key `source`, under the same contexts; the plaintexts stay in KMS.
@@ -188,32 +179,19 @@ class AwsKms:
                 for ciphertext, context in items
             ],
         )
-        return [_blob(answer, "CiphertextBlob", MAX_CIPHERTEXT_BYTES, call) for answer in answers]
+        return [blob(answer, "CiphertextBlob", MAX_CIPHERTEXT_BYTES, call) for answer in answers]
 
     def describe(self, key: str) -> KeyDescription:
         """The key of an ARN, id or alias."""
         call = Call("DescribeKey", key, self.region)
         (answer,) = self._each(call, [{"KeyId": key}])
-        metadata = answer.get("KeyMetadata")
-        if not isinstance(metadata, dict) or not isinstance(metadata.get("Arn"), str):
-            raise bad_answer(call)
-        return KeyDescription(
-            arn=metadata["Arn"],
-            account=str(metadata.get("AWSAccountId", "")),
-            state=str(metadata.get("KeyState", "")),
-            spec=str(metadata.get("KeySpec", metadata.get("CustomerMasterKeySpec", ""))),
-            usage=str(metadata.get("KeyUsage", "")),
-            manager=str(metadata.get("KeyManager", "")),
-            origin=str(metadata.get("Origin", "")),
-            deletion=_time(metadata.get("DeletionDate")),
-            material_expires=_time(metadata.get("ValidTo")),
-        )
+        return key_description(answer, call)
 
     def key_policy(self, key: str) -> str:
         """The key's policy: a JSON document."""
         call = Call("GetKeyPolicy", key, self.region)
         (answer,) = self._each(call, [{"KeyId": key, "PolicyName": "default"}])
-        return _text(answer.get("Policy"), call)
+        return text(answer.get("Policy"), call)
 
     def grants(self, key: str) -> list[Grant]:
         """The grants on a key; no more than the first thousand."""
@@ -222,24 +200,24 @@ class AwsKms:
         marker: dict[str, str] = {}
         for _ in range(_MAX_GRANT_PAGES):
             (answer,) = self._each(call, [{"KeyId": key, "Limit": 100, **marker}])
-            found += [_grant(entry) for entry in answer.get("Grants", []) if isinstance(entry, dict)]
+            found += [grant_of(entry) for entry in answer.get("Grants", []) if isinstance(entry, dict)]
             if not answer.get("Truncated"):
                 break
-            marker = {"Marker": _text(answer.get("NextMarker"), call)}
+            marker = {"Marker": text(answer.get("NextMarker"), call)}
         return found
 
     def caller_arn(self) -> str:
         """Who the credentials are, as STS names them: a session of a role, mostly."""
         call = Call("GetCallerIdentity", "this caller", self.region, "sts")
         (answer,) = self._each(call, [{}])
-        return _text(answer.get("Arn"), call)
+        return text(answer.get("Arn"), call)
 
     def role_arn(self, name: str) -> str:
         """A role's own ARN, which has the path that its sessions' ARNs leave out."""
         call = Call("GetRole", f"role {name}", self.region, "iam")
         (answer,) = self._each(call, [{"RoleName": name}])
         role = answer.get("Role")
-        return _text(role.get("Arn") if isinstance(role, dict) else None, call)
+        return text(role.get("Arn") if isinstance(role, dict) else None, call)
 
     def _client(
         self, service: str, *, endpoint_url: str | None = None, fips: bool = False, own_endpoint: bool = False
@@ -258,8 +236,9 @@ class AwsKms:
         )
         client = self._session.client(service, config=config, endpoint_url=endpoint_url)
         client.meta.events.register_first(f"needs-retry.{service}", self._end_when_late)
-        # Not for this service alone, or it came before the adaptive mode's own waiting.
-        client.meta.events.register_last("before-send", self._send_nothing_late)
+        # A handler for one service comes before those for all, of which the adaptive mode's waiting is one.
+        client.meta.events.register_first(f"before-send.{service}", self._wait_for_turn)
+        client.meta.events.register_last("before-send", self._end_turn)
         return client
 
     def _each(self, call: Call, requests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -299,18 +278,23 @@ class AwsKms:
         """One request, in a thread of the pool."""
         attempts.ends = time.monotonic() + self._deadline_s
         self._thread.attempts = attempts
-        problem: Exception | None = None
-        answer: Any = None
+        answer, problem = self._try(call, request)
+        if isinstance(problem, ProtectorUnavailableError) and problem.reason == Reason.BAD_ANSWER:
+            # The SDK takes an answer that was cut off for an empty one, and does not ask again.
+            answer, problem = self._try(call, request)
+        if problem is not None:
+            raise problem
+        return answer
+
+    def _try(self, call: Call, request: Mapping[str, Any]) -> tuple[dict[str, Any], Exception | None]:
+        """The answer, or what is wrong; returned, for raised in the handler it had the SDK's exception as context."""
         try:
             answer = getattr(self._clients[call.service], _METHODS[call.operation])(**request)
         except Exception as error:  # noqa: BLE001 - whatever the SDK raises may hold what it was given
-            problem = self._translated(error, call)
-        # Outside of the handler, or the SDK's exception would be the context of ours.
-        if problem is None:
-            problem = _foreign_key(answer, request, call)
-        if problem is not None:
-            raise problem
-        return dict(answer)
+            return {}, self._translated(error, call)
+        finally:
+            self._give_up_turn()
+        return (answer, foreign_key(answer, request, call)) if isinstance(answer, dict) else ({}, bad_answer(call))
 
     def _translated(self, error: Exception, call: Call, *, ask_state: bool = True) -> Exception:
         if isinstance(error, sdk.ClientError):
@@ -323,6 +307,8 @@ class AwsKms:
             return error_of_code(code, error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0), call)
         if isinstance(error, _NO_CREDENTIALS):
             return no_credentials(call)
+        if isinstance(error, TimeoutError):
+            return too_late(call, self._deadline_s)
         if isinstance(error, sdk.SSLError):
             return no_connection(call, "its certificate is not trusted, or TLS failed")
         if isinstance(error, sdk.ConnectTimeoutError | sdk.ReadTimeoutError):
@@ -336,7 +322,7 @@ class AwsKms:
         for key in filter(None, (call.source, call.key)):
             try:
                 metadata = self._clients["kms"].describe_key(KeyId=key)["KeyMetadata"]
-                state, deletion = str(metadata["KeyState"]), _time(metadata.get("DeletionDate"))
+                state, deletion = str(metadata["KeyState"]), find_time(metadata.get("DeletionDate"))
             except Exception:  # noqa: BLE001, S112 - asking only makes the message better
                 continue
             if state != "Enabled":
@@ -357,11 +343,25 @@ class AwsKms:
             raise failure
         attempts.failure = failure
 
-    def _send_nothing_late(self, **_: Any) -> None:
-        """The adaptive mode may have waited for its turn; nobody waits for this answer any more."""
+    def _wait_for_turn(self, **_: Any) -> None:
+        """Lets one thread at a time into the adaptive mode's waiting, which knows no deadline; the others wait here."""
         attempts: _Attempts | None = getattr(self._thread, "attempts", None)
+        if attempts is not None:
+            if not self._turn.acquire(timeout=max(0.0, attempts.ends - time.monotonic())):
+                raise attempts.failure or TimeoutError
+            self._thread.has_turn = True
+
+    def _end_turn(self, **_: Any) -> None:
+        """After that waiting: nothing is sent any more when nobody waits for the answer."""
+        attempts: _Attempts | None = getattr(self._thread, "attempts", None)
+        self._give_up_turn()
         if attempts is not None and time.monotonic() >= attempts.ends:
             raise attempts.failure or TimeoutError
+
+    def _give_up_turn(self) -> None:
+        if getattr(self._thread, "has_turn", False):
+            self._thread.has_turn = False
+            self._turn.release()
 
 
 def _silence_the_sdk() -> None:
@@ -375,41 +375,3 @@ def _silence_the_sdk() -> None:
 
 def _first_failure(futures: Sequence[Future[dict[str, Any]]]) -> BaseException | None:
     return next((failure for future in futures if future.done() and (failure := future.exception())), None)
-
-
-def _foreign_key(answer: Any, request: Mapping[str, Any], call: Call) -> RingfenceError | None:
-    """An answer of a cryptographic operation must speak of the very key that was asked."""
-    if call.operation not in ("Encrypt", "Decrypt", "ReEncrypt"):
-        return None if isinstance(answer, dict) else bad_answer(call)
-    if not isinstance(answer, dict) or not isinstance(answer.get("KeyId"), str):
-        return bad_answer(call)
-    asked = (request.get("DestinationKeyId", request.get("KeyId")), request.get("SourceKeyId"))
-    if (answer["KeyId"], answer.get("SourceKeyId")) != asked:
-        return wrong_key(call, "the answer is for")
-    return None
-
-
-def _blob(answer: Mapping[str, Any], field: str, limit: int, call: Call) -> bytes:
-    value = answer.get(field)
-    if not isinstance(value, bytes) or not 0 < len(value) <= limit:
-        raise bad_answer(call)
-    return value
-
-
-def _text(value: object, call: Call) -> str:
-    if not isinstance(value, str):
-        raise bad_answer(call)
-    return value
-
-
-def _time(value: object) -> datetime.datetime | None:
-    return value if isinstance(value, datetime.datetime) else None
-
-
-def _grant(entry: Mapping[str, Any]) -> Grant:
-    constraints = entry.get("Constraints") or {}
-    return Grant(
-        str(entry.get("GranteePrincipal", entry.get("GranteeServicePrincipal", "?"))),
-        tuple(str(operation) for operation in entry.get("Operations", ())),
-        bool(constraints.get("EncryptionContextSubset") or constraints.get("EncryptionContextEquals")),
-    )

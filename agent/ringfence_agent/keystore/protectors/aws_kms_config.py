@@ -134,7 +134,8 @@ def aws_kms_settings(block: AwsKmsBlock) -> AwsKmsSettings:
             )
     if block.fips and block.endpoint is not None:
         raise ConfigError(
-            "aws_kms.fips and aws_kms.endpoint exclude each other", hint="name the FIPS endpoint itself, or leave it out"
+            "aws_kms.fips and aws_kms.endpoint exclude each other",
+            hint="name the FIPS endpoint itself, or leave it out",
         )
     return AwsKmsSettings(
         key=block.key,
