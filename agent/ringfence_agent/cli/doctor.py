@@ -6,13 +6,17 @@ from pathlib import Path
 
 import click
 
+from ringfence_agent.cli.doctor_aws_kms import aws_kms
+from ringfence_agent.cli.doctor_vault import vault
 from ringfence_agent.cli.kms_options import config_option
+from ringfence_agent.cli.outcomes import print_outcomes
 from ringfence_agent.doctor import kdc, machine, proofs, storage
-from ringfence_agent.doctor.check import Check, Outcome, run_checks
+from ringfence_agent.doctor.check import Check, run_checks
 from ringfence_agent.doctor.subject import find_subject
 from ringfence_zones.cli import exits
+from ringfence_zones.cli.component_group import ComponentGroup
 from ringfence_zones.cli.context import CommandContext, global_options, hadoop_conf_given
-from ringfence_zones.cli.render import print_findings, print_json, shown
+from ringfence_zones.cli.render import print_findings, print_json
 from ringfence_zones.findings import findings_json
 
 CHECKS = (
@@ -35,7 +39,7 @@ CHECKS = (
 )  # fmt: skip
 
 
-@click.command()
+@click.group(cls=ComponentGroup, invoke_without_command=True)
 @config_option
 @global_options
 @click.pass_context
@@ -43,22 +47,21 @@ def doctor(click_context: click.Context, context: CommandContext, config: Path |
     """Look at this machine and what the KMS on it depends on; exit 3 when anything is found.
 
     Read-only. Looks at the KMS of kms.yaml, or of the Hadoop directory given with --hadoop-conf, a stock KMS's too.
-    Run it as root or as the KMS's user: what it may not read it cannot judge, and says so.
+    Run it as root or as the KMS's user: what it may not read it cannot judge, and says so. The commands below look at
+    what a KMS depends on elsewhere, and ask it.
     """
+    if click_context.invoked_subcommand is not None:
+        return
     named = hadoop_conf_given() is not None
     outcomes = run_checks(CHECKS, find_subject(config, context.hadoop_conf, named=named))
     findings = [finding for outcome in outcomes for finding in outcome.findings]
     if context.json:
         print_json({**findings_json(findings), "checks": [outcome.to_json() for outcome in outcomes]})
     else:
-        _print(outcomes)
+        print_outcomes(outcomes)
         print_findings(findings, nothing="nothing found")
     click_context.exit(exits.FINDINGS if findings else exits.DONE)
 
 
-def _print(outcomes: list[Outcome]) -> None:
-    for outcome in outcomes:
-        if outcome.not_checked is not None:
-            click.echo(shown(f"--    {outcome.name:<15} not checked: {outcome.not_checked}"))
-        else:
-            click.echo(shown(f"{'!!' if outcome.findings else 'ok'}    {outcome.name:<15} {outcome.meaning}"))
+doctor.add_command(aws_kms)
+doctor.add_command(vault)

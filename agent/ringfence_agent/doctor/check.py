@@ -8,23 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
-from ringfence_agent.doctor.subject import Subject
 from ringfence_zones.errors import RingfenceError
 from ringfence_zones.findings import Finding, Rule, Severity
+
+S = TypeVar("S")
 
 
 class NotChecked(Exception):  # noqa: N818 - control flow of one check: not an error, never seen outside
     """Raised by a check that cannot look; the message says why."""
 
 
-class Check(NamedTuple):
-    """`name` is stable; `meaning` is what was looked at, for people."""
+class Check(NamedTuple, Generic[S]):
+    """`name` is stable; `meaning` is what was looked at, for people; `S` is what is looked at."""
 
     name: str
     meaning: str
-    run: Callable[[Subject], Iterator[Finding]]
+    run: Callable[[S], Iterator[Finding]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +43,12 @@ class Outcome:
         return {"name": self.name, "result": result, "why": self.not_checked}
 
 
-def run_checks(checks: Iterable[Check], subject: Subject) -> list[Outcome]:
+def run_checks(checks: Iterable[Check[S]], subject: S) -> list[Outcome]:
     """All of them, whatever one of them meets."""
     return [_run(check, subject) for check in checks]
 
 
-def _run(check: Check, subject: Subject) -> Outcome:
+def _run(check: Check[S], subject: S) -> Outcome:
     findings: list[Finding] = []
     try:
         findings.extend(check.run(subject))
