@@ -164,7 +164,7 @@ class VaultControl:
         for attempt in range(_ATTEMPTS):
             wait_s = 0.0
             try:
-                address = self._choose(pure=pure)
+                address = self.nodes.choose(pure=pure)
                 left_s = max(give_up_at - self._clock(), _LAST_ATTEMPT_S)
                 answer = self._ways[address].send(request, CALL.within(left_s))
                 if not refusal.is_unavailable(answer.status, answer.body):
@@ -181,15 +181,6 @@ class VaultControl:
                 break
             self._sleep(wait_s)
         raise failure
-
-    def _choose(self, *, pure: bool) -> str:
-        try:
-            return self.nodes.active()
-        except ProtectorUnavailableError:
-            reader = self.nodes.find_reader() if pure else None
-            if reader is None:
-                raise
-            return reader
 
     def close(self) -> None:
         """Closes the connections."""

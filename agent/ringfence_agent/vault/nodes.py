@@ -79,8 +79,11 @@ class Nodes:
         self._active: str | None = None
         self._seen_at = _NEVER
 
-    def active(self) -> str:
-        """The active node's address. Raises ProtectorUnavailableError that says what each node is."""
+    def choose(self, *, pure: bool) -> str:
+        """The active node's address; for a pure operation that of a standby when none is active.
+
+        Raises ProtectorUnavailableError that says what each node is.
+        """
         with self._lock:
             if self._active is not None and self._clock() < self._seen_at + _TRUSTED_S:
                 return self._active
@@ -92,11 +95,10 @@ class Nodes:
                     return address
                 seen.append(health)
             self._active = None
-        raise _no_active_node(seen)
-
-    def find_reader(self) -> str | None:
-        """A standby that serves pure operations; None without any."""
-        return next((address for address in self._ways if self.probe(address).role in _SERVES_DECRYPT), None)
+        reader = next((health.address for health in seen if pure and health.role in _SERVES_DECRYPT), None)
+        if reader is None:
+            raise _no_active_node(seen)
+        return reader
 
     def forget(self, address: str) -> None:
         """The node failed: who is active is asked again before the next call."""

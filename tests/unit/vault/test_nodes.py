@@ -42,28 +42,28 @@ class Clock:
 def test_the_first_that_says_it_is_active_is_and_is_believed_for_a_second() -> None:
     clock, standby, active = Clock(), Node(429), Node(200)
     nodes = Nodes({"a": standby, "b": active}, clock)
-    assert [nodes.active(), nodes.active()] == ["b", "b"]
+    assert [nodes.choose(pure=False), nodes.choose(pure=False)] == ["b", "b"]
     assert (len(standby.asked), len(active.asked)) == (1, 1)
     clock.now += 1.1
-    assert nodes.active() == "b"
+    assert nodes.choose(pure=False) == "b"
     assert (len(standby.asked), len(active.asked)) == (1, 2), "the one that was active last is asked first"
 
 
 def test_another_is_found_when_the_active_one_steps_down_or_is_forgotten() -> None:
     first, second = Node(200), Node(429)
     nodes = Nodes({"a": first, "b": second}, Clock())
-    assert nodes.active() == "a"
+    assert nodes.choose(pure=False) == "a"
     first.status, second.status = 429, 200
-    assert nodes.active() == "a", "not asked again yet"
+    assert nodes.choose(pure=False) == "a", "not asked again yet"
     nodes.forget("b")
-    assert nodes.active() == "a", "another's failure says nothing about it"
+    assert nodes.choose(pure=False) == "a", "another's failure says nothing about it"
     nodes.forget("a")
-    assert nodes.active() == "b"
+    assert nodes.choose(pure=False) == "b"
 
 
 def test_health_is_asked_for_without_token_namespace_or_parameters() -> None:
     node = Node(200)
-    Nodes({"a": node}).active()
+    Nodes({"a": node}).choose(pure=False)
     (asked,) = node.asked
     assert (asked.method, asked.path, dict(asked.params), asked.namespace, len(asked.token)) == (
         "GET",
@@ -90,7 +90,7 @@ def test_without_an_active_node_the_error_says_what_each_is(
 ) -> None:
     nodes = Nodes({name: Node(status) for name, status in zip("abc", statuses, strict=False)})
     with pytest.raises(ProtectorUnavailableError) as caught:
-        nodes.active()
+        nodes.choose(pure=False)
     assert message in caught.value.message
     assert hint in (caught.value.hint or "")
 
@@ -100,9 +100,13 @@ def test_some_other_server_that_says_200_is_not_taken_for_vault() -> None:
     assert nodes.probe("a").role is Role.UNKNOWN
 
 
-def test_a_standby_reads_when_there_is_one() -> None:
-    assert Nodes({"a": Node(503), "b": Node(429), "c": Node(473)}).find_reader() == "b"
-    assert Nodes({"a": Node(503), "b": Node(None)}).find_reader() is None
+def test_a_standby_does_for_a_pure_operation_when_no_node_is_active() -> None:
+    asked = {"a": Node(503), "b": Node(429), "c": Node(473)}
+    assert Nodes(asked).choose(pure=True) == "b"
+    assert [len(node.asked) for node in asked.values()] == [1, 1, 1], "nobody is asked twice"
+    with pytest.raises(ProtectorUnavailableError):
+        Nodes({"a": Node(503), "b": Node(None)}).choose(pure=True)
+    assert Nodes({"a": Node(429), "b": Node(200)}).choose(pure=True) == "b"
 
 
 def test_a_version_is_shown_only_when_it_looks_like_one() -> None:
