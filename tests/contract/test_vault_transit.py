@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import vault_contract
 from vault_contract import ContractServer, real_server
-from vault_doubles import VaultDouble, running_vault, send
+from vault_doubles import VaultDouble, running_vault
 
 from ringfence_agent.vault.batching import MicroBatcher
 from ringfence_agent.vault.connection import Endpoint, make_tls_context
@@ -87,8 +87,6 @@ async def client(
 ) -> AsyncIterator[Vault]:
     """A client whose token has `policy` alone."""
     token = await asyncio.to_thread(server.token_for, policy)
-    for address in addresses:
-        await asyncio.to_thread(server.until, lambda node=address: _knows(node, token))
     path = directory / "vault-token"
     replace_file(path, token.encode())
     tls = make_tls_context(server.ca_file) if server.address.startswith("https:") else None
@@ -97,11 +95,6 @@ async def client(
     async with AsyncExitStack() as stack:
         stack.push_async_callback(servers.close)
         yield Vault(server, servers, path)
-
-
-def _knows(address: str, token: str) -> bool:
-    """A standby learns of a token as late as of anything else; who hands one over waits for that."""
-    return send(address, "GET", "auth/token/lookup-self", None, {"X-Vault-Token": token}).status == 200
 
 
 def soon(seconds: float = 20.0) -> float:

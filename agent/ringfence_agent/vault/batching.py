@@ -25,6 +25,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Protocol, cast
 
+from ringfence_agent.vault.transit import LAG_S
 from ringfence_agent.vault.transit_wire import (
     EncryptItem,
     ItemFault,
@@ -42,8 +43,6 @@ _log = logging.getLogger(__name__)
 
 _MAX_WAITING = 16 * 1024
 _SWEEP_S = 0.05
-# Longer than a standby was ever seen to lag (250 ms).
-_AHEAD_PAUSE_S = 0.3
 
 
 class Calls(Protocol):
@@ -241,12 +240,12 @@ class MicroBatcher:
 
     def _try_later(self, operation: Operation, key: str, item: _Waiting) -> None:
         loop = asyncio.get_running_loop()
-        if loop.time() + _AHEAD_PAUSE_S >= item.deadline:
+        if loop.time() + LAG_S >= item.deadline:
             item.result.set_result(ItemFault.VERSION_AHEAD)
             return
         item.tried = True
         self._later.add(item)
-        loop.call_later(_AHEAD_PAUSE_S, self._try_again, operation, key, item)
+        loop.call_later(LAG_S, self._try_again, operation, key, item)
 
     def _try_again(self, operation: Operation, key: str, item: _Waiting) -> None:
         self._later.discard(item)

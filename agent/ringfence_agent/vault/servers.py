@@ -57,6 +57,9 @@ class Tokens(Protocol):
     def read_again(self) -> Secret:
         """The token, not from memory. Raises like `current`."""
 
+    def written_s_ago(self) -> float:
+        """How long the token of `current` has been there, in seconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Patience:

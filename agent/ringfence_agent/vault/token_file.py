@@ -3,8 +3,7 @@
 Rules:
 
 1. It is a regular file of mode 0600 that belongs to the user this process runs as; anything else is not read. Whoever
-   writes it replaces it in one step (`durable_file.replace_file`), and not before every standby can know the token: one
-   that does not yet refuses it, like a dead one.
+   writes it replaces it in one step (`durable_file.replace_file`).
 2. It is read again when it changed, which is looked for at most once a second, and when Vault takes a token no more.
 3. A file that is gone means that nobody is logged in: what was read before is not used any longer.
 4. The token is never logged and is in no error.
@@ -37,6 +36,7 @@ class TokenFile:
         self.path = path
         self._token: Secret | None = None
         self._stamp: tuple[int, ...] = _NO_FILE
+        self._written_at_s = 0.0
         self._looked_at_s = 0.0
 
     def __repr__(self) -> str:
@@ -63,6 +63,10 @@ class TokenFile:
         self._looked_at_s = time.monotonic()
         return self._token
 
+    def written_s_ago(self) -> float:
+        """How long ago the file with this token was written, by the clock on the wall."""
+        return time.time() - self._written_at_s
+
     def _look(self) -> tuple[int, ...]:
         try:
             return _stamp(os.stat(self.path, follow_symlinks=False))  # noqa: PTH116 - as cheap as can be
@@ -85,6 +89,7 @@ class TokenFile:
             content = os.read(descriptor, _MAX_BYTES + 1)
         finally:
             os.close(descriptor)
+        self._written_at_s = found.st_mtime
         token = content.removesuffix(b"\n")
         if len(content) > _MAX_BYTES or _TOKEN.fullmatch(token) is None:
             raise self._unsafe("does not hold a token of Vault")

@@ -7,7 +7,8 @@ Rules:
 2. A batch that is refused as a whole is halved until the item is found that spoils it; that one alone fails.
 3. On 403 Vault does not say whether the token or the policy is at fault. `lookup-self` does: when it is refused too the
    token is dead, and the file is read again for a new one, once; else the policy is wrong, and nothing is tried again.
-   An encrypt with a key that is not there is 403 as well, so that is looked at then.
+   An encrypt with a key that is not there is 403 as well, so that is looked at then. A token that was just handed over
+   may only be unknown to a standby yet: its first 403 is not believed.
 4. All three operations change nothing, so a call may be repeated, and is (`servers`).
 
 It knows nothing of users and files; who may ask was decided before.
@@ -15,10 +16,11 @@ It knows nothing of users and files; who may ask was decided before.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -43,10 +45,18 @@ from ringfence_zones.secret import Secret
 _log = logging.getLogger(__name__)
 
 BATCH_ITEMS = 128
+LAG_S = 0.3
+"""Longer than a standby was ever seen to lag (250 ms)."""
+
+# For so long a token counts as just handed over.
+_NEW_TOKEN_S = 1.0
 # Enough to find one bad item among 128; a server that refuses everything is not asked about each.
 _HALVINGS = 16
 # What Transit takes for a key (framework.GenericNameRegex), in ASCII.
 _KEY = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,253}[A-Za-z0-9_])?", re.ASCII)
+
+
+_Outcome = list[Result] | Refusal
 
 
 @dataclass(slots=True)
@@ -120,16 +130,14 @@ class Transit:
         results = await self._call_dividing(operation, key, rows[:half], deadline, halvings)
         return results + await self._call_dividing(operation, key, rows[half:], deadline, halvings)
 
-    async def _call_allowed(
-        self, operation: Operation, key: str, rows: Sequence[bytes], deadline: float
-    ) -> list[Result] | Refusal:
+    async def _call_allowed(self, operation: Operation, key: str, rows: Sequence[bytes], deadline: float) -> _Outcome:
         """Any outcome but FORBIDDEN: what is behind that is found out here."""
         path = f"{self._mount}/{operation.value}/{key}"
         request = PureRequest("POST", path, batch_body(operation, rows), is_batch=len(rows) > 1)
         read = functools.partial(read_answer, operation, len(rows))
         tokens = self._servers.tokens
         token = tokens.current() if tokens is not None else None
-        outcome = await self._servers.ask(request, token, deadline, read)
+        outcome = await self._ask(request, token, deadline, read)
         if outcome is not Refusal.FORBIDDEN:
             return outcome
         if not await self._is_alive(token, deadline):
@@ -137,7 +145,7 @@ class Transit:
             if fresh == token:
                 raise _dead_token()
             token = fresh
-            outcome = await self._servers.ask(request, token, deadline, read)
+            outcome = await self._ask(request, token, deadline, read)
             if outcome is not Refusal.FORBIDDEN:
                 return outcome
             if not await self._is_alive(token, deadline):
@@ -149,6 +157,18 @@ class Transit:
             hint="`ringfence vault policy` prints what the key server needs",
             reason="policy",
         )
+
+    async def _ask(
+        self, request: PureRequest, token: Secret | None, deadline: float, read: Callable[[Answer], _Outcome]
+    ) -> _Outcome:
+        outcome = await self._servers.ask(request, token, deadline, read)
+        tokens = self._servers.tokens
+        if outcome is not Refusal.FORBIDDEN or tokens is None or not 0 <= tokens.written_s_ago() < _NEW_TOKEN_S:
+            return outcome
+        if asyncio.get_running_loop().time() + LAG_S >= deadline:
+            return outcome
+        await asyncio.sleep(LAG_S)
+        return await self._servers.ask(request, token, deadline, read)
 
     async def _is_alive(self, token: Secret | None, deadline: float) -> bool:
         return await self._servers.ask(LOOKUP_SELF, token, deadline, _status) == 200

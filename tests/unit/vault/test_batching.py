@@ -399,7 +399,7 @@ def test_a_list_that_fails_leaves_no_error_unseen() -> None:
 
 
 def test_a_version_that_a_standby_does_not_know_yet_is_tried_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "_AHEAD_PAUSE_S", 0.02)
+    monkeypatch.setattr(batching, "LAG_S", 0.02)
 
     async def test() -> None:
         async with bench() as b:

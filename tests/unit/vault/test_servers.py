@@ -39,6 +39,9 @@ class HeldToken:
     def read_again(self) -> Secret:
         return TOKEN
 
+    def written_s_ago(self) -> float:
+        return 60.0
+
 
 @asynccontextmanager
 async def vault(

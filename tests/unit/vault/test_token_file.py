@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,14 @@ def test_a_replaced_file_is_read_again_and_an_unchanged_one_is_not(path: Path, m
     assert tokens.current() is first
     replace_file(path, b"hvs.next-canary!")
     assert tokens.current() == Secret(b"hvs.next-canary!")
+
+
+def test_its_age_is_that_of_the_file(path: Path) -> None:
+    replace_file(path, CANARY)
+    os.utime(path, (0, time.time() - 100))
+    tokens = TokenFile(path)
+    tokens.current()
+    assert 100 <= tokens.written_s_ago() < 110
 
 
 def test_the_file_is_looked_at_once_a_second_at_most(path: Path) -> None:

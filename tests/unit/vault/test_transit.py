@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from scripted_node import Asked, Script, ScriptedNode, reply, results, scripted_node
 
+from ringfence_agent.vault import transit as transit_module
 from ringfence_agent.vault.servers import Patience, VaultServers
 from ringfence_agent.vault.transit import Transit
 from ringfence_agent.vault.transit_wire import EncryptItem, ItemFault, OpenItem, TransitCiphertext
@@ -31,6 +32,7 @@ class Handover:
         self.held = Secret(tokens[0])
         self.next = Secret(tokens[-1])
         self.read = 0
+        self.age_s = 60.0
 
     def current(self) -> Secret:
         return self.held
@@ -39,6 +41,9 @@ class Handover:
         self.read += 1
         self.held = self.next
         return self.held
+
+    def written_s_ago(self) -> float:
+        return self.age_s
 
 
 def sealed(number: int) -> OpenItem:
@@ -264,6 +269,34 @@ def test_a_good_token_without_the_right_is_a_refusal_and_not_tried_again() -> No
             assert "canary" not in f"{caught.value!r} {caught.value.hint}"
             assert sizes(node) == [2]
             assert tokens.read == 0
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize(("age_s", "believed"), [(0.0, False), (0.9, False), (1.1, True), (-1.0, True)])
+def test_the_first_refusal_of_a_new_token_may_be_a_standbys_that_does_not_know_it(
+    monkeypatch: pytest.MonkeyPatch, age_s: float, believed: bool
+) -> None:
+    monkeypatch.setattr(transit_module, "LAG_S", 0.02)
+
+    async def standby(asked: Asked) -> bytes:
+        if asked.path == LOOKUP:  # the active node answers this one
+            return reply(200)
+        return FORBIDDEN if len(node_seen) == 1 else await working(asked)
+
+    node_seen: list[Asked] = []
+
+    async def test() -> None:
+        nonlocal node_seen
+        tokens = Handover(b"good")
+        tokens.age_s = age_s
+        async with transit(standby, tokens) as (client, node):
+            node_seen = node.seen
+            if believed:
+                with pytest.raises(ProtectorRefusedError, match="does not allow"):
+                    await decrypt(client, range(2))
+            else:
+                assert await decrypt(client, range(2)) == [dek(0), dek(1)]
 
     asyncio.run(test())
 
