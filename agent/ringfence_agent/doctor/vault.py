@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from http import HTTPStatus
 
 from ringfence_agent.doctor.check import Check, NotChecked, finding, finding_of
 from ringfence_agent.doctor.vault_trial import check_transit
@@ -21,6 +22,7 @@ from ringfence_agent.vault.policy import forbidden_paths, required_capabilities
 from ringfence_agent.vault.refusal import VaultRefusedError
 from ringfence_agent.vault.settings import WRAP_KEY, VaultSettings
 from ringfence_agent.vault.tokens import DEFAULT_POLICY, ROOT_POLICY, TokenState
+from ringfence_agent.vault.transit_keys import TransitKeys
 from ringfence_zones.errors import ProtectorRefusedError, RingfenceError
 from ringfence_zones.findings import Finding, Rule, Severity
 
@@ -165,30 +167,34 @@ def _policy_finding(severity: Severity, path: str, message: str) -> Finding:
 
 def check_keys(subject: VaultSubject) -> Iterator[Finding]:
     """Whether the wrap key is there, and every key of the mount is bound and cannot leave Vault."""
-    control = subject.administrator or subject.own
-    if control is subject.own:
+    subject.require_active()
+    if subject.administrator is None:
         subject.require_token()
-    mount = control.transit.mount
+    keys = (subject.administrator or subject.own).transit
+    if keys.find(WRAP_KEY) is None:
+        message = "there is no such key: zone keys in envelope custody cannot be wrapped"
+        yield finding(Severity.ERROR, Rule.VAULT_KEY, f"{keys.mount}/keys/{WRAP_KEY}", message, "make it", _SETUP)
     try:
-        key = control.transit.find(WRAP_KEY)
-        if key is None:
-            message = "there is no such key: zone keys in envelope custody cannot be wrapped"
-            yield finding(Severity.ERROR, Rule.VAULT_KEY, f"{mount}/keys/{WRAP_KEY}", message, "make it", _SETUP)
-        names = control.transit.list_names()
+        names = keys.list_names()
     except VaultRefusedError as error:
-        if error.status != 403:
+        if error.status != HTTPStatus.FORBIDDEN:
             raise
-        names = [WRAP_KEY]
-    for name in names:
-        found = control.transit.find(name)
-        for fault in found.find_faults() if found is not None else ():
-            hint = "it cannot be undone: move what it protects to another key, and find out who made or changed it"
-            yield finding(Severity.ERROR, Rule.VAULT_KEY, f"{mount}/keys/{name}", fault, hint)
-        if found is not None and found.deletion_allowed:
-            message = "the key may be deleted at any moment (deletion_allowed)"
-            yield finding(Severity.WARN, Rule.VAULT_KEY, f"{mount}/keys/{name}", message, "set deletion_allowed=false")
-    if names == [WRAP_KEY] and subject.administrator is None:
+        names = None
+    for name in [WRAP_KEY] if names is None else names:
+        yield from _key_faults(keys, name)
+    if names is None:
         raise NotChecked(f"only {WRAP_KEY} could be looked at: the token may not list keys")
+
+
+def _key_faults(keys: TransitKeys, name: str) -> Iterator[Finding]:
+    found = keys.find(name)
+    place = f"{keys.mount}/keys/{name}"
+    for fault in found.find_faults() if found is not None else ():
+        hint = "it cannot be undone: move what it protects to another key, and find out who made or changed it"
+        yield finding(Severity.ERROR, Rule.VAULT_KEY, place, fault, hint)
+    if found is not None and found.deletion_allowed:
+        message = "the key may be deleted at any moment (deletion_allowed)"
+        yield finding(Severity.WARN, Rule.VAULT_KEY, place, message, "set deletion_allowed to false on it")
 
 
 def check_engines(subject: VaultSubject) -> Iterator[Finding]:
@@ -286,7 +292,7 @@ def _settled(check: Check[VaultSubject]) -> Check[VaultSubject]:
         try:
             yield from check.run(subject)
         except VaultRefusedError as error:
-            if error.status == 403:
+            if error.status == HTTPStatus.FORBIDDEN:
                 raise NotChecked(f"the token may not look: {error.message}") from None
             yield finding_of(error, Rule.VAULT, subject.settings.label)
         except ProtectorRefusedError as error:
