@@ -332,9 +332,15 @@ def test_waiting_decrypts_share_calls(server: ContractServer, tmp_path: Path) ->
 QUICK = Patience(answer_s=0.3, batch_s=0.3, first_pause_s=0.001, longest_pause_s=0.01, probe_every_s=0.05)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def three_nodes() -> Iterator[ContractServer]:
     with running_vault(nodes=3, lag_s=0.1) as double:
+        yield ContractServer(double.address, double.root_token, double=double)
+
+
+@pytest.fixture(scope="module")
+def one_node() -> Iterator[ContractServer]:
+    with running_vault(with_unix_socket=True) as double:
         yield ContractServer(double.address, double.root_token, double=double)
 
 
@@ -355,22 +361,22 @@ async def until_it_decrypts(vault: Vault, key: str, items: Sequence[OpenItem]) -
             return
 
 
-def test_a_sealed_vault_is_unavailable_and_comes_back_with_the_same_token(tmp_path: Path) -> None:
-    with running_vault() as double:
-        server = ContractServer(double.address, double.root_token, double=double)
-        key = server.key()
+def test_a_sealed_vault_is_unavailable_and_comes_back_with_the_same_token(
+    one_node: ContractServer, tmp_path: Path
+) -> None:
+    double, key = double_of(one_node), one_node.key()
 
-        async def test() -> None:
-            async with client(server, tmp_path, patience=QUICK) as vault:
-                items = await make(vault.transit, key, 2)
-                double.seal()
-                for _ in range(3):
-                    with pytest.raises(ProtectorUnavailableError, match="sealed"):
-                        await vault.transit.decrypt(key, items, soon(2))
-                double.unseal()
-                await until_it_decrypts(vault, key, items)
+    async def test() -> None:
+        async with client(one_node, tmp_path, patience=QUICK) as vault:
+            items = await make(vault.transit, key, 2)
+            double.seal()
+            for _ in range(3):
+                with pytest.raises(ProtectorUnavailableError, match="sealed"):
+                    await vault.transit.decrypt(key, items, soon(2))
+            double.unseal()
+            await until_it_decrypts(vault, key, items)
 
-        asyncio.run(test())
+    asyncio.run(test())
 
 
 @pytest.mark.parametrize("action", ["hang", "drop", "truncate"])
@@ -427,36 +433,31 @@ def test_a_version_that_a_standby_learns_late_costs_only_a_moment(three_nodes: C
     asyncio.run(test())
 
 
-def test_a_quota_is_waited_out(tmp_path: Path) -> None:
-    with running_vault() as double:
-        server = ContractServer(double.address, double.root_token, double=double)
-        key = server.key()
+def test_a_quota_is_waited_out(one_node: ContractServer, tmp_path: Path) -> None:
+    double, key = double_of(one_node), one_node.key()
 
-        async def test() -> None:
-            async with client(server, tmp_path) as vault:
-                items = await make(vault.transit, key, 2)
-                with double.fault("status", path="/decrypt/", status=429, headers={"Retry-After": "1"}, times=1):
-                    began = asyncio.get_running_loop().time()
-                    assert await vault.transit.decrypt(key, items, soon()) == [dek(0), dek(1)]
-                    assert asyncio.get_running_loop().time() - began >= 0.99
+    async def test() -> None:
+        async with client(one_node, tmp_path) as vault:
+            items = await make(vault.transit, key, 2)
+            with double.fault("status", path="/decrypt/", status=429, headers={"Retry-After": "1"}, times=1):
+                began = asyncio.get_running_loop().time()
+                assert await vault.transit.decrypt(key, items, soon()) == [dek(0), dek(1)]
+                assert asyncio.get_running_loop().time() - began >= 0.99
 
-        asyncio.run(test())
+    asyncio.run(test())
 
 
-def test_the_socket_of_an_agent_is_enough(tmp_path: Path) -> None:
-    """The double's socket wants a token, as a Vault's own would: an Agent adds it."""
-    with running_vault(with_unix_socket=True) as double:
-        server = ContractServer(double.address, double.root_token, double=double)
-        key = server.key()
+def test_a_socket_is_as_good_as_an_address(one_node: ContractServer, tmp_path: Path) -> None:
+    """The double's socket wants a token, as a Vault's own would; an Agent would add it."""
+    double, key = double_of(one_node), one_node.key()
+    replace_file(tmp_path / "token", double.root_token.encode())
+
+    async def test() -> None:
         assert double.unix_socket is not None
-        replace_file(tmp_path / "token", double.root_token.encode())
+        servers = VaultServers([Endpoint.at_socket(double.unix_socket)], TokenFile(tmp_path / "token"))
+        transit = Transit(servers, one_node.transit)
+        items = await make(transit, key, 2)
+        assert await transit.decrypt(key, items, soon()) == [dek(0), dek(1)]
+        await servers.close()
 
-        async def test() -> None:
-            assert double.unix_socket is not None
-            servers = VaultServers([Endpoint.at_socket(double.unix_socket)], TokenFile(tmp_path / "token"))
-            transit = Transit(servers, server.transit)
-            items = await make(transit, key, 2)
-            assert await transit.decrypt(key, items, soon()) == [dek(0), dek(1)]
-            await servers.close()
-
-        asyncio.run(test())
+    asyncio.run(test())
