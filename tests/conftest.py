@@ -10,6 +10,8 @@ pytest_plugins = [
     "kdc",
     "sandboxes",
     "secure_clusters",
-    "store_places",
     "vault_doubles",
+    # These stand on others above.
+    "protector_places",
+    "store_places",
 ]

@@ -1,7 +1,8 @@
-"""Where the contract suites of key stores run: one place for each engine.
+"""Where the contract suites of key stores run: one place for each pair of engine and protector.
 
 A place is where one store lives: `open()` gives a handle on it (as another process would get), `stored_bytes()`
-everything it wrote, for the canary scan. A new engine joins by adding a place, and its name to KINDS.
+everything it wrote, for the canary scan. A new engine joins by adding a place, and its name to KINDS. A name with a
+plus is a store that a remote protector (`protector_places`) opens alone and seals every key of.
 """
 
 from __future__ import annotations
@@ -13,9 +14,15 @@ from typing import Protocol
 
 import pytest
 from databases import DatabaseServer
+from protector_places import REMOTE, RemotePlace
 
 from ringfence_agent.keystore.interface import OpenStore
 from ringfence_agent.keystore.open import open_keystore
+from ringfence_agent.keystore.protector import FILE_ALONE, Protectors
+
+
+def _file_alone() -> Protectors:
+    return FILE_ALONE
 
 
 class Place(Protocol):
@@ -34,9 +41,12 @@ class SqlitePlace:
 
     directory: Path
     opened: list[OpenStore] = field(default_factory=list)
+    protectors: Callable[[], Protectors] = _file_alone
 
     def open(self) -> OpenStore:
-        store = open_keystore(f"sqlite:///{self.directory}/keys.db", None, init=False)
+        protectors = self.protectors()
+        init = not protectors.with_file
+        store = open_keystore(f"sqlite:///{self.directory}/keys.db", None, init, protectors=protectors)
         self.opened.append(store)
         return store
 
@@ -56,10 +66,11 @@ class ServerPlace:
     directory: Path
     opened: list[OpenStore] = field(default_factory=list)
     uri: str = ""
+    protectors: Callable[[], Protectors] = _file_alone
 
     def open(self) -> OpenStore:
         self.uri = self.uri or self.server.new_database()
-        store = open_keystore(self.uri, self.root_key, init=True, password_file=self.server.password_file)
+        store = open_keystore(self.uri, self.root_key, True, self.server.password_file, self.protectors())
         self.opened.append(store)
         return store
 
@@ -80,22 +91,36 @@ class ServerPlace:
             self.uri = ""
 
 
-KINDS = ["sqlite", "postgresql", pytest.param("mariadb", marks=pytest.mark.long)]
+KINDS = [
+    "sqlite",
+    "postgresql",
+    *(f"sqlite+{remote}" for remote in REMOTE),
+    "postgresql+vault-transit",
+    pytest.param("postgresql+aws-kms", marks=pytest.mark.long),
+    pytest.param("mariadb", marks=pytest.mark.long),
+]
 
 
 @pytest.fixture(params=KINDS)
 def new_place(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    find_remote: Callable[[str], RemotePlace],
 ) -> Iterator[Callable[[], Place]]:
     """Makes places of one kind, each fresh."""
     made: list[Place] = []
+    engine, _, remote = request.param.partition("+")
+    place = find_remote(remote) if remote else None
+
+    def protectors() -> Protectors:
+        return FILE_ALONE if place is None else place.protectors
 
     def make() -> Place:
         directory = tmp_path_factory.mktemp("store")
-        if request.param == "sqlite":
-            made.append(SqlitePlace(directory))
+        if engine == "sqlite":
+            made.append(SqlitePlace(directory, protectors=protectors))
         else:
-            made.append(ServerPlace(request.getfixturevalue(request.param), directory))
+            made.append(ServerPlace(request.getfixturevalue(engine), directory, protectors=protectors))
         return made[-1]
 
     yield make

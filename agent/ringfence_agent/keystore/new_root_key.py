@@ -24,6 +24,8 @@ def protect_with_file(slots: SqlSlots, path: Path) -> Slot:
     try:
         with directory_locked(path.parent):
             if path.exists():
+                if prepared.exists() and prepared.samefile(path):
+                    prepared.unlink()  # a process died between the two names
                 return slots.protect_with(FileProtector.from_file(path))
             if not (prepared.exists() and slots.have_slot_of(_named(path, prepared))):
                 prepared.unlink(missing_ok=True)

@@ -304,9 +304,9 @@ def test_nothing_is_acknowledged_into_a_file_that_was_replaced(made: LocalStore,
     store.close()
 
 
-def test_a_store_protected_by_something_else_is_not_opened_with_a_file(made: LocalStore) -> None:
+def test_what_a_store_says_that_it_was_made_with_never_changes(made: LocalStore) -> None:
     connection = sqlite3.connect(made.path)
     connection.execute("UPDATE store_header SET protector = 'vault'")
     connection.commit()
     connection.close()
-    assert "protected by 'vault'" in refusal(made, ConfigError)
+    assert "its header was changed" in refusal(made, StoreTamperedError)
