@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -391,8 +393,10 @@ def test_a_list_that_fails_leaves_no_error_unseen() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
         async with bench() as b:
             b.calls.free, b.calls.error = True, ProtectorUnavailableError("sealed")
-            with pytest.raises(ProtectorUnavailableError):
+            with contextlib.suppress(ProtectorUnavailableError):
                 await b.batcher.decrypt("z-1", [sealed(number) for number in range(5)], "etl", soon())
+            b.calls.error = None  # its traceback leads to every item
+        gc.collect()  # an error that nobody looked at is complained of when its future goes
         assert not complaints
 
     asyncio.run(test())

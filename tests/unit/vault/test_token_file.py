@@ -74,6 +74,16 @@ def test_a_file_that_is_gone_ends_the_use_of_what_was_in_it(path: Path) -> None:
     assert tokens.current() == Secret(b"hvs.back")
 
 
+def test_a_token_that_could_not_be_read_again_is_not_used_for_another_second(path: Path) -> None:
+    replace_file(path, CANARY)
+    tokens = TokenFile(path)
+    tokens.current()
+    path.unlink()
+    for read in (tokens.read_again, tokens.current):
+        with pytest.raises(ProtectorUnavailableError):
+            read()
+
+
 @pytest.mark.usefixtures("looks_always")
 def test_rights_taken_by_others_later_are_noticed(path: Path) -> None:
     replace_file(path, CANARY)
