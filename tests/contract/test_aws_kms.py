@@ -140,7 +140,6 @@ def test_only_seals_of_another_key_of_the_same_cluster_can_move(
     aws_kms_place: AwsKmsPlace, materials: AwsKmsMaterials
 ) -> None:
     assert not materials.can_reseal(materials)
-    assert not materials.can_reseal(None)
     elsewhere = AwsKmsMaterials(AwsKms(aws_kms_place.settings), aws_kms_place.key + "0", "other")
     assert not materials.can_reseal(elsewhere)
 

@@ -293,9 +293,9 @@ class AwsKmsDouble:
             port = int(process.stdout.readline())
             yield cls(f"http://127.0.0.1:{port}", **held)
         finally:
-            process.stdin.close()
-            process.wait(timeout=_START_S)
-            process.stdout.close()
+            # A child that somebody forked meanwhile may hold its standard input open.
+            process.terminate()
+            process.communicate(timeout=_START_S)
 
     def client(self, service: str, credentials: Credentials) -> Any:
         """A plain boto3 client, for what administrators do. Kept: the SDK takes its time to make one."""
@@ -308,7 +308,10 @@ class AwsKmsDouble:
         return self._clients[service, credentials]
 
     def fault(self, operation: str, *, times: int = 1_000_000, **fault: Any) -> None:
-        """From now on `operation` (`*` for all) goes wrong so often: see `Handler._go_wrong`."""
+        """From now on `operation` (`*` for all) goes wrong so often: see `Handler._go_wrong`.
+
+        After it was throttled, the SDK itself sends one request in two seconds at first, mended or not.
+        """
         self._say("fault", {"operation": operation, "times": times, **fault})
 
     def mend(self) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ringfence_agent.keystore.protector import MaterialBinding, Materials, Protector
+from ringfence_agent.keystore.protector import MaterialBinding, Materials, Protector, ResealingMaterials
 from ringfence_agent.keystore.sealing import SealBrokenError
 from ringfence_agent.keystore.slots import Slot, SlotHeader, check_slots
 from ringfence_agent.keystore.sql.row_encoding import encode_row
@@ -107,24 +107,35 @@ class Protection:
         if slot.is_local:
             return [self.seal_here(binding, material) for binding, material in items]
         made = self._materials(slot.id).seal(items)
-        prefix = bytes((_REMOTE,)) + slot.id.to_bytes(_ID_BYTES, "big")
-        return [
-            prefix + self.root.seal_remote(each, _remote_binding(slot.id, binding))
-            for each, (binding, _) in zip(made, items, strict=True)
-        ]
+        return [self._wrap(slot, binding, each) for each, (binding, _) in zip(made, items, strict=True)]
+
+    def can_reseal(self, slot: Slot, sealed: bytes) -> bool:
+        """Whether `reseal` can take over a seal: its slot's protector and this one's see to it between themselves."""
+        source = _slot_id(sealed)
+        if source is None or slot.is_local:
+            return False
+        materials = self._materials(slot.id)
+        return isinstance(materials, ResealingMaterials) and materials.can_reseal(self._materials(source))
+
+    def reseal(self, slot: Slot, items: Sequence[tuple[MaterialBinding, bytes]]) -> list[bytes]:
+        """One seal of this slot for each seal of another, asked about before; no material comes here."""
+        materials = self._materials(slot.id)
+        assert isinstance(materials, ResealingMaterials), "asked before"
+        moved: dict[int, bytes] = {}
+        for source, batch in self._remote_batches(items).items():
+            made = materials.reseal(self._materials(source), [(binding, inner) for _, binding, inner in batch])
+            for (index, binding, _), each in zip(batch, made, strict=True):
+                moved[index] = self._wrap(slot, binding, each)
+        return [moved[index] for index in range(len(items))]
 
     def open(self, items: Sequence[tuple[MaterialBinding, bytes]]) -> list[Secret]:
         """The material of each item, whoever sealed it."""
-        opened: dict[int, Secret] = {}
-        remote: dict[int, list[tuple[int, MaterialBinding, bytes]]] = {}
-        for index, (binding, sealed) in enumerate(items):
-            slot_id = _slot_id(sealed)
-            if slot_id is None:
-                opened[index] = self.open_here(binding, sealed)
-            else:
-                inner = self.root.open_remote(sealed[_PREFIX_BYTES:], _remote_binding(slot_id, binding))
-                remote.setdefault(slot_id, []).append((index, binding, inner))
-        for slot_id, batch in remote.items():
+        opened = {
+            index: self.open_here(binding, sealed)
+            for index, (binding, sealed) in enumerate(items)
+            if not self.is_remote(sealed)
+        }
+        for slot_id, batch in self._remote_batches(items).items():
             found = self._materials(slot_id).open([(binding, inner) for _, binding, inner in batch])
             opened.update(zip((index for index, *_ in batch), found, strict=True))
         return [opened[index] for index in range(len(items))]
@@ -135,7 +146,26 @@ class Protection:
         if slot_id is None:
             raise SealBrokenError
         bound = _remote_binding(slot_id, binding)
-        return sealed[:_PREFIX_BYTES] + new_root.seal_remote(self.root.open_remote(sealed[_PREFIX_BYTES:], bound), bound)
+        return sealed[:_PREFIX_BYTES] + new_root.seal_remote(
+            self.root.open_remote(sealed[_PREFIX_BYTES:], bound), bound
+        )
+
+    def _wrap(self, slot: Slot, binding: MaterialBinding, made: bytes) -> bytes:
+        """What a remote protector made, as it rests."""
+        prefix = bytes((_REMOTE,)) + slot.id.to_bytes(_ID_BYTES, "big")
+        return prefix + self.root.seal_remote(made, _remote_binding(slot.id, binding))
+
+    def _remote_batches(
+        self, items: Sequence[tuple[MaterialBinding, bytes]]
+    ) -> dict[int, list[tuple[int, MaterialBinding, bytes]]]:
+        """By slot, what its protector made of the remote ones among the items, each with its place among them."""
+        batches: dict[int, list[tuple[int, MaterialBinding, bytes]]] = {}
+        for index, (binding, sealed) in enumerate(items):
+            slot_id = _slot_id(sealed)
+            if slot_id is not None:
+                inner = self.root.open_remote(sealed[_PREFIX_BYTES:], _remote_binding(slot_id, binding))
+                batches.setdefault(slot_id, []).append((index, binding, inner))
+        return batches
 
     def _materials(self, slot_id: int) -> Materials:
         found = self._state.materials.get(slot_id)

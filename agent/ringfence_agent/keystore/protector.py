@@ -27,7 +27,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ringfence_agent.keystore.sql.row_encoding import encode_row
 from ringfence_zones.secret import Secret
@@ -72,6 +72,17 @@ class Materials(Protocol):
         """The materials again, in order; all of them or an error. Raises SealBrokenError when one does not open,
         ProtectorUnavailableError, ProtectorRefusedError.
         """
+
+
+@runtime_checkable
+class ResealingMaterials(Materials, Protocol):
+    """Materials that take over seals of their own kind inside the remote protector: the material never comes here."""
+
+    def can_reseal(self, source: Materials) -> bool:
+        """Whether `reseal` takes the seals of `source`. No I/O."""
+
+    def reseal(self, source: Materials, items: Sequence[tuple[MaterialBinding, bytes]]) -> list[bytes]:
+        """One seal of this slot for each seal of `source`, in order; all of them or an error. Raises as `open`."""
 
 
 class Protector(Protocol):

@@ -21,10 +21,10 @@ import base64
 import binascii
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from ringfence_agent.keystore.protector import MaterialBinding
+from ringfence_agent.keystore.protector import MaterialBinding, Materials
 from ringfence_agent.keystore.protectors.aws_kms_answers import MAX_CIPHERTEXT_BYTES
 from ringfence_agent.keystore.protectors.aws_kms_api import AwsKms
 from ringfence_agent.keystore.protectors.aws_kms_config import AwsKmsSettings, find_key_arn
@@ -70,20 +70,17 @@ class AwsKmsMaterials:
         """See Materials. One call of AWS's for each item, several at a time."""
         return self._kms.decrypt(self._key, [(sealed, self._context(binding)) for binding, sealed in items])
 
-    def can_reseal(self, source: object) -> bool:
-        """Whether `reseal` takes seals of `source`: those of another KMS key under the same region and cluster."""
+    def can_reseal(self, source: Materials) -> bool:
+        """See ResealingMaterials: those of another KMS key of the same region and cluster."""
         return (
             isinstance(source, AwsKmsMaterials)
             and (source._kms.region, source._cluster) == (self._kms.region, self._cluster)
             and source._key != self._key
         )
 
-    def reseal(self, source: AwsKmsMaterials, items: Sequence[tuple[MaterialBinding, bytes]]) -> list[bytes]:
-        """Seals of this key for seals of `source`, in order, by ReEncrypt: no plaintext leaves KMS.
-
-        Raises SealBrokenError, ProtectorUnavailableError, ProtectorRefusedError.
-        """
-        assert self.can_reseal(source), "asked first"
+    def reseal(self, source: Materials, items: Sequence[tuple[MaterialBinding, bytes]]) -> list[bytes]:
+        """See ResealingMaterials. By ReEncrypt: no plaintext leaves KMS."""
+        assert isinstance(source, AwsKmsMaterials), "asked first"
         contexts = [(sealed, self._context(binding)) for binding, sealed in items]
         return self._kms.re_encrypt(source._key, self._key, contexts)
 
@@ -96,12 +93,15 @@ class AwsKmsProtector:
 
     scheme = SCHEME
 
-    def __init__(self, kms: AwsKms, key: str, cluster: str, *, alias: str | None = None) -> None:
+    def __init__(
+        self, kms: AwsKms, key: str, cluster: str, *, alias: str | None = None, former_keys: Collection[str] = ()
+    ) -> None:
         """`key` is the key's ARN; `alias` is what kms.yaml calls it, when that is something else."""
         self._kms = kms
         self._key = key
         self._cluster = cluster
         self._alias = alias
+        self._expected = {key, *former_keys}
         self.label = f"AWS KMS key {key}"
 
     def __repr__(self) -> str:
@@ -123,7 +123,8 @@ class AwsKmsProtector:
         slot = _find_slot(slot_body)
         if slot is None or slot.key == self._key:
             return slot is not None
-        if self._alias is not None:
+        if self._alias is not None and slot.key not in self._expected:
+            self._expected.add(slot.key)  # said once
             _log.warning(
                 "%s names %s now, but a slot of this store was made with %s: if the alias was moved, write that key"
                 " in aws_kms.former_keys until the store has moved too",
@@ -184,7 +185,8 @@ def open_aws_kms(settings: AwsKmsSettings) -> list[AwsKmsProtector]:
     arn = find_key_arn(settings.key)
     is_pinned = arn is not None and not arn.is_alias
     key = settings.key if is_pinned else kms.describe(settings.key).arn
-    current = AwsKmsProtector(kms, key, settings.cluster, alias=None if is_pinned else settings.key)
+    alias = None if is_pinned else settings.key
+    current = AwsKmsProtector(kms, key, settings.cluster, alias=alias, former_keys=settings.former_keys)
     former = [AwsKmsProtector(kms, each, settings.cluster) for each in settings.former_keys if each != key]
     return [current, *former]
 

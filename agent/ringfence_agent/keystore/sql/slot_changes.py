@@ -124,9 +124,7 @@ class SqlSlots:
             header = self._protection.header
             slot = header.get(slot_id)
             if slot_id == header.active_id:
-                raise InputError(
-                    f"{slot} seals new versions", hint="first: ringfence keystore protect --with ANOTHER"
-                )
+                raise InputError(f"{slot} seals new versions", hint="first: ringfence keystore protect --with ANOTHER")
             rows = [KeyVersionRow(*row) for row in change.connection.execute(_SELECT_VERSIONS)]
             needing = [row for row in rows if self._needs(row, slot, header)]
             if needing:
@@ -140,8 +138,8 @@ class SqlSlots:
     def rewrap(self, report: OnProgress = lambda _done, _of: None) -> int:
         """Moves every version that the active slot did not seal, one transaction each, and says how many it moved.
 
-        May be interrupted and begun again; serves on while others create and roll. Each new seal is opened again
-        before it takes the place of the old one.
+        May be interrupted and begun again; serves on while others create and roll. Each new seal that was made here
+        is opened again before it takes the place of the old one.
         """
         moved = 0
         while True:
@@ -152,7 +150,7 @@ class SqlSlots:
                 return moved
             total = moved + len(waiting)
             for batch in _batched(waiting, _BATCH):
-                for row, sealed in zip(batch, self._reseal(slot, batch), strict=True):
+                for row, sealed in self._reseal(slot, batch):
                     moved += self._move(slot, row, sealed)
                     report(moved, total)
 
@@ -160,7 +158,15 @@ class SqlSlots:
         """See `new_root`; this handle of the store is of no use afterwards."""
         give_new_root(self._database, self._session, self._records)
 
-    def _reseal(self, slot: Slot, rows: Sequence[KeyVersionRow]) -> Sequence[bytes]:
+    def _reseal(self, slot: Slot, rows: Sequence[KeyVersionRow]) -> Iterator[tuple[KeyVersionRow, bytes]]:
+        """Each row with its new seal. Where two protectors see to it between themselves no material comes here."""
+        direct = [row for row in rows if self._protection.can_reseal(slot, row.sealed)]
+        seals = [(self._records.binding(row), row.sealed) for row in direct]
+        yield from zip(direct, self._protection.reseal(slot, seals) if direct else (), strict=True)
+        rest = [row for row in rows if row not in direct]
+        yield from zip(rest, self._open_and_seal(slot, rest) if rest else (), strict=True)
+
+    def _open_and_seal(self, slot: Slot, rows: Sequence[KeyVersionRow]) -> Sequence[bytes]:
         materials = self._records.open_rows(rows)
         items = [(self._records.binding(row), material) for row, material in zip(rows, materials, strict=True)]
         sealed = self._protection.seal(slot, items)
