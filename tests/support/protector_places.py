@@ -99,9 +99,9 @@ def _aws_protector(settings: AwsKmsSettings) -> Protector:
     return clients[settings.key]
 
 
-def _throttle(aws: AwsKmsDouble) -> None:
+def _cut_off(aws: AwsKmsDouble) -> None:
     for operation in ("Encrypt", "Decrypt"):
-        aws.fault(operation, code="ThrottlingException")
+        aws.fault(operation, reset=True)
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def find_remote(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Remo
             if name == "aws-kms":
                 aws: AwsKmsDouble = request.getfixturevalue("aws_kms_double")
                 settings = request.getfixturevalue("aws_kms_settings")
-                return RemotePlace("aws-kms", lambda: _aws_protector(settings), lambda: _throttle(aws), aws.mend)
+                return RemotePlace("aws-kms", lambda: _aws_protector(settings), lambda: _cut_off(aws), aws.mend)
             if name == "vault-transit-real":
                 real: VaultCluster = request.getfixturevalue("vault_cluster_on_real")
                 return RemotePlace("vault-transit", lambda: vault_protector(real), None, None)

@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from ringfence_agent import process_hygiene
 from ringfence_agent.http.listening import Listener, TcpListener, listen_tcp, listen_unix
@@ -55,8 +56,12 @@ from ringfence_agent.kms.repeated_change import DIGEST_PURPOSE, RepeatedChanges
 from ringfence_agent.kms.store_access import StoreAccess
 from ringfence_agent.kms.store_keeper import StoreKeeper
 from ringfence_agent.kms.store_record import StoreRecord
+from ringfence_agent.vault.settings import VaultSettings
 from ringfence_zones.errors import ConfigError, RingfenceError
 from ringfence_zones.secret import Secret
+
+if TYPE_CHECKING:
+    from ringfence_agent.vault.renewal import TokenKeeper
 
 _log = logging.getLogger(__name__)
 
@@ -141,6 +146,8 @@ async def open_application(
         audit = AuditLog(settings.audit, context.slot, audit_thread)
         stack.callback(audit.close)
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, audit.reopen)
+        if settings.vault is not None and settings.vault.agent_socket is None:
+            stack.callback(_keep_token(settings.vault).stop)
         opened = open_keystore(
             settings.keystore,
             settings.root_key,
@@ -222,6 +229,16 @@ def _keeper(
         if path is not None and place.is_beside(path):
             risks.append(f"backups go to {place.label}, on the key store's own disk: they are lost with it")
     return StoreKeeper(store, record, keeping, place, executor, risks, count)
+
+
+def _keep_token(vault: VaultSettings) -> TokenKeeper:
+    """Logged in, if that can be done now; if not, what needs Vault says so. Workers share one token."""
+    from ringfence_agent.vault.renewal import TokenKeeper  # noqa: PLC0415 -- the extra `vault`
+
+    keeper = TokenKeeper(vault)
+    keeper.turn()
+    keeper.start()
+    return keeper
 
 
 def _short_names(kerberos: KerberosSettings | None) -> Callable[[str], str]:
