@@ -177,10 +177,12 @@ class MicroBatcher:
             for item in items:
                 self._add(operation, key, item)
             return [await item.result for item in items]
-        finally:
-            self._waiting -= len(items)
+        except BaseException:
             for item in items:
                 _forget(item)
+            raise
+        finally:
+            self._waiting -= len(items)
 
     def _add(self, operation: Operation, key: str, item: _Waiting) -> None:
         name = operation, key
@@ -282,6 +284,6 @@ def _fail(item: _Waiting, error: RingfenceError) -> None:
 
 
 def _forget(item: _Waiting) -> None:
-    """The caller is gone, or has all it wanted: an unfinished item is not sent, an error of another not missed."""
+    """The caller is gone, or has one error already: what is unfinished is not sent, and no other error is missed."""
     if not item.result.cancel() and not item.result.cancelled():
         item.result.exception()
