@@ -105,7 +105,7 @@ def test_a_second_login_with_what_was_used_up_says_what_to_do(cluster: VaultClus
     done(cluster, "login")
     error = error_of(run(cluster, "login"))
     assert isinstance(error, ProtectorRefusedError)
-    assert "SOMEBODY ELSE OPENED IT" in error.message
+    assert "was used up by an earlier login" in error.message
     assert "ringfence vault setup --issue" in (error.hint or "")
 
 

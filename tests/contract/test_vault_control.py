@@ -18,7 +18,7 @@ from vault_doubles import VaultDouble, running_vault
 from vault_settings import write_private
 
 from ringfence_agent.vault.kv import MAX_VERSIONS
-from ringfence_agent.vault.login import NEEDS_HUMAN, VaultLogin, log_in_and_share
+from ringfence_agent.vault.login import NEEDS_HUMAN, TAMPERING, VaultLogin, log_in_and_share
 from ringfence_agent.vault.policy import PolicyRole, forbidden_paths, policy_hcl, required_capabilities
 from ringfence_agent.vault.refusal import Reason, VaultRefusedError
 from ringfence_agent.vault.settings import WRAP_KEY
@@ -167,9 +167,17 @@ def test_a_node_logs_in_once_with_what_it_was_given(cluster: VaultCluster) -> No
     assert (state.period_s, state.renewable, state.expires, state.orphan) == (3600, True, True, True)
     assert own.tokens.renew_self().lease_s == 3600
     settings = cluster.settings()
-    with pytest.raises(ProtectorRefusedError, match="SOMEBODY ELSE OPENED IT") as caught:
+    with pytest.raises(ProtectorRefusedError, match="was used up by an earlier login") as caught:
         VaultLogin(settings).log_in()
     assert caught.value.reason == NEEDS_HUMAN
+
+
+def test_a_wrapping_that_somebody_opened_is_an_alarm(cluster: VaultCluster) -> None:
+    taken = cluster.issue(cluster.set_up())
+    assert cluster.call("POST", "sys/wrapping/unwrap", token=taken).data["secret_id"]
+    with pytest.raises(ProtectorRefusedError, match="SOMEBODY ELSE OPENED IT") as caught:
+        VaultLogin(cluster.settings()).log_in()
+    assert caught.value.reason == TAMPERING
 
 
 def test_a_wrapping_of_somebody_s_own_is_not_opened(cluster: VaultCluster) -> None:

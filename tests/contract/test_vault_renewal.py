@@ -178,7 +178,7 @@ def test_a_spent_secret_id_takes_a_person_and_vault_is_not_asked_again(cluster: 
     keeper.turn()
     assert not keeper.state.logged_in
     assert keeper.state.needs_human
-    assert "SOMEBODY ELSE OPENED IT" in (keeper.state.problem or "")
+    assert "was used up" in (keeper.state.problem or "")
     asked = calls(cluster, "sys/wrapping")
     for _ in range(3):
         assert keeper.turn() == 60.0
@@ -188,6 +188,34 @@ def test_a_spent_secret_id_takes_a_person_and_vault_is_not_asked_again(cluster: 
     keeper.turn()
     assert keeper.state.logged_in
     assert keeper.state.problem is None
+
+
+def test_a_wrapping_that_somebody_took_is_an_alarm_in_the_log(
+    cluster: VaultCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    taken = cluster.issue(cluster.set_up())
+    cluster.call("POST", "sys/wrapping/unwrap", token=taken)
+    keeper = keeper_of(cluster.settings())
+    for _ in range(3):
+        keeper.turn()
+    assert keeper.state.needs_human
+    alarms = [record for record in caplog.records if record.levelno == logging.CRITICAL]
+    assert len(alarms) == 1
+    assert "SOMEBODY ELSE OPENED IT" in alarms[0].getMessage()
+
+
+def test_a_worker_whose_neighbour_opened_the_wrapping_raises_no_alarm(cluster: VaultCluster) -> None:
+    cluster.issue(cluster.set_up())
+    first, second = keeper_of(cluster.settings()), keeper_of(cluster.settings())
+    assert cluster.double is not None
+    with cluster.double.fault("status", path="/login$", status=503):
+        first.turn()
+        second.turn()
+    assert "was used up" in (second.state.problem or "")
+    first.turn()
+    second.turn()
+    assert first.state.logged_in
+    assert (second.state.logged_in, second.state.problem) == (True, None)
 
 
 def test_a_lockout_is_waited_out_and_no_attempt_made_meanwhile(

@@ -3,7 +3,7 @@
 Rules:
 
 1. A wrapped secret id is looked at before it is opened: it must have been made by Vault itself for our role. One that
-   is somebody's own wrapping, or was opened already, is an alarm: somebody may be logged in in our place.
+   is somebody's own wrapping, or was opened and not by us, is an alarm: somebody may be logged in in our place.
 2. It opens once. What came out of it is kept in memory until the login has succeeded, so that a Vault that is away for
    a moment does not cost a human's errand; afterwards it is dropped.
 3. A login that Vault refuses says why it cannot be repeated blindly: with a wrong secret id, five attempts lock the
@@ -16,6 +16,8 @@ A token that somebody else keeps (`token_file`) or adds (`agent`) is never logge
 from __future__ import annotations
 
 import fcntl
+import hashlib
+import hmac
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -34,9 +36,11 @@ from ringfence_zones.secret import Secret
 
 _log = logging.getLogger(__name__)
 
+# Words of `ProtectorRefusedError.reason`: only a person can help; so it is, and somebody interfered; only time can.
 NEEDS_HUMAN = "needs_human"
+TAMPERING = "tampering"
 LOCKED_OUT = "locked_out"
-"""Words of `ProtectorRefusedError.reason`: only a person can help; only waiting can."""
+_DIRECTORY_HINT = "the directory of vault.token_file must be there, and belong to the key server's user"
 
 
 class VaultLogin:
@@ -56,8 +60,8 @@ class VaultLogin:
     def log_in(self) -> Login:
         """A new token.
 
-        Raises ProtectorRefusedError with reason NEEDS_HUMAN or LOCKED_OUT, ProtectorUnavailableError, and ConfigError
-        for files that are not as they must be.
+        Raises ProtectorRefusedError with reason NEEDS_HUMAN, TAMPERING or LOCKED_OUT, ProtectorUnavailableError, and
+        ConfigError for files that are not as they must be.
         """
         method = self._methods().get(self._settings.auth.method)
         if method is None:
@@ -94,20 +98,24 @@ class VaultLogin:
     def _open_wrapped(self, path: Path) -> Secret:
         wrapping = read_secret_file(path, "wrapped secret id")
         expected = f"auth/{self._settings.auth_mount}/role/{self._settings.role}/secret-id"
-        tokens = self._control.tokens
+        mark = _OpeningMark(self._settings.token_file, wrapping)
         try:
-            made_at = tokens.look_at_wrapped(wrapping).creation_path
-            if made_at == expected:
-                data = tokens.unwrap(wrapping)
+            if self._control.tokens.look_at_wrapped(wrapping).creation_path != expected:
+                raise _forged(path, expected)
+        except VaultRefusedError as error:
+            problem = _unopened(error, _used(path) if mark.is_there() else _spent(path))
+        else:
+            # Before it is used up: where this cannot be written, the token could not be either.
+            mark.write()
+            try:
+                data = self._control.tokens.unwrap(wrapping)
+            except VaultRefusedError as error:
+                mark.remove()
+                problem = _unopened(error, _spent(path))
+            else:
                 if isinstance(data.get("secret_id"), str) and data["secret_id"]:
                     return Secret(data["secret_id"].encode())
-        except VaultRefusedError as error:
-            if error.status not in (400, 403, 404):
-                raise
-            problem = _spent(path)
-        else:
-            problem = _forged(path, expected)
-        _log.critical("%s", problem.message)
+                problem = _forged(path, expected)
         raise problem
 
     def _by_jwt(self) -> Login:
@@ -164,10 +172,7 @@ def sole_login(token_file: Path) -> Iterator[None]:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        raise ConfigError(
-            f"cannot make {path}: {error.strerror}",
-            hint="the directory of vault.token_file must be there, and belong to the key server's user",
-        ) from None
+        raise ConfigError(f"cannot make {path}: {error.strerror}", hint=_DIRECTORY_HINT) from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
@@ -180,13 +185,14 @@ def write_token(path: Path, token: Secret) -> None:
 
     Raises ConfigError when that cannot be.
     """
+    _replace(path, token.reveal() + b"\n")
+
+
+def _replace(path: Path, content: bytes) -> None:
     try:
-        replace_file(path, token.reveal() + b"\n", 0o600)
+        replace_file(path, content, 0o600)
     except OSError as error:
-        raise ConfigError(
-            f"cannot write the token file {path}: {error.strerror}",
-            hint="its directory must be there, and belong to the key server's user",
-        ) from None
+        raise ConfigError(f"cannot write {path}: {error.strerror}", hint=_DIRECTORY_HINT) from None
 
 
 def _warn_of_powers(login: Login) -> None:
@@ -199,12 +205,49 @@ def _warn_of_powers(login: Login) -> None:
         )
 
 
+class _OpeningMark:
+    """Says beside the token file which wrapping token this key server opened itself, by its SHA-256.
+
+    A wrapping that is spent is an alarm unless it was us.
+    """
+
+    def __init__(self, token_file: Path, wrapping: Secret) -> None:
+        self._path = token_file.with_name(token_file.name + ".opened")
+        self._content = hashlib.sha256(wrapping.reveal()).hexdigest().encode() + b"\n"
+
+    def is_there(self) -> bool:
+        try:
+            return hmac.compare_digest(self._path.read_bytes(), self._content)
+        except OSError:
+            return False
+
+    def write(self) -> None:
+        """Raises ConfigError."""
+        _replace(self._path, self._content)
+
+    def remove(self) -> None:
+        self._path.unlink(missing_ok=True)
+
+
+def _unopened(error: VaultRefusedError, meaning: ProtectorRefusedError) -> ProtectorRefusedError:
+    """Vault says one of these to a wrapping token that it does not know, or not any more."""
+    return meaning if error.status in (400, 403, 404) else error
+
+
+def _used(path: Path) -> ProtectorRefusedError:
+    return ProtectorRefusedError(
+        f"the wrapped secret id in {path} was used up by an earlier login of this key server",
+        hint="get a new one (`ringfence vault setup --issue DIR`), put it there, and run `ringfence vault login`",
+        reason=NEEDS_HUMAN,
+    )
+
+
 def _spent(path: Path) -> ProtectorRefusedError:
     return ProtectorRefusedError(
         f"the wrapped secret id in {path} does not open: it has run out, or SOMEBODY ELSE OPENED IT",
         hint="if it is younger than its time to live, somebody took it: destroy the role's secret ids and revoke its"
         " tokens. Then get a new one (`ringfence vault setup --issue DIR`), and run `ringfence vault login`",
-        reason=NEEDS_HUMAN,
+        reason=TAMPERING,
     )
 
 
@@ -212,7 +255,7 @@ def _forged(path: Path, expected: str) -> ProtectorRefusedError:
     return ProtectorRefusedError(
         f"what {path} holds was not made by Vault at {expected}: it was not opened, for SOMEBODY PUT IT THERE",
         hint="find out who writes to that file; if the role has another name, say so in vault.auth.role",
-        reason=NEEDS_HUMAN,
+        reason=TAMPERING,
     )
 
 

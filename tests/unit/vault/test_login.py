@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from pathlib import Path
@@ -11,7 +12,14 @@ import pytest
 from scripted_http import Answer, ScriptedServer, Seen, scripted_server
 from vault_settings import make_settings, write_private
 
-from ringfence_agent.vault.login import LOCKED_OUT, NEEDS_HUMAN, VaultLogin, log_in_and_share, write_token
+from ringfence_agent.vault.login import (
+    LOCKED_OUT,
+    NEEDS_HUMAN,
+    TAMPERING,
+    VaultLogin,
+    log_in_and_share,
+    write_token,
+)
 from ringfence_agent.vault.settings import VaultSettings
 from ringfence_zones.errors import ConfigError, ProtectorRefusedError, ProtectorUnavailableError
 from ringfence_zones.secret import Secret
@@ -88,31 +96,62 @@ def test_a_wrapped_secret_id_logs_in_once_and_the_token_is_shared(tmp_path: Path
 @pytest.mark.parametrize(
     "path", ["sys/wrapping/wrap", "auth/approle/role/other/secret-id", "auth/other/role/ringfence-kms-c1/secret-id", ""]
 )
-def test_what_was_not_made_for_our_role_is_not_opened(
-    path: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_was_not_made_for_our_role_is_not_opened(path: str, tmp_path: Path) -> None:
     vault = FakeVault()
     vault.creation_path = path
     with scripted_server(vault) as server:
         login = VaultLogin(approle(server, tmp_path))
         with pytest.raises(ProtectorRefusedError, match="SOMEBODY PUT IT THERE") as caught:
             login.log_in()
-    assert caught.value.reason == NEEDS_HUMAN
+    assert caught.value.reason == TAMPERING
     assert (vault.opened, vault.logins) == (False, [])
-    assert [record.levelno for record in caplog.records] == [logging.CRITICAL]
 
 
-def test_one_that_was_opened_already_is_an_alarm(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_one_that_somebody_opened_already_is_an_alarm(tmp_path: Path) -> None:
     vault = FakeVault()
     vault.opened = True
     with scripted_server(vault) as server:
         login = VaultLogin(approle(server, tmp_path))
         with pytest.raises(ProtectorRefusedError, match="SOMEBODY ELSE OPENED IT") as caught:
             login.log_in()
-    assert caught.value.reason == NEEDS_HUMAN
+    assert caught.value.reason == TAMPERING
     assert "revoke its" in (caught.value.hint or "")
-    assert any(record.levelno == logging.CRITICAL for record in caplog.records)
     assert vault.logins == []
+
+
+def test_one_that_we_used_up_is_none_also_for_another_process(tmp_path: Path) -> None:
+    vault = FakeVault()
+    with scripted_server(vault) as server:
+        settings = approle(server, tmp_path)
+        VaultLogin(settings).log_in()
+        with pytest.raises(ProtectorRefusedError, match="was used up by an earlier login of this key server") as caught:
+            VaultLogin(settings).log_in()
+        assert caught.value.reason == NEEDS_HUMAN
+        write_private(tmp_path / "wrapped", "s.another-that-is-spent-0123456789")
+        vault.overrides["sys_wrapping_lookup"] = (400, b'{"errors":["wrapping token is not valid"]}')
+        with pytest.raises(ProtectorRefusedError, match="SOMEBODY ELSE OPENED IT"):
+            VaultLogin(settings).log_in()
+    kept = (tmp_path / "vault-token.opened").read_text()
+    assert WRAPPING not in kept
+    assert SECRET_ID not in kept
+
+
+def test_one_that_somebody_opens_while_we_look_is_an_alarm(tmp_path: Path) -> None:
+    spent: Answer = (400, b'{"errors":["wrapping token is not valid or does not exist"]}')
+    with scripted_server(FakeVault(sys_wrapping_unwrap=spent)) as server:
+        settings = approle(server, tmp_path)
+        for _ in range(2):
+            with pytest.raises(ProtectorRefusedError, match="SOMEBODY ELSE OPENED IT"):
+                VaultLogin(settings).log_in()
+
+
+def test_nothing_is_opened_where_the_token_could_not_be_written(tmp_path: Path) -> None:
+    vault = FakeVault()
+    with scripted_server(vault) as server:
+        settings = dataclasses.replace(approle(server, tmp_path), token_file=tmp_path / "nowhere/token")
+        with pytest.raises(ConfigError, match="nowhere"):
+            VaultLogin(settings).log_in()
+    assert not vault.opened
 
 
 def test_what_was_opened_is_kept_while_vault_is_away(tmp_path: Path) -> None:
@@ -125,7 +164,7 @@ def test_what_was_opened_is_kept_while_vault_is_away(tmp_path: Path) -> None:
         vault.overrides.clear()
         assert login.log_in().accessor == "acc-1"
         # Used up now: the next one must be another.
-        with pytest.raises(ProtectorRefusedError, match="does not open"):
+        with pytest.raises(ProtectorRefusedError, match="used up"):
             login.log_in()
 
 
