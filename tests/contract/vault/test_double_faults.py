@@ -55,7 +55,9 @@ def test_a_sealed_server_refuses_everything_and_keeps_its_tokens(vault: VaultDou
     assert vault.call("GET", "sys/health", token="").status == 503
     status = vault.call("GET", "sys/seal-status", token="")
     assert (status.status, status.body["sealed"]) == (200, True)
-    assert vault.call("PUT", "sys/unseal", {"key": "0" * 64}, token="").status == 400
+    wrong = vault.call("PUT", "sys/unseal", {"key": "0" * 64}, token="")
+    assert wrong.status == 400
+    assert "cipher: message authentication failed" in wrong.errors[0]
     assert vault.call("PUT", "sys/unseal", {"key": vault.unseal_key}, token="").body["sealed"] is False
     opened = vault.call("POST", "transit/decrypt/k", {"ciphertext": ciphertext, "context": "AAAA"})
     assert opened.data["plaintext"] == "AAAA"
@@ -202,6 +204,34 @@ def test_throttling_on_order(shared: VaultDouble, headers: dict[str, str]) -> No
             if answer.status == 429:
                 assert answer.headers.get("retry-after") == headers.get("Retry-After")
     assert statuses == [429, 429, 200]
+
+
+@pytest.mark.parametrize(
+    ("quota", "retry_after"),
+    [({"interval": "1s"}, {"0"}), ({"interval": "1h", "block_interval": "10s"}, {"9", "10"})],
+)
+def test_a_quota_says_when_to_come_back_where_the_server_is_set_so(
+    vault: VaultDouble, quota: dict[str, str], retry_after: set[str]
+) -> None:
+    """A setting of the whole server, which the shared suite therefore leaves alone; rounded down, even to 0."""
+    vault.call("POST", "sys/mounts/transit", {"type": "transit"})
+    vault.call("POST", "sys/quotas/rate-limit/q", {"path": "transit/", "rate": 1, **quota})
+    vault.call("POST", "sys/quotas/config", {"enable_rate_limit_response_headers": True})
+    answers = [vault.call("LIST", "transit/keys") for _ in range(20)]
+    refused = [answer for answer in answers if answer.status == 429]
+    assert refused
+    assert {answer.headers["retry-after"] for answer in refused} <= retry_after
+
+
+def test_a_secret_id_is_swept_away_within_a_minute_of_its_end(vault: VaultDouble) -> None:
+    vault.call("POST", "sys/auth/approle", {"type": "approle"})
+    vault.call("POST", "auth/approle/role/r", {"secret_id_ttl": "10s"})
+    role_id = vault.call("GET", "auth/approle/role/r/role-id").data["role_id"]
+    body = {"role_id": role_id, "secret_id": vault.call("POST", "auth/approle/role/r/secret-id").data["secret_id"]}
+    vault.advance(11)
+    assert vault.call("POST", "auth/approle/login", body).status == 200
+    vault.advance(60)
+    assert vault.call("POST", "auth/approle/login", body).status == 400
 
 
 def test_a_redirect_to_elsewhere(shared: VaultDouble) -> None:

@@ -78,11 +78,14 @@ def test_a_single_use_secret_id_is_spent(server: ContractServer) -> None:
     assert (again.status, again.errors) == (400, WRONG)
 
 
-def test_an_expired_secret_id(server: ContractServer) -> None:
+def test_an_expired_secret_id_is_refused_once_it_is_swept_away(server: ContractServer) -> None:
+    """Only the sweep of each minute ends it: until then it still logs in, whatever its TTL says."""
     role, role_id = _role(server, secret_id_ttl="1s")
     secret_id = _secret_id(server, role)
     server.let_pass(1.5)
-    # Few tries: failures lock the role.
+    assert server.call("POST", f"{server.approle}/tidy/secret-id").status == 202
+    lookup = f"{server.approle}/role/{role}/secret-id/lookup"
+    server.until(lambda: server.call("POST", lookup, {"secret_id": secret_id}).status == 204)
     answer = _log_in(server, role_id, secret_id)
     assert (answer.status, answer.errors) == (400, WRONG)
 
@@ -129,6 +132,23 @@ def test_a_mount_may_switch_the_lockout_off(server: ContractServer) -> None:
         assert answer.status == 400
     right = server.call("POST", f"auth/{path}/login", {"role_id": role_id, "secret_id": secret_id}, token="")
     assert right.status == 200
+
+
+def test_the_lockouts_tuning_is_returned(server: ContractServer) -> None:
+    path = server.mount_auth("approle", "tuned")
+    tune = f"sys/{path}/tune"
+    assert "user_lockout_disable" not in server.call("GET", tune).data
+    server.done("POST", tune, {"user_lockout_config": {"lockout_disable": True}})
+    data = server.call("GET", tune).data
+    assert (data["user_lockout_disable"], data["token_type"]) == (True, "default-service")
+    assert (data["default_lease_ttl"], data["max_lease_ttl"]) == (2764800, 2764800)
+    assert server.call("GET", f"sys/{path}").data["type"] == "approle"
+
+
+def test_a_secret_id_of_a_role_that_is_not_there(server: ContractServer) -> None:
+    name = server.fresh("missing")
+    answer = server.call("POST", f"{server.approle}/role/{name}/secret-id")
+    assert (answer.status, answer.errors) == (404, [f'role "{name}" does not exist'])
 
 
 Sign = Callable[..., str]

@@ -186,7 +186,9 @@ def test_a_policy_is_returned_as_written(server: ContractServer) -> None:
 )
 def test_a_policy_that_cannot_be_read_is_refused(server: ContractServer, text: str) -> None:
     name = server.named(server.fresh("policy"))
-    assert server.call("PUT", f"sys/policies/acl/{name}", {"policy": text}).status == 400
+    answer = server.call("PUT", f"sys/policies/acl/{name}", {"policy": text})
+    assert answer.status == 400
+    assert answer.errors[0].startswith("failed to parse policy: ")
 
 
 def test_a_policys_change_takes_effect_at_once(server: ContractServer) -> None:

@@ -136,6 +136,23 @@ def test_a_lookup_by_accessor_hides_the_token(server: ContractServer) -> None:
     assert (data["accessor"], data["id"]) == (auth["accessor"], "")
 
 
+def test_an_accessor_that_is_not_there(server: ContractServer) -> None:
+    """Looking up is a mistake, revoking is done already."""
+    answer = server.call("POST", "auth/token/lookup-accessor", {"accessor": "missing"})
+    assert (answer.status, answer.errors) == (400, ["1 error occurred:\n\t* invalid accessor\n\n"])
+    answer = server.call("POST", "auth/token/revoke-accessor", {"accessor": "missing"})
+    assert (answer.status, answer.body["warnings"]) == (200, ["No token found with this accessor"])
+
+
+def test_a_ttl_that_is_none(server: ContractServer) -> None:
+    assert server.call("POST", "auth/token/create", {"ttl": "abc"}).status == 400
+
+
+def test_wrapping_must_be_asked_for(server: ContractServer) -> None:
+    answer = server.call("POST", "sys/wrapping/wrap", {"a": "b"})
+    assert (answer.status, answer.errors) == (400, ["endpoint requires response wrapping to be used"])
+
+
 def test_children_die_with_their_parent(server: ContractServer) -> None:
     policy = server.write_policy(SELF + 'path "auth/token/create" { capabilities = ["update"] }')
     wished = {"policies": [policy], "no_default_policy": True}

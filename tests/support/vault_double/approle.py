@@ -1,6 +1,7 @@
 """The AppRole login method: role ids, secret ids with a number of uses and a TTL, and the lockout after five failures.
 
-A role whose id is known can be locked by anybody; a locked one answers 403 to the right secret id too.
+A role whose id is known can be locked by anybody; a locked one answers 403 to the right secret id too. A secret id
+whose TTL is over still logs in until the sweep of the minute has taken it away, or `tidy/secret-id` has.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from vault_double.login_roles import TOKEN_FIELDS, TokenParameters
 from vault_double.wire import RefusedError, Reply
 
 _INVALID = "invalid role or secret ID"
+_SWEEP_INTERVAL_S = 60.0
 _ROLE = NAME.replace("?P<name>", "?P<role>")
 
 
@@ -45,8 +47,13 @@ class SecretId:
     cidrs: tuple[str, ...]
     metadata: dict[str, str]
 
-    def is_live(self, now: float) -> bool:
-        return not self.ttl_s or now < self.created_at + self.ttl_s
+    def is_over(self, now: float) -> bool:
+        return bool(self.ttl_s) and now >= self.created_at + self.ttl_s
+
+    def is_swept(self, began: float, now: float) -> bool:
+        """Whether one of the sweeps, a minute apart since the server began, found it expired."""
+        last_sweep = began + (now - began) // _SWEEP_INTERVAL_S * _SWEEP_INTERVAL_S
+        return self.is_over(last_sweep)
 
     def allows(self, peer: str) -> bool:
         if not self.cidrs:
@@ -166,6 +173,14 @@ def destroy_secret_id_by_accessor(call: Call) -> None:
             store.delete(value)
 
 
+def tidy(call: Call) -> Reply:
+    """The sweep, at once."""
+    for key in call.store.names("secret-id/"):
+        if call.store.get(f"secret-id/{key}").is_over(call.core.clock.now()):
+            call.store.delete(f"secret-id/{key}")
+    return Reply(warnings=["Tidy operation successfully started."], status=202)
+
+
 def log_in(call: Call) -> Reply:
     role_id = call.text("role_id")
     if not role_id:
@@ -213,7 +228,9 @@ def _get_role(call: Call) -> AppRole:
 
 def _find_secret_id(call: Call, role: str) -> SecretId | None:
     secret: SecretId | None = call.store.get(f"secret-id/{role}/{call.text('secret_id')}")
-    return secret if secret is not None and secret.is_live(call.core.clock.now()) else None
+    if secret is None or secret.is_swept(call.core.cluster.began, call.core.clock.now()):
+        return None
+    return secret
 
 
 _ROLE_FIELDS = (
@@ -242,6 +259,7 @@ APPROLE = Backend(
             "role_name secret_id_accessor",
             update=destroy_secret_id_by_accessor,
         ),
+        route("tidy/secret-id", update=tidy),
         route("login", "role_id secret_id", is_login=True, update=log_in),
     )
 )

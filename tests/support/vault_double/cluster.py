@@ -116,12 +116,14 @@ class Cluster:
         return Answer(status, body)
 
     def _leader(self, node: Node) -> dict[str, Any]:
+        if len(self.nodes) == 1:
+            return {"ha_enabled": False}
         has_leader = self._active_index is not None and not node.is_sealed
         return {
-            "ha_enabled": len(self.nodes) > 1,
+            "ha_enabled": True,
             "is_self": self.is_active(node),
             "active_time": as_rfc3339(self.began),
-            "leader_address": self.get_active().address if has_leader and len(self.nodes) > 1 else "",
+            "leader_address": self.get_active().address if has_leader else "",
             "leader_cluster_address": "",
         }
 
@@ -135,7 +137,7 @@ class Cluster:
             "progress": 0,
             "nonce": "",
             "version": self.flavour.version,
-            "build_date": "1970-01-01T00:00:00Z",
+            "commit_date": "",
             "migration": False,
             "recovery_seal": False,
             "storage_type": "inmem",
@@ -143,9 +145,13 @@ class Cluster:
 
     def _unseal(self, node: Node, request: HttpRequest) -> Answer:
         key = parse_body(request, JsonLimits(None)).get("key")
+        if not key:
+            raise RefusedError(400, "'key' must be specified in request body as JSON, or 'reset' set to true")
         if key != self.unseal_key:
             raise RefusedError(
-                400, "'key' must be a valid hex or base64 string" if not key else "Unseal failed, invalid key"
+                400,
+                "unable to retrieve stored keys: invalid key: failed to decrypt keys from storage: "
+                "cipher: message authentication failed",
             )
         self.unseal(node)
         return Answer(200, self._seal_status(node))

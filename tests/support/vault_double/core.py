@@ -66,7 +66,7 @@ class Core:
         self.storage = Storage()
         self.tokens = TokenStore(self.storage, clock, flavour.token_prefix)
         self.quotas = QuotaGate(clock)
-        self.cluster = Cluster(flavour, clock)
+        self.cluster = Cluster(flavour, clock, began=clock.now())
         self.root_token = self.tokens.make_root().id
         self._built_in_policies = {
             "default": (_DEFAULT_POLICY, parse_policy(_DEFAULT_POLICY)),

@@ -64,11 +64,10 @@ class QuotaGate:
             del self._windows[key]
 
     def _headers(self, view: View, quota: RateLimit, window: _Window, now: float) -> dict[str, str]:
-        config = view.get("quota-config") or {}
+        if not (view.get("quota-config") or {}).get("enable_rate_limit_response_headers"):
+            return {}
         if window.blocked_until > now:
             return {"Retry-After": str(int(window.blocked_until - now))}
-        if not config.get("enable_rate_limit_response_headers"):
-            return {}
         until_s = window.began + quota.interval_s - now
         return {
             # Whole seconds, rounded down: 0 for most.

@@ -14,6 +14,7 @@ from vault_double.wire import PERMISSION_DENIED, RefusedError, Reply, duration_s
 
 ENGINES = ("kv", "transit")
 LOGIN_METHODS = ("approle", "jwt")
+_SYSTEM_TTL_S = 768 * 3600
 _POLICY = r"(?P<name>[^/]+)"
 _PATH = r"(?P<path>.+?)/?"
 
@@ -83,7 +84,13 @@ def _mount(call: Call, path: str, kind: str, known: tuple[str, ...], options: di
 
 
 def read_mount(call: Call) -> dict[str, Any]:
-    return _describe(call, _get_mount(call, f"{call.names['path']}/"))
+    path = f"{call.names['path']}/"
+    return _describe(call, _get_mount(call, path, f"No secret engine mount at {path}"))
+
+
+def read_auth(call: Call) -> dict[str, Any]:
+    path = call.names["path"]
+    return _describe(call, _get_mount(call, f"auth/{path}/", f"No auth engine at {path}/"))
 
 
 def unmount_engine(call: Call) -> None:
@@ -119,14 +126,23 @@ def tune_auth(call: Call) -> None:
 
 
 def _read_tuning(call: Call, path: str) -> dict[str, Any]:
-    mount = _get_mount(call, path)
-    data = _tuning(mount) | {"description": mount.description, "force_no_cache": False}
+    mount = _get_mount(call, path, f'cannot fetch sysview for path "{path}"')
+    data = _effective_ttls(mount) | {"description": mount.description, "force_no_cache": False}
     if mount.options:
         data["options"] = mount.options
     config = mount.tuning.get("user_lockout_config")
     if config:
-        data |= {f"user_lockout_{name.removeprefix('lockout_')}": value for name, value in config.items()}
+        data |= {
+            "user_lockout_counter_reset_duration": int(duration_s(config.get("lockout_counter_reset_duration", 0))),
+            "user_lockout_disable": bool(config.get("lockout_disable")),
+            "user_lockout_duration": int(duration_s(config.get("lockout_duration", 0))),
+            "user_lockout_threshold": int(config.get("lockout_threshold", 0)),
+        }
     return data
+
+
+def _effective_ttls(mount: Mount) -> dict[str, Any]:
+    return {name: value or _SYSTEM_TTL_S if name.endswith("ttl") else value for name, value in _tuning(mount).items()}
 
 
 def _tuning(mount: Mount) -> dict[str, Any]:
@@ -135,16 +151,16 @@ def _tuning(mount: Mount) -> dict[str, Any]:
 
 
 def _tune(call: Call, path: str) -> None:
-    mount = _get_mount(call, path)
+    mount = _get_mount(call, path, f'no mount entry found for path "{path}"')
     tuned = {name: value for name, value in call.data.items() if name not in ("path", "description")}
     mount = replace(mount, tuning={**mount.tuning, **tuned}, description=call.text("description", mount.description))
     call.view.put(call.core.mount_key(call.namespace, path), mount)
 
 
-def _get_mount(call: Call, path: str) -> Mount:
+def _get_mount(call: Call, path: str, missing: str) -> Mount:
     mount: Mount | None = call.view.get(call.core.mount_key(call.namespace, path))
     if mount is None:
-        raise RefusedError(400, f"No secret engine mount at {path}")
+        raise RefusedError(400, missing)
     return mount
 
 
@@ -251,6 +267,10 @@ def step_down(call: Call) -> None:
     call.core.cluster.step_down()
 
 
+def list_audit_devices(call: Call) -> dict[str, Any]:
+    return {}
+
+
 def refuse_audit(call: Call) -> Reply:
     raise RefusedError(
         400, "cannot enable audit device via API; use declarative, config-based audit device management instead"
@@ -264,7 +284,7 @@ SYSTEM = Backend(
         route(f"mounts/{_PATH}", None, read=read_mount, update=mount_engine, delete=unmount_engine),
         route("auth/?", read=list_auth),
         route("auth/(?P<path>.+?)/tune", None, read=read_auth_tuning, update=tune_auth),
-        route(f"auth/{_PATH}", None, update=mount_auth, delete=unmount_auth),
+        route(f"auth/{_PATH}", None, read=read_auth, update=mount_auth, delete=unmount_auth),
         route("policies/acl/?", list=list_policies),
         route(f"policies/acl/{_POLICY}", "name policy", read=read_policy, update=write_policy, delete=delete_policy),
         route("policy/?", read=list_policies_as_policies, list=list_policies_as_policies),
@@ -295,6 +315,7 @@ SYSTEM = Backend(
         route("wrapping/rewrap", "token", update=wrapping.rewrap),
         route("seal", update=seal, needs_sudo=True),
         route("step-down", update=step_down, needs_sudo=True),
+        route("audit/?", read=list_audit_devices, needs_sudo=True),
         route("audit/(?P<path>.+)", None, update=refuse_audit, needs_sudo=True),
     )
 )

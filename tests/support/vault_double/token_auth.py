@@ -6,7 +6,7 @@ from typing import Any
 
 from vault_double.backend import Backend, Call, route
 from vault_double.tokens import Token, TokenRole, with_default
-from vault_double.wire import PERMISSION_DENIED, RefusedError, Reply
+from vault_double.wire import PERMISSION_DENIED, RefusedError, Reply, in_multierror
 
 _CREATE_FIELDS = (
     "id policies ttl explicit_max_ttl period num_uses no_parent no_default_policy renewable type display_name meta "
@@ -95,8 +95,11 @@ def revoke(call: Call) -> None:
     _revoke(call, _named(call))
 
 
-def revoke_accessor(call: Call) -> None:
+def revoke_accessor(call: Call) -> Reply | None:
+    if call.core.tokens.find_by_accessor(call.text("accessor")) is None:
+        return Reply(warnings=["No token found with this accessor"])
     _revoke(call, _by_accessor(call))
+    return None
 
 
 def _revoke(call: Call, token: Token) -> None:
@@ -126,7 +129,7 @@ def _named(call: Call) -> Token:
 def _by_accessor(call: Call) -> Token:
     token = call.core.tokens.find_by_accessor(call.text("accessor"))
     if token is None:
-        raise RefusedError(403, "invalid accessor")
+        raise RefusedError(400, in_multierror("invalid accessor"))
     return token
 
 

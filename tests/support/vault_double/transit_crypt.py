@@ -151,9 +151,11 @@ def _items(call: Call, main: str, missing: str, *, empty_is_bad: bool, is_rewrap
 def _read_item(index: int, item: Any, main: str) -> Item:
     if not isinstance(item, dict):
         raise RefusedError(500, f"failed to parse batch input: [{index}] expected a map, got '{_go_type(item)}'")
-    if not isinstance(item.get(main), str):
-        raise _unconvertible(index, main, item.get(main))
-    read = Item(item[main])
+    # A null ciphertext passes for an empty one; a null plaintext does not.
+    value = "" if main == "ciphertext" and main in item and item[main] is None else item.get(main)
+    if not isinstance(value, str):
+        raise _unconvertible(index, main, value)
+    read = Item(value)
     for name in ("context", "associated_data", "reference"):
         value = item.get(name)
         if value is not None and not isinstance(value, str):
