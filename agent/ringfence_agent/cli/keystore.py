@@ -6,34 +6,23 @@ go on serving, but for `rotate-root`.
 
 from __future__ import annotations
 
-import functools
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import ParamSpec, TypeVar, cast
 
 import click
 
-from ringfence_agent import process_hygiene
-from ringfence_agent.cli.kms_options import config_option, keystore_option, root_key_option
-from ringfence_agent.keystore.new_root_key import protect_with_file
-from ringfence_agent.keystore.open import open_protected
-from ringfence_agent.keystore.slots import FILE_SCHEME, Slot
-from ringfence_agent.keystore.sql.ownership import acting_as_owner
-from ringfence_agent.keystore.sql.slot_changes import SlotUse
-from ringfence_agent.keystore.sql.store import SqlKeyStore
-from ringfence_agent.kms.config import Options, StoreSettings, find_places, load_store_settings
-from ringfence_agent.kms.protector_config import ProtectorName, open_protectors, open_remote
 from ringfence_agent.cli.keystore_backup import backup, drill_command, restore_command, verify
+from ringfence_agent.cli.keystore_options import StorePlace, store_options
+from ringfence_agent.keystore.new_root_key import protect_with_file
+from ringfence_agent.keystore.slots import FILE_SCHEME, Slot
+from ringfence_agent.keystore.sql.slot_changes import SlotUse
+from ringfence_agent.kms.config import find_places
+from ringfence_agent.kms.protector_config import ProtectorName, open_remote
 from ringfence_zones.cli.component_group import ComponentGroup
-from ringfence_zones.cli.context import CommandContext, global_options, hadoop_conf_given
+from ringfence_zones.cli.context import CommandContext, global_options
 from ringfence_zones.cli.render import counted, print_json, print_table, shown
 from ringfence_zones.errors import InputError
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 _FILE = click.Path(path_type=Path)
 _PROBE_S = 1.0
@@ -43,59 +32,6 @@ _LONG_RUN = 20
 @click.group(cls=ComponentGroup)
 def keystore() -> None:
     """Where keys rest, and what protects them."""
-
-
-@dataclass(frozen=True)
-class StorePlace:
-    """Which store a command works on, as it was told."""
-
-    options: Options
-
-    @functools.cached_property
-    def settings(self) -> StoreSettings:
-        """From kms.yaml and the command's options."""
-        return load_store_settings(self.options)
-
-    @contextmanager
-    def opened(self) -> Iterator[SqlKeyStore]:
-        """The store, with the rights of its owner."""
-        process_hygiene.forbid_core_dumps()
-        found = self.settings
-        with acting_as_owner(found.keystore):
-            protectors = open_protectors(found.protectors)
-            store = open_protected(
-                found.keystore, found.root_key, False, found.keystore_password_file, protectors
-            )
-            with closing(store):
-                yield store
-
-
-def store_options(command: Callable[P, R]) -> Callable[..., R]:
-    """The options that say which store; the command gets them as `place`."""
-
-    @config_option
-    @keystore_option
-    @root_key_option
-    @click.option("--keystore-password-file", type=_FILE, metavar="FILE", help="password for a database server")
-    @functools.wraps(command)
-    def with_place(
-        *args: object,
-        config: Path | None,
-        keystore: str | None,
-        root_key: Path | None,
-        keystore_password_file: Path | None,
-        **rest: object,
-    ) -> R:
-        options = Options(
-            config=config,
-            hadoop_conf=hadoop_conf_given(),
-            keystore=keystore,
-            root_key=root_key,
-            keystore_password_file=keystore_password_file,
-        )
-        return cast("Callable[..., R]", command)(*args, place=StorePlace(options), **rest)
-
-    return with_place
 
 
 @keystore.command()
@@ -133,7 +69,8 @@ def protect(context: CommandContext, *, name: ProtectorName, new_root_key: Path 
     """Give the store another protector, and seal new keys with it.
 
     Every server on the store has to be set up for it before (`protector` in kms.yaml, restarted): the others refuse
-    creates and rolls, and cannot open new keys. What is sealed already stays as it is: `ringfence keystore rewrap` moves it.
+    creates and rolls, and cannot open new keys. What is sealed already stays as it is: `ringfence keystore rewrap`
+    moves it.
     """
     if (name == FILE_SCHEME) != (new_root_key is not None):
         raise InputError("--new-root-key FILE goes with --with file, and with nothing else")
@@ -171,7 +108,8 @@ def unprotect(context: CommandContext, *, slot_id: int, place: StorePlace) -> No
     """Take a slot away that seals nothing any more.
 
     Another slot has to open the store here and now. After a local slot is gone its root key file opens nothing that is
-    made from now on; whoever copied file and store before still has what was in them: see `ringfence keystore rotate-root`.
+    made from now on; whoever copied file and store before still has what was in them: see `ringfence keystore
+    rotate-root`.
     """
     with place.opened() as store:
         slot = store.slots.remove(slot_id)
@@ -208,7 +146,7 @@ def _require_stopped(place: StorePlace) -> None:
             return
     raise InputError(
         f"a key server answers at {path}",
-        hint="stop every key server on this store first: one that runs on would refuse everything until it is restarted",
+        hint="stop every key server on this store first: one that runs on refuses everything until it is restarted",
     )
 
 

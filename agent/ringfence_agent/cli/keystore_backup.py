@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ringfence_agent import process_hygiene
-from ringfence_agent.cli.keystore_options import StoreOptions, store_options
+from ringfence_agent.cli.keystore_options import StorePlace, protectors_of, store_options
 from ringfence_agent.keystore.backup.drill import KeyDrill, drill
 from ringfence_agent.keystore.backup.file_format import Manifest
 from ringfence_agent.keystore.backup.high_water import Mark, find_mark, raise_mark
@@ -48,25 +47,24 @@ _SHOWN_CHANGES = 20
 @click.option("--lock-for", metavar="TIME", help="Object Lock holds the object so long, 30d for example")
 @global_options
 def backup(
-    context: CommandContext, *, store: StoreOptions, to: str | None, sse_kms_key: str | None, lock_for: str | None
+    context: CommandContext, *, place: StorePlace, to: str | None, sse_kms_key: str | None, lock_for: str | None
 ) -> None:
     """Back up the key store, while key servers serve from it.
 
     One file, with everything that is needed but the root of trust: keep that elsewhere. Material stays wrapped as it
     is. Nothing is ever written over.
     """
-    process_hygiene.forbid_core_dumps()
-    found = store.find()
+    found = place.settings
     options = S3Options(kms_key_id=sse_kms_key, lock_s=_duration_s(lock_for))
     if to is None:
         if found.backup is None:
             raise InputError("nobody says where the backup goes", hint="give --to PLACE, or set backup.to in kms.yaml")
         to, options = found.backup.to, found.backup.s3 if options == S3Options() else options
-    place = parse_place(to, options)
-    with acting_as_owner(found.uri), closing(found.open()) as opened:
-        made = make_backup(opened, place)
-        path = local_path(found.uri)
-        is_beside = path is not None and place.is_beside(path)
+    target = parse_place(to, options)
+    with place.opened() as store:
+        made = make_backup(store, target)
+        path = local_path(found.keystore)
+        is_beside = path is not None and target.is_beside(path)
     _print_backup(context, made, is_beside=is_beside)
 
 
@@ -74,22 +72,22 @@ def backup(
 @store_options
 @click.argument("backup_file", metavar=f"[{_BACKUP}]", required=False)
 @global_options
-def verify(context: CommandContext, *, store: StoreOptions, backup_file: str | None) -> None:
+def verify(context: CommandContext, *, place: StorePlace, backup_file: str | None) -> None:
     """Verify all of the key store, while key servers serve from it, or of a BACKUP: a file or an S3 object.
 
     Every row's tag and the sealed ledger over all rows; of a backup also its digest and its signature. Whether keys can
     be opened is for `ringfence keystore drill`.
     """
-    process_hygiene.forbid_core_dumps()
-    found = store.find(needs_store=backup_file is None)
     if backup_file is None:
-        with acting_as_owner(found.uri), closing(found.open()) as opened, opened.snapshot() as snapshot:
-            _print_verified(context, opened.label, snapshot.facts, None)
+        with place.opened() as store, store.snapshot() as snapshot:
+            _print_verified(context, store.label, snapshot.facts, None)
         return
+    process_hygiene.forbid_core_dumps()
+    found = place.backup_settings
     with (
         opened_backup(backup_file) as opened_file,
-        acting_as_owner(found.uri),
-        unpacked(opened_file, found.protectors()) as opened,
+        acting_as_owner(found.keystore),
+        unpacked(opened_file, protectors_of(found)) as opened,
         opened.snapshot() as snapshot,
     ):
         _print_verified(context, backup_file, snapshot.facts, opened_file.manifest)
@@ -110,7 +108,7 @@ def verify(context: CommandContext, *, store: StoreOptions, backup_file: str | N
 def restore_command(
     context: CommandContext,
     *,
-    store: StoreOptions,
+    place: StorePlace,
     backup_file: str,
     to: str | None,
     allow_rollback: bool,
@@ -123,14 +121,14 @@ def restore_command(
     restored without --allow-rollback. May be repeated after any interruption.
     """
     process_hygiene.forbid_core_dumps()
-    found = store.find(uri=to)
+    found = place.at(to).settings
     marks = audit_directory or found.audit_directory
-    with opened_backup(backup_file) as opened, acting_as_owner(found.uri):
+    with opened_backup(backup_file) as opened, acting_as_owner(found.keystore):
         seen = _seen(backup_file, opened.manifest, marks)
         lost = _lost_changes(marks, opened.manifest)
-        target = find_target(found.uri, found.password_file)
+        target = find_target(found.keystore, found.keystore_password_file)
         try:
-            done = restore(opened, found.protectors(), target, seen, allow_rollback=allow_rollback)
+            done = restore(opened, protectors_of(found), target, seen, allow_rollback=allow_rollback)
         except StoreRollbackError:
             _print_lost(lost)
             raise
@@ -144,7 +142,7 @@ def restore_command(
 @global_options
 @click.pass_context
 def drill_command(
-    click_context: click.Context, context: CommandContext, *, store: StoreOptions, backup_file: str
+    click_context: click.Context, context: CommandContext, *, place: StorePlace, backup_file: str
 ) -> None:
     """Rehearse a restore: open BACKUP alone and decrypt a canary EDEK of every key version; exit 3 when any fails.
 
@@ -152,9 +150,9 @@ def drill_command(
     removed afterwards. The key store itself is not looked at.
     """
     process_hygiene.forbid_core_dumps()
-    found = store.find(needs_store=False)
-    with opened_backup(backup_file) as opened, acting_as_owner(found.uri):
-        keys = drill(opened, found.protectors())
+    found = place.backup_settings
+    with opened_backup(backup_file) as opened, acting_as_owner(found.keystore):
+        keys = drill(opened, protectors_of(found))
         manifest = opened.manifest
     _print_drill(context, backup_file, manifest, keys)
     click_context.exit(exits.DONE if all(key.passed for key in keys) else exits.FINDINGS)

@@ -3,117 +3,117 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import ParamSpec, TypeVar, cast
 
 import click
 
+from ringfence_agent import process_hygiene
 from ringfence_agent.cli.kms_options import config_option, keystore_option, root_key_option
 from ringfence_agent.keystore.open import default_root_key, local_path, open_protected
 from ringfence_agent.keystore.protector import Protector
 from ringfence_agent.keystore.protectors.file import FileProtector
+from ringfence_agent.keystore.sql.ownership import acting_as_owner
 from ringfence_agent.keystore.sql.store import SqlKeyStore
-from ringfence_agent.kms.config import Options, default_file, load_store_settings
-from ringfence_agent.kms.keeping_config import BackupSettings
-from ringfence_agent.kms.protector_config import ProtectorSettings, open_protectors
+from ringfence_agent.kms.audit.config import AuditBlock, audit_settings
+from ringfence_agent.kms.config import Options, StoreSettings, default_file, load_store_settings
+from ringfence_agent.kms.protector_config import FILE_ONLY, open_protectors
 from ringfence_zones.cli.context import hadoop_conf_given
 from ringfence_zones.errors import ConfigError
 
+P = ParamSpec("P")
 R = TypeVar("R")
 
-_NO_AUDIT = Path("/var/log/ringfence/kms.audit.d")
+_FILE = click.Path(path_type=Path)
 
 
-@dataclass(frozen=True, slots=True)
-class FoundStore:
-    """A key store that was named, whether it is there or not. `uri` is empty when only a root key file was."""
+@dataclass(frozen=True)
+class StorePlace:
+    """Which store a command works on, as it was told."""
 
-    uri: str
-    root_key: Path | None
-    password_file: Path | None
-    settings: ProtectorSettings
-    backup: BackupSettings | None
-    audit_directory: Path
+    options: Options
 
-    def open(self) -> SqlKeyStore:
-        """The store that is there. Raises what `open_keystore` does; makes none."""
-        path = local_path(self.uri)
-        if path is not None and not path.exists():
-            raise ConfigError(f"there is no key store {path}", hint="check --keystore")
-        return open_protected(self.uri, self.root_key, False, self.password_file, open_protectors(self.settings))
+    @functools.cached_property
+    def settings(self) -> StoreSettings:
+        """From kms.yaml and the command's options. Raises ConfigError."""
+        return load_store_settings(self.options)
 
-    def protectors(self) -> list[Protector]:
-        """All that were named, the root key file first. Raises ConfigError and what `open_protectors` does."""
-        opened = open_protectors(self.settings)
-        others = list(opened.others)
-        return [FileProtector.from_file(self._root_key_file()), *others] if opened.with_file else others
-
-    def _root_key_file(self) -> Path:
-        if self.root_key is not None:
-            return self.root_key
-        path = local_path(self.uri)
-        if path is None:
-            raise ConfigError("no root key file is named", hint="name it with --root-key FILE")
-        return default_root_key(path)
-
-
-@dataclass(frozen=True, slots=True)
-class StoreOptions:
-    """What the command line says."""
-
-    config: Path | None
-    keystore: str | None
-    root_key: Path | None
-    password_file: Path | None
-
-    def find(self, *, uri: str | None = None, needs_store: bool = True) -> FoundStore:
-        """The store, at `uri` when that is given. Without `needs_store` a root key file alone will do.
-
-        Raises ConfigError.
+    @functools.cached_property
+    def backup_settings(self) -> StoreSettings:
+        """As `settings`, for a command that opens a backup: there a root key file that is named will do, and
+        `keystore` may be empty.
         """
-        keystore, hadoop_conf = uri or self.keystore, hadoop_conf_given()
-        nothing_else = self.config is None and hadoop_conf is None and not default_file().exists()
-        if not needs_store and keystore is None and nothing_else and self.root_key is not None:
-            return FoundStore("", self.root_key, None, ProtectorSettings(), None, _NO_AUDIT)
-        options = Options(
-            config=self.config,
-            hadoop_conf=hadoop_conf,
-            keystore=keystore,
-            root_key=self.root_key,
-            keystore_password_file=self.password_file,
-        )
-        found = load_store_settings(options)
-        return FoundStore(
-            found.keystore,
-            found.root_key,
-            found.keystore_password_file,
-            found.protectors,
-            found.backup,
-            found.audit_directory,
+        options = self.options
+        is_alone = not (options.config or options.hadoop_conf or options.keystore or default_file().exists())
+        if not is_alone or options.root_key is None:
+            return self.settings
+        return StoreSettings(
+            keystore="",
+            root_key=options.root_key,
+            keystore_password_file=None,
+            protectors=FILE_ONLY,
+            backup=None,
+            audit_directory=audit_settings(AuditBlock(), None).directory,
         )
 
+    def at(self, uri: str | None) -> StorePlace:
+        """The store at another URI, when one is given."""
+        return self if uri is None else StorePlace(replace(self.options, keystore=uri))
 
-def store_options(command: Callable[..., R]) -> Callable[..., R]:
-    """Adds the options, which a command receives as `store`."""
+    @contextmanager
+    def opened(self) -> Iterator[SqlKeyStore]:
+        """The store that is there, with the rights of its owner; none is made."""
+        process_hygiene.forbid_core_dumps()
+        found = self.settings
+        with acting_as_owner(found.keystore):
+            path = local_path(found.keystore)
+            if path is not None and not path.exists():
+                raise ConfigError(f"there is no key store {path}", hint="check --keystore")
+            protectors = open_protectors(found.protectors)
+            store = open_protected(found.keystore, found.root_key, False, found.keystore_password_file, protectors)
+            with closing(store):
+                yield store
 
+
+def protectors_of(settings: StoreSettings) -> list[Protector]:
+    """All that were named, the root key file first. Raises ConfigError and what `open_protectors` does."""
+    opened = open_protectors(settings.protectors)
+    if not opened.with_file:
+        return list(opened.others)
+    root_key, path = settings.root_key, local_path(settings.keystore) if settings.keystore else None
+    if root_key is None and path is not None:
+        root_key = default_root_key(path)
+    if root_key is None:
+        raise ConfigError("no root key file is named", hint="name it with --root-key FILE")
+    return [FileProtector.from_file(root_key), *opened.others]
+
+
+def store_options(command: Callable[P, R]) -> Callable[..., R]:
+    """The options that say which store; the command gets them as `place`."""
+
+    @config_option
+    @keystore_option
+    @root_key_option
+    @click.option("--keystore-password-file", type=_FILE, metavar="FILE", help="password for a database server")
     @functools.wraps(command)
-    def wrapper(*args: Any, config: Path | None, keystore: str | None, **others: Any) -> R:
-        root_key, password_file = others.pop("root_key"), others.pop("keystore_password_file")
-        return command(*args, store=StoreOptions(config, keystore, root_key, password_file), **others)
+    def with_place(
+        *args: object,
+        config: Path | None,
+        keystore: str | None,
+        root_key: Path | None,
+        keystore_password_file: Path | None,
+        **rest: object,
+    ) -> R:
+        options = Options(
+            config=config,
+            hadoop_conf=hadoop_conf_given(),
+            keystore=keystore,
+            root_key=root_key,
+            keystore_password_file=keystore_password_file,
+        )
+        return cast("Callable[..., R]", command)(*args, place=StorePlace(options), **rest)
 
-    decorated: Callable[..., R] = wrapper
-    for option in (
-        click.option(
-            "--keystore-password-file",
-            type=click.Path(path_type=Path),
-            metavar="FILE",
-            help="password for a database server, mode 0600",
-        ),
-        root_key_option,
-        keystore_option,
-        config_option,
-    ):
-        decorated = option(decorated)
-    return decorated
+    return with_place

@@ -29,7 +29,7 @@ from ringfence_agent.keystore.interface import OpenStore
 from ringfence_agent.kms.audit.record import utc_text
 from ringfence_agent.kms.keeping_config import KeepingSettings
 from ringfence_agent.kms.store_record import StoreRecord
-from ringfence_zones.errors import RingfenceError, StoreTamperedError
+from ringfence_zones.errors import BackupError, RingfenceError, StoreTamperedError
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +68,7 @@ class StoreKeeper:
         self._clock = clock
         self._has_changed = asyncio.Event()
         self._canaries: Canaries | None = None
+        self._cannot_note = False
 
     def note_change(self) -> None:
         """This worker may have committed something."""
@@ -77,6 +78,7 @@ class StoreKeeper:
 
     async def run(self) -> None:
         """Until it is cancelled."""
+        self.record.note_opened(self._now_ms(), self.settings.check_s)
         while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._has_changed.wait(), _TICK_S)
@@ -189,8 +191,11 @@ class StoreKeeper:
         mark = Mark(number, self._now_ms())
         try:
             raise_mark(self.settings.mark_directory, self._store.store_id, mark)
-        except OSError as error:
-            _log.warning("how far the key store was seen cannot be noted: %s", error.strerror)
+            self._cannot_note = False
+        except (OSError, BackupError) as error:
+            if not self._cannot_note:
+                _log.warning("how far the key store was seen cannot be noted: %s", error)
+            self._cannot_note = True
 
     def _note_failure(self, why: str) -> str | None:
         self.record.retry_backup_in(_RETRY_S)

@@ -61,6 +61,12 @@ class StoreRecord:
 
     # -- is the store genuine
 
+    def note_opened(self, now_ms: int, every_s: float) -> None:
+        """A worker opened the store, which verifies all of it; the first one counts."""
+        if not self.checked_ms:
+            self._set("checked_ms", now_ms)
+            self.retry_check_in(every_s)
+
     def take_check(self, every_s: float) -> bool:
         """Whether the store is to be verified now, by the caller."""
         return self._take("check_due_ms", every_s)

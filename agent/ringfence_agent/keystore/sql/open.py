@@ -19,32 +19,25 @@ from ringfence_agent.keystore.protection import Protection, find_root
 from ringfence_agent.keystore.protector import Protector
 from ringfence_agent.keystore.sealing import SealBrokenError
 from ringfence_agent.keystore.slots import FILE_SCHEME, SlotHeader, is_old_header, read_slots
+from ringfence_agent.keystore.snapshot import StoreFacts
 from ringfence_agent.keystore.sql.database import Database, TableRow
 from ringfence_agent.keystore.sql.records import RESTORE_HINT, Records
+from ringfence_agent.keystore.sql.snapshot import SqlSnapshot
 from ringfence_agent.keystore.sql.store import SqlKeyStore
 from ringfence_agent.keystore.sql.tables import (
-    KEY_VERSION,
     OLDEST_USED,
-    POLICY_REVISION,
     SLOTTED,
     SLOTTED_VERSION,
     STORE_HEADER,
     TOKEN_STATE,
-    ZONE_KEY,
     HeaderRow,
-    KeyVersionRow,
-    PolicyRow,
     TokenStateRow,
-    ZoneKeyRow,
 )
 from ringfence_agent.keystore.store_root import ROOT_BYTES, StoreRoot
 from ringfence_zones.errors import ConfigError, StoreTamperedError, WrongRootKeyError
 from ringfence_zones.secret import Secret
 
 _SELECT_HEADER = select(*(STORE_HEADER.c[name] for name in HeaderRow._fields))
-_SELECT_KEYS = select(*(ZONE_KEY.c[name] for name in ZoneKeyRow._fields), ZONE_KEY.c.tag)
-_SELECT_VERSIONS = select(*(KEY_VERSION.c[name] for name in KeyVersionRow._fields))
-_SELECT_POLICIES = select(*(POLICY_REVISION.c[name] for name in PolicyRow._fields), POLICY_REVISION.c.tag)
 FIRST_TOKEN_STATE = TokenStateRow(next_sequence=1, newest_key_id=0, changes=0)
 
 
@@ -75,7 +68,7 @@ def is_empty(database: Database, protectors: Sequence[Protector]) -> bool:
     try:
         with database.snapshot() as connection, connection.begin():
             version = database.check_format(connection)
-            return _verify(database, connection, protectors, version)[1].writes == 0
+            return _verify(database, connection, protectors, version)[1].change_number == 0
     except SQLAlchemyError as exc:
         raise database.translate(exc) from exc
 
@@ -110,23 +103,19 @@ def _upgrade(database: Database, protectors: Sequence[Protector]) -> None:
 
 def _verify(
     database: Database, connection: Connection, protectors: Sequence[Protector], version: int
-) -> tuple[Records, Ledger]:
+) -> tuple[Records, StoreFacts]:
     found = connection.execute(_SELECT_HEADER).all()
     if len(found) != 1:
         raise StoreTamperedError(f"key store {database.place} has no header row", hint=RESTORE_HINT)
     header = HeaderRow(*found[0])
     records = _open_header(database, header, protectors, version)
     database.check_structure(connection, version)
-    ledger = records.open_ledger(header.ledger)
-    _verify_rows(connection, records, ledger)
-    return records, ledger
+    return records, SqlSnapshot(connection, version, records, lambda: None).facts
 
 
 def _open_header(database: Database, header: HeaderRow, protectors: Sequence[Protector], version: int) -> Records:
     def tampered(what: str) -> StoreTamperedError:
-        return StoreTamperedError(
-            f"key store {database.place} fails its integrity check: {what}", hint=RESTORE_HINT
-        )
+        return StoreTamperedError(f"key store {database.place} fails its integrity check: {what}", hint=RESTORE_HINT)
 
     content = header.protector_header
     try:
@@ -173,22 +162,3 @@ def _not_recognised(
         f"{given} does not open key store {database.place}, which is opened by {', '.join(map(str, slots.slots))}",
         hint="correct the protectors' settings in kms.yaml; the store was not touched",
     )
-
-
-def _verify_rows(connection: Connection, records: Records, ledger: Ledger) -> None:
-    actual = Ledger(writes=ledger.writes)
-    if records.protection.header.revision:
-        actual.add(records.slots_element(records.protection.header))
-    for *fields, tag in connection.execute(_SELECT_KEYS):
-        key = ZoneKeyRow(*fields)
-        records.check_tag(key, tag)
-        actual.add(records.element(key))
-    for version_fields in connection.execute(_SELECT_VERSIONS):
-        actual.add(records.element(KeyVersionRow(*version_fields)))
-    for *fields, tag in connection.execute(_SELECT_POLICIES):
-        policy = PolicyRow(*fields)
-        records.check_tag(policy, tag)
-        actual.add(records.element(policy))
-        actual.revision = max(actual.revision, policy.revision)
-    if actual != ledger:
-        raise records.tampered("rows were removed, added, swapped or put back from an earlier state")

@@ -86,7 +86,9 @@ class SqlSnapshot:
             slots = check_slots(header.protector_header, root)
             ledger = Authenticator(root, header.binding()).unseal(header.ledger)
         except (SealBrokenError, TypeError, OverflowError):
-            raise self._records.tampered("its header was changed") from None
+            raise self._records.tampered(
+                "its header was changed, or it was given a new root while this process had it open"
+            ) from None
         if header.store_id != root.store_id:
             raise self._records.tampered("its header is another store's")
         return slots, ledger
