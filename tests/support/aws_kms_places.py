@@ -80,8 +80,13 @@ def make_key(double: AwsKmsDouble, *actions: str, **fields: Any) -> str:
 
 @pytest.fixture(scope="session")
 def aws_kms_process() -> Iterator[AwsKmsDouble]:
-    """The double's process."""
-    with AwsKmsDouble.started() as double:
+    """The double's process. The SDK reads its models once for all clients, not for each."""
+    import botocore.loaders
+    import botocore.session
+
+    loader = botocore.loaders.create_loader()
+    with pytest.MonkeyPatch.context() as patch, AwsKmsDouble.started() as double:
+        patch.setattr(botocore.session, "create_loader", lambda _search_path=None: loader)
         yield double
 
 

@@ -174,11 +174,9 @@ def test_who_else_could_open_is_found(
     policy["Statement"].append({"Effect": "Allow", "Principal": "*", "Action": "kms:Decrypt"})
     put_policy(aws_kms_double, key, policy)
     granted = f"arn:aws:iam::{ACCOUNT}:role/granted"
-    admin = aws_kms_double.client("kms", aws_kms_double.admin)
-    for number in range(120):
-        grantee = granted if number == 119 else f"arn:aws:iam::{ACCOUNT}:role/only-encrypts"
-        operations = ["Decrypt"] if number == 119 else ["Encrypt"]
-        admin.create_grant(KeyId=key, GranteePrincipal=grantee, Operations=operations)
+    # On the second page.
+    harmless = [{"GranteePrincipal": f"{ROLE}-only-encrypts", "Operations": ["Encrypt"]}] * 110
+    aws_kms_double.set_key(key, grants=[*harmless, {"GranteePrincipal": granted, "Operations": ["Decrypt"]}])
     document = look(aws_kms_double, monkeypatch, key)
     assert rules(document) == ["aws_kms_open"] * 4
     everybody, others, itself, grants = (each["message"] for each in document["findings"])
@@ -220,10 +218,13 @@ def test_what_opens_under_any_context_is_not_kms(aws_kms_double: AwsKmsDouble, m
     assert "not its own" in found["message"]
 
 
-def test_without_a_network_every_check_says_so(aws_kms_double: AwsKmsDouble, monkeypatch: pytest.MonkeyPatch) -> None:
-    key = make_key(aws_kms_double)
+def test_without_aws_every_check_says_so(
+    aws_kms_double: AwsKmsDouble, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    text = f"aws_kms:\n  key: {make_key(aws_kms_double)}\n  cluster: {CLUSTER}\n  deadline: 500ms\n"
+    (tmp_path / "kms.yaml").write_text(text)
     aws_kms_double.fault("*", code="ServiceUnavailableException", status=503)
-    document = look(aws_kms_double, monkeypatch, key)
+    document = json.loads(run(aws_kms_double, monkeypatch, "--config", str(tmp_path / "kms.yaml")).output)
     assert "ok" not in results(document).values()
     assert set(rules(document)) == {"aws_kms"}
 
