@@ -39,7 +39,7 @@ from ringfence_agent.vault.transit_wire import (
     open_row,
     read_answer,
 )
-from ringfence_zones.errors import InputError, ProtectorRefusedError, ProtectorUnavailableError
+from ringfence_zones.errors import ConfigError, InputError, ProtectorRefusedError, ProtectorUnavailableError
 from ringfence_zones.secret import Secret
 
 _log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ LAG_S = 0.3
 _NEW_TOKEN_S = 1.0
 # Enough to find one bad item among 128; a server that refuses everything is not asked about each.
 _HALVINGS = 16
-# What Transit takes for a key (framework.GenericNameRegex), in ASCII.
+# What Transit takes for a key (framework.GenericNameRegex), in ASCII; good for the parts of a mount's path, too.
 _KEY = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,253}[A-Za-z0-9_])?", re.ASCII)
 
 
@@ -75,6 +75,9 @@ class Transit:
     """
 
     def __init__(self, servers: VaultServers, mount: str) -> None:
+        """Connects to nothing yet. Raises ConfigError for a mount that would be another path."""
+        if any(_KEY.fullmatch(part) is None for part in mount.split("/")):
+            raise ConfigError(f"vault.transit_mount {mount!r} is not a path that an engine can be mounted at")
         self._servers = servers
         self._mount = mount
         self.batch_items = BATCH_ITEMS

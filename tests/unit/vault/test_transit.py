@@ -13,10 +13,11 @@ import pytest
 from scripted_node import Asked, Script, ScriptedNode, reply, results, scripted_node
 
 from ringfence_agent.vault import transit as transit_module
+from ringfence_agent.vault.connection import Endpoint
 from ringfence_agent.vault.servers import Patience, VaultServers
 from ringfence_agent.vault.transit import Transit
 from ringfence_agent.vault.transit_wire import EncryptItem, ItemFault, OpenItem, TransitCiphertext
-from ringfence_zones.errors import InputError, ProtectorRefusedError, ProtectorUnavailableError
+from ringfence_zones.errors import ConfigError, InputError, ProtectorRefusedError, ProtectorUnavailableError
 from ringfence_zones.secret import Secret
 
 QUICK = Patience(answer_s=2, batch_s=2, first_pause_s=0.001, longest_pause_s=0.001, probe_every_s=60)
@@ -130,6 +131,14 @@ def test_a_name_that_would_be_another_path_is_refused(name: str) -> None:
             assert not node.seen
 
     asyncio.run(test())
+
+
+@pytest.mark.parametrize("mount", ["", "/transit", "transit/", "a//b", "a/../b", "a\r\nb", "a?b"])
+def test_a_mount_that_would_be_another_path_is_refused(mount: str) -> None:
+    servers = VaultServers([Endpoint("x", "h", 1)], None)
+    with pytest.raises(ConfigError, match="transit_mount"):
+        Transit(servers, mount)
+    Transit(servers, "team/transit-c1")
 
 
 # -- batches that are refused as a whole
