@@ -36,7 +36,8 @@ def protect_with_file(slots: SqlSlots, path: Path) -> Slot:
             return slot
     except OSError as exc:
         raise StoreUnavailableError(
-            f"root key file {path} could not be made: {exc.strerror}", hint="see to space and permissions, then repeat it"
+            f"root key file {path} could not be made: {exc.strerror}",
+            hint="see to space and permissions, then repeat it",
         ) from exc
 
 

@@ -68,9 +68,8 @@ class FileProtector:
             raise SealBrokenError
         return Secret(root)
 
-    def materials(self, slot_body: bytes) -> None:  # noqa: ARG002 -- see Protector
+    def materials(self, slot_body: bytes) -> None:
         """See Protector: material is sealed under the root."""
-        return None
 
     def _slot_cipher(self, store_id: bytes) -> AESGCM:
         return AESGCM(derive_key(self._root_key, store_id, "file-slot"))

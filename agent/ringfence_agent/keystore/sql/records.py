@@ -68,7 +68,8 @@ class Records:
         try:
             return self._authenticator.unseal(sealed)
         except (SealBrokenError, TypeError):
-            raise self.tampered("its header was changed, or it was given a new root while this process had it open") from None
+            what = "its header was changed, or it was given a new root while this process had it open"
+            raise self.tampered(what) from None
 
     def seal_ledger(self, ledger: Ledger) -> bytes:
         """The ledger as the header row keeps it."""
@@ -158,9 +159,7 @@ class Records:
             materials = self.open_rows([row for _, row in chosen])
         else:
             materials = [self._open_here(binding, row) for binding, row in chosen]
-        return [
-            KeyVersion(key.name, number, material) for number, material in zip(numbers, materials, strict=True)
-        ]
+        return [KeyVersion(key.name, number, material) for number, material in zip(numbers, materials, strict=True)]
 
     def _open_here(self, binding: MaterialBinding, row: KeyVersionRow) -> Secret:
         # With a key memory of 0 this is done for each request.
