@@ -22,7 +22,7 @@ import pytest
 CHECKOUT = Path(__file__).parents[2]
 READY = re.compile(r"ready kms://http@(?P<host>[^:]+):(?P<port>\d+)/kms\s*")
 # The key server must not bring these along (design, section 2).
-TOO_HEAVY_FOR_THE_KMS = {"pyarrow", "jpype1", "fastapi", "numpy", "boto3", "hdfs-native", "uvicorn"}
+TOO_HEAVY_FOR_THE_KMS = {"pyarrow", "jpype1", "fastapi", "numpy", "boto3", "hvac", "hdfs-native", "uvicorn"}
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -119,6 +119,24 @@ def test_the_kms_extra_alone_serves_a_key(kms_port: int) -> None:
         assert (response.status, json.loads(response.read())) == (200, [])
 
 
+@pytest.mark.parametrize("command", [["vault", "status"], ["doctor", "vault"]])
+def test_vault_s_commands_name_their_extra_where_only_the_key_server_is_installed(
+    kms_only: Path, tmp_path: Path, command: list[str]
+) -> None:
+    (tmp_path / "kms.yaml").write_text(
+        "vault: {addresses: ['http://localhost:1'], cluster: c1, auth: {method: token_file}}\n"
+    )
+    finished = subprocess.run(
+        [kms_only / "ringfence", *command, "--config", tmp_path / "kms.yaml"],
+        env=clean_environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (finished.returncode, "pip install 'ringfence[vault]'" in finished.stderr) == (2, True), finished.stderr
+
+
 def test_the_agent_extra_alone_brings_all_that_the_agent_imports(agent_only: Path, tmp_path: Path) -> None:
     argv = [agent_only / "ringfence", "agent", "serve", "--config", tmp_path / "agent.yaml"]
     (tmp_path / "agent.yaml").write_text("no_such_setting: 1\n")
@@ -138,7 +156,8 @@ def test_the_base_package_needs_no_compiled_server_part(bare: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "extra"), [(["kms", "serve"], "kms"), (["agent", "serve"], "agent"), (["status"], "hdfs")]
+    ("command", "extra"),
+    [(["kms", "serve"], "kms"), (["agent", "serve"], "agent"), (["status"], "hdfs"), (["vault", "status"], "vault")],
 )
 def test_a_missing_extra_is_named_with_the_command_that_installs_it(
     bare: Path, tmp_path: Path, command: list[str], extra: str

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
+import re
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,10 +16,11 @@ import pytest
 from scripted_http import Answer, ScriptedServer, Seen, scripted_server
 from vault_settings import make_settings, write_private
 
+import ringfence_agent
 from ringfence_agent.vault.control import FixedToken, TokenSource, VaultControl
 from ringfence_agent.vault.refusal import Reason, VaultRefusedError
 from ringfence_agent.vault.token_file import TokenFile
-from ringfence_zones.errors import ProtectorRefusedError, ProtectorUnavailableError
+from ringfence_zones.errors import MissingExtraError, ProtectorRefusedError, ProtectorUnavailableError
 from ringfence_zones.secret import Secret
 
 TOKEN = "s.canary-token-0123456789"
@@ -328,3 +332,21 @@ def test_no_error_log_or_repr_holds_a_token_or_a_body(
     assert "canary-token" not in joined
     if status != 200:
         assert "canary" not in joined
+
+
+def test_hvac_is_imported_in_one_file() -> None:
+    package = Path(ringfence_agent.__file__).parent
+    importing = {
+        str(file.relative_to(package))
+        for file in package.rglob("*.py")
+        if re.search(r"^\s*(import|from) hvac\b", file.read_text(), re.MULTILINE)
+    }
+    assert importing == {"vault/control.py"}
+
+
+def test_without_hvac_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "hvac", None)
+    monkeypatch.delitem(sys.modules, "ringfence_agent.vault.control")
+    with pytest.raises(MissingExtraError) as caught:
+        importlib.import_module("ringfence_agent.vault.control")
+    assert caught.value.extra == "vault"
