@@ -220,7 +220,8 @@ class _Connection(asyncio.Protocol):
         if self._problem:
             self._fail(self._problem)
         elif self._complete and not self._waiter.done():
-            self._waiter.set_result(Answer(parser.get_status_code(), b"".join(self._body), self._retry_after_s))
+            body, self._body = b"".join(self._body), []  # it may hold keys, and the connection may stay for long
+            self._waiter.set_result(Answer(parser.get_status_code(), body, self._retry_after_s))
 
     # -- callbacks of the parser, in the order of a message
 

@@ -55,13 +55,12 @@ _HALVINGS = 16
 # What Transit takes for a key (framework.GenericNameRegex), in ASCII; good for the parts of a mount's path, too.
 _KEY = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,253}[A-Za-z0-9_])?", re.ASCII)
 
-
 _Outcome = list[Result] | Refusal
 
 
 @dataclass(slots=True)
 class _Halvings:
-    """How often what one caller sent may still be divided."""
+    """How often one list may still be divided in search of what spoils it."""
 
     left: int = _HALVINGS
 
@@ -125,9 +124,10 @@ class Transit:
         if len(rows) == 1 or halvings.left == 0:
             _log.error("Vault does not understand %s of %d items with %s", operation.value, len(rows), key)
             return [ItemFault.OUR_BUG] * len(rows)
-        halvings.left -= 1
         half = len(rows) // 2
-        if outcome is Refusal.TOO_LARGE and half < self.batch_items:
+        if outcome is Refusal.NOT_UNDERSTOOD:
+            halvings.left -= 1
+        elif half < self.batch_items:
             self.batch_items = half
             _log.warning("Vault takes no batch of %d items; from now on at most %d are sent", len(rows), half)
         results = await self._call_dividing(operation, key, rows[:half], deadline, halvings)
@@ -153,13 +153,11 @@ class Transit:
                 return outcome
             if not await self._is_alive(token, deadline):
                 raise _dead_token()
-        if operation is Operation.ENCRYPT and await self._is_missing(key, token, deadline):
-            return [ItemFault.NO_SUCH_KEY] * len(rows)
-        raise ProtectorRefusedError(
-            f"the policy of Vault's token does not allow {path}",
-            hint="`ringfence vault policy` prints what the key server needs",
-            reason="policy",
-        )
+        if operation is Operation.ENCRYPT:
+            look_up = PureRequest("GET", f"{self._mount}/keys/{key}")
+            if await self._servers.ask(look_up, token, deadline, _status) == 404:
+                return [ItemFault.NO_SUCH_KEY] * len(rows)
+        raise _not_allowed(operation, path)
 
     async def _ask(
         self, request: PureRequest, token: Secret | None, deadline: float, read: Callable[[Answer], _Outcome]
@@ -176,15 +174,20 @@ class Transit:
     async def _is_alive(self, token: Secret | None, deadline: float) -> bool:
         return await self._servers.ask(LOOKUP_SELF, token, deadline, _status) == 200
 
-    async def _is_missing(self, key: str, token: Secret | None, deadline: float) -> bool:
-        request = PureRequest("GET", f"{self._mount}/keys/{key}")
-        return await self._servers.ask(request, token, deadline, _status) == 404
-
 
 def _status(answer: Answer) -> int:
     if answer.status >= 500:
         raise NoAnswerError(f"answers {answer.status}")
     return answer.status
+
+
+def _not_allowed(operation: Operation, path: str) -> ProtectorRefusedError:
+    or_missing = ", or the key is not there" if operation is Operation.ENCRYPT else ""
+    return ProtectorRefusedError(
+        f"the policy of Vault's token does not allow {path}{or_missing}",
+        hint="`ringfence vault policy` prints what the key server needs",
+        reason="policy",
+    )
 
 
 def _dead_token() -> ProtectorUnavailableError:

@@ -106,6 +106,18 @@ def test_an_answer_is_the_same_however_it_is_framed_and_cut(run: Run, raw: bytes
     run(test())
 
 
+def test_an_idle_connection_keeps_nothing_of_an_answer(run: Run) -> None:
+    async def test() -> None:
+        async with scripted_node(always(reply(200, b"canary"))) as node:
+            pool = pool_for(node)
+            await pool.exchange(GET, soon())
+            (idle,) = pool._idle
+            assert "canary" not in repr([getattr(idle, name) for name in idle.__slots__])
+            await pool.close()
+
+    run(test())
+
+
 def test_an_answer_without_content_is_one(run: Run) -> None:
     async def test() -> None:
         async with scripted_node(always(b"HTTP/1.1 204 No Content\r\n\r\n")) as node:

@@ -162,6 +162,18 @@ def test_a_batch_too_large_is_halved_and_the_size_remembered(refusal: bytes) -> 
     asyncio.run(test())
 
 
+def test_a_server_that_takes_one_item_at_a_time_gets_them_so() -> None:
+    async def one_only(asked: Asked) -> bytes:
+        return TOO_COMPLEX if len(asked.rows) > 1 else await working(asked)
+
+    async def test() -> None:
+        async with transit(one_only) as (client, _):
+            assert await decrypt(client, range(64)) == [dek(number) for number in range(64)]
+            assert client.batch_items == 1
+
+    asyncio.run(test())
+
+
 def spoilt_by(numbers: Sequence[int], refusal: bytes) -> Callable[[Asked], Awaitable[bytes]]:
     """Refuses every batch with one of these items as a whole."""
     texts = {sealed(number).ciphertext.text.decode() for number in numbers}
