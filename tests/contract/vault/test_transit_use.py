@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from typing import Any
 
 import pytest
@@ -275,8 +276,9 @@ def test_a_data_key_of_another_kind_is_refused(server: ContractServer, key: str)
     assert server.call("POST", f"{server.transit}/datakey/other/{key}", {"context": CONTEXT}).status == 400
 
 
-def test_random_bytes(server: ContractServer) -> None:
-    path = f"{server.transit}/random"
+@pytest.mark.parametrize("of_the_system", [False, True])
+def test_random_bytes(server: ContractServer, of_the_system: bool) -> None:
+    path = "sys/tools/random" if of_the_system else f"{server.transit}/random"
     assert len(base64.b64decode(server.call("POST", f"{path}/32").data["random_bytes"])) == 32
     assert server.call("POST", f"{path}/131073").status == 400
 
@@ -287,3 +289,8 @@ def test_hmac_and_verify(server: ContractServer, key: str) -> None:
     path = f"{server.transit}/verify/{key}/sha2-256"
     assert server.call("POST", path, {"input": DEK, "hmac": tag}).data["valid"] is True
     assert server.call("POST", path, {"input": OTHER_CONTEXT, "hmac": tag}).data["valid"] is False
+
+
+def test_a_hash_is_printed_in_hexadecimal_digits(server: ContractServer) -> None:
+    data = server.call("POST", f"{server.transit}/hash/sha2-256", {"input": DEK}).data
+    assert data == {"sum": hashlib.sha256(base64.b64decode(DEK)).hexdigest()}

@@ -16,6 +16,7 @@ from vault_double.storage import View
 from vault_double.wire import HttpRequest, RefusedError, Reply, duration_s, in_multierror
 
 if TYPE_CHECKING:
+    from vault_double.cluster import Node
     from vault_double.core import Core
     from vault_double.tokens import Token
 
@@ -42,6 +43,7 @@ class Call:
     """One request on its way through a mount. `store` is the mount's own storage as this node sees it."""
 
     core: Core
+    node: Node
     request: HttpRequest
     namespace: str
     mount: Mount

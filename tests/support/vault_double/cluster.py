@@ -48,9 +48,6 @@ class Cluster:
             raise RefusedError(500, "local node not active but active cluster node not found")
         return self.nodes[self._active_index]
 
-    def seal_active(self) -> None:
-        self.seal(self.get_active())
-
     def seal(self, node: Node) -> None:
         """A sealed active node hands over to the next unsealed one, at once."""
         node.is_sealed = True
@@ -119,13 +116,9 @@ class Cluster:
         if len(self.nodes) == 1:
             return {"ha_enabled": False}
         has_leader = self._active_index is not None and not node.is_sealed
-        return {
-            "ha_enabled": True,
-            "is_self": self.is_active(node),
-            "active_time": as_rfc3339(self.began),
-            "leader_address": self.get_active().address if has_leader else "",
-            "leader_cluster_address": "",
-        }
+        # What is empty is left out: a standby does not say that it is not the leader.
+        leader = {"ha_enabled": True, "leader_address": self.get_active().address if has_leader else ""}
+        return leader | ({"is_self": True, "active_time": as_rfc3339(self.began)} if self.is_active(node) else {})
 
     def _seal_status(self, node: Node) -> dict[str, Any]:
         return {

@@ -86,18 +86,18 @@ class Core:
 
     def _answer_as(self, node: Node, request: HttpRequest) -> Answer:
         if self.cluster.is_active(node):
-            return self._answer(View(self.storage), request)
+            return self._answer(node, View(self.storage), request)
         if self.flavour.standby_serves_reads:
             try:
-                return self._answer(View(self.storage, self.cluster.lag_s, is_active=False), request)
+                return self._answer(node, View(self.storage, self.cluster.lag_s, is_active=False), request)
             except NotActiveError:
                 pass
         active = self.cluster.get_active()
         if request.headers.get("x-vault-no-request-forwarding", "").lower() == "true":
             return Answer(307, None, {"Location": f"{active.address}/v1/{request.path}"})
-        return self._answer(View(self.storage), request)
+        return self._answer(node, View(self.storage), request)
 
-    def _answer(self, view: View, request: HttpRequest) -> Answer:
+    def _answer(self, node: Node, view: View, request: HttpRequest) -> Answer:
         fields = parse_body(request, JsonLimits(self.flavour.max_json_strings))
         namespace, path = self._resolve_namespace(view, request)
         operation = _operation(request)
@@ -114,6 +114,7 @@ class Core:
         store = view.below(f"data/{mount.uuid}/") if mount else view
         call = Call(
             self,
+            node,
             request,
             namespace,
             mount or _BUILT_IN_MOUNTS[0],

@@ -21,7 +21,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from vault_double.cluster import Node
 from vault_double.core import Core
 from vault_double.faults import Faults, Rule
-from vault_double.recording import Recording
+from vault_double.recording import Recording, Seen
 from vault_double.wire import MAX_BODY_BYTES, Answer, HttpRequest
 
 _STANDING_HEADERS = {
@@ -42,6 +42,7 @@ class _Handler(BaseHTTPRequestHandler):
     faults: ClassVar[Faults]
     recording: ClassVar[Recording]
     node: ClassVar[Node]
+    seen: Seen
 
     def handle_request(self) -> None:
         body = self._read_body()
@@ -58,22 +59,23 @@ class _Handler(BaseHTTPRequestHandler):
             body,
             self.peer(),
         )
-        seen = self.recording.begin(
+        self.seen = self.recording.begin(
             self.node.index,
             self.command,
             request.path,
             headers.get("x-vault-namespace", ""),
             has_token="x-vault-token" in headers,
         )
-        status = 0
         try:
             rule = self.faults.find(self.node.index, self.command, request.path)
-            status = self._serve(request, path) if rule is None else self._serve_with(rule, request, path)
+            if rule is None:
+                self._send(request, self._answer(request, path))
+            else:
+                self._serve_with(rule, request, path)
         except (OSError, ssl.SSLError):
             self.close_connection = True
         finally:
-            seen.items = request.items
-            self.recording.end(seen, status)
+            self.recording.end(self.seen, 0, request.items)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_LIST = do_PATCH = handle_request  # noqa: N815
 
@@ -85,7 +87,8 @@ class _Handler(BaseHTTPRequestHandler):
             # Read on, so that the client gets to see the refusal; keep none of it.
             while length > 0:
                 length -= len(self.rfile.read(min(length, 1 << 20)) or b"x" * length)
-            self._send(Answer(413, {"errors": ["http: request body too large"]}))
+            answer = Answer(413, {"errors": ["http: request body too large"]})
+            self.wfile.write(_as_bytes(answer, head_only=False))
             return None
         return self.rfile.read(length)
 
@@ -104,28 +107,23 @@ class _Handler(BaseHTTPRequestHandler):
             return Answer(404)
         return self.core.answer(self.node, request)
 
-    def _serve(self, request: HttpRequest, path: str) -> int:
-        answer = self._answer(request, path)
-        self._send(answer)
-        return answer.status
-
-    def _serve_with(self, rule: Rule, request: HttpRequest, path: str) -> int:
+    def _serve_with(self, rule: Rule, request: HttpRequest, path: str) -> None:
         if rule.action == "delay":
             rule.released.wait(rule.seconds)
-            return self._serve(request, path)
+            self._send(request, self._answer(request, path))
+            return
         if rule.action == "hang":
             self._hang(rule)
-            return 0
+            return
         answer = self._answer(request, path) if rule.action in _EXECUTING else None
         if rule.action in ("status", "execute_then_status"):
             body = rule.body if isinstance(rule.body, dict) else None
-            self._send(Answer(rule.status, body, rule.headers))
-            return rule.status
+            self._send(request, Answer(rule.status, body, rule.headers))
+            return
+        self.close_connection = True
         if rule.action == "truncate" and answer is not None:
             whole = _as_bytes(answer, head_only=False)
             self.wfile.write(whole[: max(1, len(whole) - len(_body_of(answer)) // 2 - 1)])
-        self.close_connection = True
-        return 0
 
     def _hang(self, rule: Rule) -> None:
         """Until the rule is cleared or the client has gone; then the connection closes without an answer."""
@@ -139,7 +137,8 @@ class _Handler(BaseHTTPRequestHandler):
             if readable and not self.connection.recv(1, socket.MSG_PEEK):
                 return
 
-    def _send(self, answer: Answer) -> None:
+    def _send(self, request: HttpRequest, answer: Answer) -> None:
+        self.recording.end(self.seen, answer.status, request.items)
         self.wfile.write(_as_bytes(answer, head_only=self.command == "HEAD"))
 
     def peer(self) -> str:

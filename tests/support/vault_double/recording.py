@@ -42,11 +42,13 @@ class Recording:
                 self._seen.append(seen)
             return seen
 
-    def end(self, seen: Seen, status: int) -> None:
-        """`status` 0: no answer was sent."""
+    def end(self, seen: Seen, status: int, items: int) -> None:
+        """Before the answer leaves, so that its reader finds it recorded. `status` 0: none was sent; the first counts."""
         with self._lock:
+            if seen.took_s:
+                return
             self._in_flight -= 1
-            seen.status, seen.took_s = status, time.monotonic() - seen.began_s
+            seen.status, seen.items, seen.took_s = status, items, time.monotonic() - seen.began_s
 
     def reset(self) -> None:
         with self._lock:

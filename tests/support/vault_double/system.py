@@ -10,6 +10,7 @@ from vault_double import lockout, quotas, wrapping
 from vault_double.backend import Backend, Call, Mount, route
 from vault_double.policies import parse_policy
 from vault_double.tokens import random_name
+from vault_double.transit import random_bytes
 from vault_double.wire import PERMISSION_DENIED, RefusedError, Reply, duration_s
 
 ENGINES = ("kv", "transit")
@@ -260,7 +261,8 @@ def list_namespaces(call: Call) -> dict[str, Any] | None:
 
 
 def seal(call: Call) -> None:
-    call.core.cluster.seal_active()
+    """The node that is asked, standby or not."""
+    call.core.cluster.seal(call.node)
 
 
 def step_down(call: Call) -> None:
@@ -309,6 +311,7 @@ SYSTEM = Backend(
             delete=quotas.delete_quota,
         ),
         route("locked-users/(?P<accessor>[^/]+)/unlock/(?P<alias>.+)", None, update=lockout.unlock),
+        route("tools/random(?:/(?P<bytes>[0-9]+))?", "bytes format source", update=random_bytes),
         route("wrapping/wrap", None, update=wrapping.wrap),
         route("wrapping/lookup", "token", is_login=True, update=wrapping.look_up, read=wrapping.look_up),
         route("wrapping/unwrap", "token", is_login=True, update=wrapping.unwrap),

@@ -49,6 +49,15 @@ def _hmac(key: bytes, call: Call) -> bytes:
         raise RefusedError(400, f"unable to compute HMAC: {error}") from None
 
 
+def hash_data(call: Call) -> dict[str, Any]:
+    algorithm = (call.names.get("algorithm") or call.text("algorithm", "sha2-256")).replace("sha2-", "sha")
+    try:
+        digest = getattr(hashlib, algorithm)(decode_base64(call.text("input"))).digest()
+    except (AttributeError, ValueError) as error:
+        raise RefusedError(400, f"unable to decode input: {error}") from None
+    return {"sum": digest.hex() if call.text("format", "hex") == "hex" else encode_base64(digest)}
+
+
 def read_keys_config(call: Call) -> dict[str, Any]:
     return {"disable_upsert": bool((call.store.get("config/keys") or {}).get("disable_upsert"))}
 
@@ -106,6 +115,7 @@ TRANSIT = Backend(
         route(f"backup/{NAME}", read=_LIFE.back_up_key),
         route(f"restore(?:/{NAME})?", "name backup force", update=_LIFE.restore_key),
         route("random(?:/(?P<bytes>[0-9]+))?", "bytes format source", update=random_bytes),
+        route("hash(?:/(?P<algorithm>[^/]+))?", None, update=hash_data),
         route(f"hmac/{NAME}(?:/(?P<algorithm>[^/]+))?", None, update=hmac_data),
         route(f"verify/{NAME}(?:/(?P<algorithm>[^/]+))?", None, update=verify_hmac),
         route("config/keys", "disable_upsert", read=read_keys_config, update=write_keys_config),
