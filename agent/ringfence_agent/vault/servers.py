@@ -45,6 +45,19 @@ _UNUSABLE: Mapping[int, str] = {
     504: "is not reached by the gateway in front of it",
     530: "was removed from its cluster",
 }
+_THROTTLED = "asks for fewer requests"
+_REDIRECTED = "answers with a redirect, which is never followed"
+# What to do about what a node or a connection to it says, by a part of its reason.
+_REMEDIES: Mapping[str, str] = {
+    "is sealed": "unseal it: what waits then goes on by itself",
+    "is not initialised": "initialise and unseal it",
+    _REDIRECTED: "name the address of each node itself in vault.addresses",
+    _THROTTLED: "raise its rate limit quota for the Transit mount",
+    "not trusted": "name the PEM file of Vault's authority as vault.ca_file, and hosts as its certificate has them",
+    "audit log": "look whether an audit device is full or blocked: its health is 200 all the same",
+}
+# The stable words of an outage that all nodes share, by a part of the reason.
+_WORDS: Mapping[str, str] = {"sealed": "is sealed", "throttled": _THROTTLED, "unreachable": "cannot be reached"}
 _OPEN_AFTER = 5
 
 
@@ -161,7 +174,7 @@ class VaultServers:
                         result = read(answer)
                         self._note_success(server)
                         return result
-                    problems[server.label] = "asks for fewer requests"
+                    problems[server.label] = _THROTTLED
                     asked_to_wait_s = max(asked_to_wait_s, answer.retry_after_s or 0.0)
                 except NoAnswerError as error:
                     problems[server.label] = error.reason
@@ -203,7 +216,7 @@ class VaultServers:
             error.hasty = left_s < min(allowed_s, patience.connect_s) and loop.time() >= began + left_s
             raise
         if answer.status in _UNUSABLE or 300 <= answer.status < 400:
-            raise NoAnswerError(_UNUSABLE.get(answer.status, "answers with a redirect, which is never followed"))
+            raise NoAnswerError(_UNUSABLE.get(answer.status, _REDIRECTED))
         return answer
 
     async def _pause(self, attempt: int, asked_to_wait_s: float, deadline: float) -> bool:
@@ -270,4 +283,14 @@ class VaultServers:
 
 def _unavailable(problems: Mapping[str, str]) -> ProtectorUnavailableError:
     told = "; ".join(f"Vault at {label} {reason}" for label, reason in problems.items())
-    return ProtectorUnavailableError(told or "Vault was not asked: there was no time left")
+    remedies = [remedy for phrase, remedy in _REMEDIES.items() if phrase in told]
+    alike = {_word(reason) for reason in problems.values()}
+    return ProtectorUnavailableError(
+        told or "Vault was not asked: there was no time left",
+        hint="; ".join(remedies) or None,
+        reason=alike.pop() if len(alike) == 1 else None,
+    )
+
+
+def _word(reason: str) -> str | None:
+    return next((word for word, phrase in _WORDS.items() if phrase in reason), None)

@@ -183,6 +183,31 @@ def test_when_none_serves_each_is_named_with_its_reason_and_no_body_is_quoted() 
     asyncio.run(test())
 
 
+@pytest.mark.parametrize(
+    ("status", "word", "remedy"),
+    [
+        (503, "sealed", "unseal it"),
+        (429, "throttled", "rate limit quota"),
+        (307, None, "the address of each node"),
+        (501, None, "initialise"),
+        (530, None, None),
+    ],
+)
+def test_an_outage_says_what_to_do(status: int, word: str | None, remedy: str | None) -> None:
+    async def test() -> None:
+        async with vault(always(reply(status)), always(reply(status))) as (servers, _):
+            with pytest.raises(ProtectorUnavailableError) as caught:
+                await ask(servers)
+            assert caught.value.reason == word
+            assert caught.value.hint == remedy if remedy is None else remedy in str(caught.value.hint)
+        async with vault(always(reply(status)), always(reply(474))) as (servers, _):
+            with pytest.raises(ProtectorUnavailableError) as caught:
+                await ask(servers)
+            assert caught.value.reason is None  # it is not the same for all
+
+    asyncio.run(test())
+
+
 def test_there_are_three_attempts() -> None:
     async def test() -> None:
         async with vault(always(reply(503))) as (servers, nodes):
