@@ -43,7 +43,7 @@ class Recording:
             return seen
 
     def end(self, seen: Seen, status: int, items: int) -> None:
-        """Before the answer leaves, so that its reader finds it recorded. `status` 0: none was sent; the first counts."""
+        """Comes before the answer leaves, so that its reader finds it recorded; the first call counts. 0: no answer."""
         with self._lock:
             if seen.took_s:
                 return
