@@ -6,16 +6,26 @@ does, over a connection of its own, while others read and write; what is then re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from ringfence_agent.keystore.backup.records import Record
 from ringfence_zones.secret import Secret
 
+T = TypeVar("T")
 Pause = Callable[[], None]
 """Called between some rows, for a thread that must let others run."""
+_BETWEEN_PAUSES = 64
+
+
+def paced(items: Iterable[T], pause: Pause) -> Iterator[T]:
+    """The same items, with a pause after every few."""
+    for number, item in enumerate(items, start=1):
+        yield item
+        if number % _BETWEEN_PAUSES == 0:
+            pause()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,7 @@ from ringfence_agent.keystore.backup.canary import (
 from ringfence_agent.keystore.backup.file_format import BodyDigest, Manifest, write_file, write_records
 from ringfence_agent.keystore.backup.places import BackupPlace, opened_backup, unnamed_file
 from ringfence_agent.keystore.backup.records import MalformedRecordError
-from ringfence_agent.keystore.snapshot import BackedUpStore, Pause, SealedVersion, StoreSnapshot
+from ringfence_agent.keystore.snapshot import BackedUpStore, Pause, SealedVersion, StoreSnapshot, paced
 from ringfence_zones.errors import (
     BackupError,
     InputError,
@@ -71,8 +71,8 @@ def make_backup(
         # From here on the store's rows are not held: protector and place may take their time.
         if known is None:
             known = _canaries_of_newest(place, snapshot.facts.store_id, key)
-        canaries, why = _canaries(snapshot, known, digest_key)
-        write_records(body, map(canary_record, canaries.values()), digest)
+        canaries, why = _canaries(snapshot, known, digest_key, pause)
+        write_records(body, map(canary_record, paced(canaries.values(), pause)), digest)
         manifest = _manifest(snapshot, store.label, digest, int(clock() * 1000))
         write_file(whole, manifest, key, body)
         where = place.put(manifest, whole)
@@ -100,12 +100,12 @@ def _manifest(snapshot: StoreSnapshot, source: str, digest: BodyDigest, made_ms:
 
 
 def _canaries(
-    snapshot: StoreSnapshot, known: Canaries, digest_key: Secret
+    snapshot: StoreSnapshot, known: Canaries, digest_key: Secret, pause: Pause
 ) -> tuple[dict[tuple[str, int], Canary], str | None]:
     """As many as can be had, and the reason when that is not all."""
     found: dict[tuple[str, int], Canary] = {}
     wanted = []
-    for sealed in snapshot.versions:
+    for sealed in paced(snapshot.versions, pause):
         here = known.get((sealed.key_name, sealed.version))
         if here is not None and here.row == row_digest(sealed):
             found[here.key_name, here.version] = here
@@ -118,7 +118,7 @@ def _canaries(
         except (ProtectorUnavailableError, ProtectorRefusedError, StoreTamperedError) as error:
             why = error.message
             break
-        for sealed, material in zip(batch, materials, strict=True):
+        for sealed, material in paced(zip(batch, materials, strict=True), pause):
             found[sealed.key_name, sealed.version] = make_canary(sealed, material, digest_key)
     return found, why
 

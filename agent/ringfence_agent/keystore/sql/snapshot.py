@@ -11,7 +11,7 @@ from ringfence_agent.keystore.authenticator import Authenticator, Ledger
 from ringfence_agent.keystore.backup.records import Record
 from ringfence_agent.keystore.sealing import SealBrokenError
 from ringfence_agent.keystore.slots import SlotHeader, check_slots
-from ringfence_agent.keystore.snapshot import Pause, SealedVersion, StoreFacts
+from ringfence_agent.keystore.snapshot import Pause, SealedVersion, StoreFacts, paced
 from ringfence_agent.keystore.sql.records import Records
 from ringfence_agent.keystore.sql.tables import (
     KEY_VERSION,
@@ -32,7 +32,6 @@ from ringfence_zones.secret import Secret
 _TABLES = (STORE_HEADER, ZONE_KEY, KEY_VERSION, POLICY_REVISION, TOKEN_STATE, TOKEN_MASTER_KEY)
 BACKED_UP: Mapping[str, tuple[str, ...]] = {table.name: tuple(table.c.keys()) for table in _TABLES}
 """The tables of a backup with their columns. What is not among them means nothing to another time (`file_format`)."""
-_ROWS_BETWEEN_PAUSES = 64
 
 
 class SqlSnapshot:
@@ -104,7 +103,7 @@ class SqlSnapshot:
             actual.add(records.element(key))
             live += key.deleted_ms is None
         versions = [KeyVersionRow(*fields) for fields in self._read(_columns_of(KEY_VERSION, KeyVersionRow))]
-        for version in versions:
+        for version in paced(versions, self._pause):
             actual.add(records.element(version))
         for *fields, tag in self._read(_columns_of(POLICY_REVISION, PolicyRow, tagged=True)):
             policy = PolicyRow(*fields)
@@ -125,10 +124,7 @@ class SqlSnapshot:
             self._records.open_master_key(TokenMasterKeyRow(**fields))
 
     def _read(self, statement: Select[Any]) -> Iterator[tuple[Any, ...]]:
-        for number, row in enumerate(self._connection.execute(statement), start=1):
-            yield tuple(row)
-            if number % _ROWS_BETWEEN_PAUSES == 0:
-                self._pause()
+        return map(tuple, paced(self._connection.execute(statement), self._pause))
 
 
 def _columns_of(table: Table, row: type[Any], *, tagged: bool = False) -> Select[Any]:
