@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from vault_clusters import VaultCluster, vault_cluster
+from vault_clusters import VaultCluster, server_of, vault_cluster
 from vault_doubles import VaultDouble, running_vault
 from vault_settings import write_private
 
@@ -28,7 +28,7 @@ def double() -> Iterator[VaultDouble]:
 
 @pytest.fixture
 def cluster(double: VaultDouble, tmp_path: Path) -> Iterator[VaultCluster]:
-    with vault_cluster(double.addresses, double.root_token, tmp_path, double) as cluster:
+    with vault_cluster(server_of(double), tmp_path) as cluster:
         write_private(tmp_path / "admin", double.root_token)
         (tmp_path / "kms.yaml").write_text(
             f"""\

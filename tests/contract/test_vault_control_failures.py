@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from canary import Canaries
 from certificates import Certificates
-from vault_clusters import SECRET_ID, VaultCluster, vault_cluster
+from vault_clusters import SECRET_ID, VaultCluster, server_of, vault_cluster
 from vault_doubles import VaultDouble, running_vault
 from vault_settings import make_settings, write_private
 
@@ -34,14 +34,14 @@ def double() -> Iterator[VaultDouble]:
 
 @pytest.fixture
 def cluster(double: VaultDouble, tmp_path: Path) -> Iterator[VaultCluster]:
-    with vault_cluster(double.addresses, double.root_token, tmp_path, double) as cluster:
+    with vault_cluster(server_of(double), tmp_path) as cluster:
         yield cluster
 
 
 @pytest.fixture
 def three(tmp_path: Path) -> Iterator[VaultCluster]:
     """Three nodes; the standbys lag by 100 ms."""
-    with running_vault(nodes=3) as vault, vault_cluster(vault.addresses, vault.root_token, tmp_path, vault) as cluster:
+    with running_vault(nodes=3) as vault, vault_cluster(server_of(vault), tmp_path) as cluster:
         yield cluster
 
 
@@ -144,7 +144,7 @@ def test_nobody_is_there(tmp_path: Path) -> None:
 def test_tls_with_a_private_authority(certificates: Certificates, tmp_path: Path) -> None:
     with (
         running_vault(tls=certificates.server, ca_file=certificates.trusted) as vault,
-        vault_cluster(vault.addresses, vault.root_token, tmp_path, vault) as cluster,
+        vault_cluster(server_of(vault), tmp_path) as cluster,
     ):
         assert cluster.set_up_and_log_in().transit.get(WRAP_KEY).latest_version == 1
         with (
@@ -265,7 +265,7 @@ def test_a_wrapping_that_ran_out_is_an_alarm(cluster: VaultCluster) -> None:
 def test_hashicorp_s_vault_is_set_up_and_logged_in_to_as_well(tmp_path: Path) -> None:
     with (
         running_vault(flavour="hashicorp") as vault,
-        vault_cluster(vault.addresses, vault.root_token, tmp_path, vault) as cluster,
+        vault_cluster(server_of(vault), tmp_path) as cluster,
     ):
         own = cluster.set_up_and_log_in()
         assert own.batches.decrypt(WRAP_KEY, [sealed_by(own)]) == [Secret(b"p" * 32)]

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from vault_clusters import VaultCluster, vault_cluster
-from vault_contract import ADDRESS, TOKEN
-from vault_doubles import VaultDouble, running_vault
+from vault_clusters import SERVERS, VaultCluster, VaultServer, vault_cluster, vault_server
 from vault_settings import write_private
 
 from ringfence_agent.doctor.check import Outcome, run_checks
@@ -18,24 +15,19 @@ from ringfence_agent.vault.policy import PolicyRole, policy_hcl
 from ringfence_agent.vault.settings import WRAP_KEY
 from ringfence_zones.findings import Finding, Rule, Severity
 
-_IS_REAL_NAMED = bool(os.environ.get(ADDRESS) and os.environ.get(TOKEN))
 # What a set-up of any kind is told: whether Vault has audit devices and voters is not ours to arrange in a test.
 _NOT_OURS = {"audit", "voters"}
 
 
-@pytest.fixture(scope="module", params=["double", *(["real"] if _IS_REAL_NAMED else [])])
-def server(request: pytest.FixtureRequest) -> Iterator[tuple[str, str, VaultDouble | None]]:
-    if request.param == "real":
-        yield os.environ[ADDRESS], os.environ[TOKEN], None
-        return
-    with running_vault() as double:
-        yield double.address, double.root_token, double
+@pytest.fixture(scope="module", params=SERVERS)
+def server(request: pytest.FixtureRequest) -> Iterator[VaultServer]:
+    with vault_server(request.param) as server:
+        yield server
 
 
 @pytest.fixture
-def cluster(server: tuple[str, str, VaultDouble | None], tmp_path: Path) -> Iterator[VaultCluster]:
-    address, token, double = server
-    with vault_cluster([address], token, tmp_path, double) as cluster:
+def cluster(server: VaultServer, tmp_path: Path) -> Iterator[VaultCluster]:
+    with vault_cluster(server, tmp_path) as cluster:
         yield cluster
 
 

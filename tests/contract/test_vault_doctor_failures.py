@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vault_clusters import VaultCluster, vault_cluster
+from vault_clusters import VaultCluster, server_of, vault_cluster
 from vault_doubles import VaultDouble, running_vault
 
 from ringfence_agent.doctor import vault_trial
@@ -30,7 +30,7 @@ def double() -> Iterator[VaultDouble]:
 
 @pytest.fixture
 def cluster(double: VaultDouble, tmp_path: Path) -> Iterator[VaultCluster]:
-    with vault_cluster(double.addresses, double.root_token, tmp_path, double) as cluster:
+    with vault_cluster(server_of(double), tmp_path) as cluster:
         cluster.set_up_and_log_in()
         yield cluster
 
@@ -85,7 +85,7 @@ def test_too_few_voters_and_too_few_audit_devices(cluster: VaultCluster, monkeyp
     well = checked(voters, ["file/", "syslog/"])
     assert (well["voters"].findings, well["audit"].findings) == ((), ())
     ill = checked([*voters[:2], RaftPeer("c", is_voter=False, is_leader=False)], [])
-    assert "2 voting nodes" in ill["voters"].findings[0].message
+    assert "2 of the 3 voting nodes" in ill["voters"].findings[0].message
     assert "no audit log" in ill["audit"].findings[0].message
     assert "one audit device (file/)" in checked(voters, ["file/"])["audit"].findings[0].message
     unseen = checked(None, None)

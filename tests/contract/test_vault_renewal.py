@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vault_clusters import SECRET_ID, WRAPPED, VaultCluster, vault_cluster
+from vault_clusters import SECRET_ID, WRAPPED, VaultCluster, server_of, vault_cluster
 from vault_doubles import VaultDouble, running_vault
 from vault_settings import write_private
 
@@ -27,7 +27,7 @@ def double() -> Iterator[VaultDouble]:
 
 @pytest.fixture
 def cluster(double: VaultDouble, tmp_path: Path) -> Iterator[VaultCluster]:
-    with vault_cluster(double.addresses, double.root_token, tmp_path, double) as cluster:
+    with vault_cluster(server_of(double), tmp_path) as cluster:
         cluster.set_up()
         double.forget_requests()
         yield cluster

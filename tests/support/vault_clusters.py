@@ -3,6 +3,7 @@ server that RINGFENCE_TEST_VAULT_ADDR and RINGFENCE_TEST_VAULT_TOKEN name, where
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vault_doubles import VaultAnswer, VaultDouble, send
+from vault_contract import ADDRESS, TOKEN
+from vault_doubles import VaultAnswer, VaultDouble, running_vault, send
 from vault_settings import make_settings, write_private
 
 from ringfence_agent.vault.control import FixedToken, VaultControl
@@ -20,6 +22,9 @@ from ringfence_agent.vault.policy import PolicyRole, policy_name
 from ringfence_agent.vault.settings import VaultSettings
 from ringfence_agent.vault.setup import SetupChoices, VaultSetup
 from ringfence_zones.secret import Secret
+
+SERVERS = ["double", *(["real"] if os.environ.get(ADDRESS) and os.environ.get(TOKEN) else [])]
+"""For a fixture's `params`: the double always, and the server that the environment names."""
 
 ROLE_ID, WRAPPED, SECRET_ID = "vault-role-id", "vault-wrapped-secret-id", "vault-secret-id"
 
@@ -133,12 +138,34 @@ class VaultCluster:
             self.call("DELETE", f"sys/policies/acl/{policy_name(role, settings)}")
 
 
+@dataclass
+class VaultServer:
+    """A running server and a token that may do everything there."""
+
+    addresses: list[str]
+    root_token: str = field(repr=False)
+    double: VaultDouble | None = None
+
+
 @contextmanager
-def vault_cluster(
-    addresses: list[str], root_token: str, directory: Path, double: VaultDouble | None = None
-) -> Iterator[VaultCluster]:
+def vault_server(kind: str) -> Iterator[VaultServer]:
+    """One of SERVERS until the block ends; a real one is there already and stays."""
+    if kind == "real":
+        yield VaultServer([os.environ[ADDRESS]], os.environ[TOKEN])
+        return
+    with running_vault() as double:
+        yield server_of(double)
+
+
+def server_of(double: VaultDouble) -> VaultServer:
+    return VaultServer(double.addresses, double.root_token, double)
+
+
+@contextmanager
+def vault_cluster(server: VaultServer, directory: Path) -> Iterator[VaultCluster]:
     """A cluster until the block ends."""
-    cluster = VaultCluster(addresses, root_token, directory, double, double.ca_file if double else None)
+    ca_file = server.double.ca_file if server.double else None
+    cluster = VaultCluster(server.addresses, server.root_token, directory, server.double, ca_file)
     try:
         yield cluster
     finally:
