@@ -245,6 +245,17 @@ def test_a_quota_says_when_to_come_back_where_the_server_is_set_so(
     assert {answer.headers["retry-after"] for answer in refused} <= retry_after
 
 
+def test_a_fresh_mount_of_kv_is_busy_with_itself(vault: VaultDouble) -> None:
+    """Real servers answer so now and then, for some milliseconds, and standbys for a second."""
+    vault.order("kv_upgrade", seconds=5.0)
+    vault.call("POST", "sys/mounts/kv", {"type": "kv", "options": {"version": "2"}})
+    answer = vault.call("GET", "kv/config")
+    assert answer.status == 400
+    assert answer.errors[0].startswith("Upgrading from non-versioned to versioned data.")
+    vault.advance(5.0)
+    assert vault.call("GET", "kv/config").status == 200
+
+
 def test_a_secret_id_is_swept_away_within_a_minute_of_its_end(vault: VaultDouble) -> None:
     vault.call("POST", "sys/auth/approle", {"type": "approle"})
     vault.call("POST", "auth/approle/role/r", {"secret_id_ttl": "10s"})

@@ -36,6 +36,7 @@ class Mount:
     options: Mapping[str, str] | None = None
     description: str = ""
     tuning: Mapping[str, Any] = field(default_factory=dict)
+    made_at: float = 0.0
 
 
 @dataclass(slots=True)

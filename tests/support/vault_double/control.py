@@ -32,6 +32,7 @@ class Control:
             "active": lambda: cluster.get_active().index,
             "lag": self._set_lag,
             "initialized": self._set_initialized,
+            "kv_upgrade": self._set_kv_upgrade,
             "advance": core.clock.advance,
             "aws_identity": self._register_aws_identity,
             "requests": recording.as_data,
@@ -45,6 +46,9 @@ class Control:
 
     def _register_aws_identity(self, access_key_id: str, secret_key: str, arn: str) -> None:
         self._core.storage.put(f"aws-identity/{access_key_id}", AwsIdentity(access_key_id, secret_key, arn))
+
+    def _set_kv_upgrade(self, seconds: float) -> None:
+        self._core.kv_upgrade_s = seconds
 
     def _set_initialized(self, value: bool) -> None:
         self._core.cluster.is_initialized = value

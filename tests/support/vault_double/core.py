@@ -37,6 +37,10 @@ _OPERATIONS = {"GET": "read", "HEAD": "read", "LIST": "list", "POST": "update", 
 _BUILT_IN_MOUNTS = (Mount("sys/", "system", "system_0", "sys"), Mount("auth/token/", "token", "auth_token_0", "token"))
 # Paths whose data also stands at the top of the answer, for clients of the first versions.
 _DATA_ON_TOP = re.compile(r"sys/(audit|auth|capabilities|mounts|policy|rotate|key-status|wrapping/wrap)\b(?!/acl)")
+_UPGRADING = (
+    "Upgrading from non-versioned to versioned data. This backend will be unavailable for a brief period and will "
+    "resume service shortly."
+)
 _DEFAULT_POLICY = """
 path "auth/token/lookup-self" { capabilities = ["read"] }
 path "auth/token/renew-self" { capabilities = ["update"] }
@@ -67,6 +71,8 @@ class Core:
         self.tokens = TokenStore(self.storage, clock, flavour.token_prefix)
         self.quotas = QuotaGate(clock)
         self.cluster = Cluster(flavour, clock, began=clock.now())
+        # How long a fresh mount of KV is busy with itself; on real servers, some milliseconds now and then.
+        self.kv_upgrade_s = 0.0
         self.root_token = self.tokens.make_root().id
         self._built_in_policies = {
             "default": (_DEFAULT_POLICY, parse_policy(_DEFAULT_POLICY)),
@@ -132,6 +138,8 @@ class Core:
             raise RefusedError(404, f'no handler for route "{path}". route entry not found.')
         if found is None:
             raise unsupported_path()
+        if mount.kind == "kv" and self.clock.now() < mount.made_at + self.kv_upgrade_s:
+            raise RefusedError(400, _UPGRADING)
         return self._finish(call, path, run_route(found[0], call))
 
     def _finish(self, call: Call, path: str, reply: Reply) -> Answer:

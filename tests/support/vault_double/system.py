@@ -80,6 +80,7 @@ def _mount(call: Call, path: str, kind: str, known: tuple[str, ...], options: di
         options,
         call.text("description"),
         config if isinstance(config, dict) else {},
+        call.core.clock.now(),
     )
     call.view.put(call.core.mount_key(call.namespace, path), mount)
 
