@@ -17,7 +17,14 @@ from pathlib import Path
 import click
 
 from ringfence_agent import process_hygiene
-from ringfence_agent.keystore.interface import ImportedKey, ImportedVersion, KeyImport, KeyStore, StoredKey
+from ringfence_agent.keystore.interface import (
+    ImportedKey,
+    ImportedVersion,
+    KeyImport,
+    KeyStore,
+    OpenStore,
+    StoredKey,
+)
 from ringfence_agent.keystore.jceks.container import (
     PASSWORD_VARIABLE,
     ReceiptFile,
@@ -31,9 +38,12 @@ from ringfence_agent.keystore.jceks.keys import OnProgress, Receipt, known_versi
 from ringfence_agent.keystore.jceks.provider import format_jceks
 from ringfence_agent.keystore.key_import import check_imported_key, judge_new
 from ringfence_agent.keystore.open import default_root_key, local_path, open_keystore
+from ringfence_agent.keystore.protector import FILE_ALONE
 from ringfence_agent.keystore.sql.ownership import acting_as_owner
 from ringfence_agent.kms.audit.config import AuditBlock, audit_settings
 from ringfence_agent.kms.audit.offline import record_exports
+from ringfence_agent.kms.config import Options, load_store_settings
+from ringfence_agent.kms.protector_config import open_protectors
 from ringfence_zones.cli.context import CommandContext, global_options
 from ringfence_zones.cli.render import counted, print_json, print_table
 from ringfence_zones.client_config import read_http_access
@@ -49,6 +59,9 @@ _keystore = click.option("--keystore", metavar="URI", required=True, help="Ringf
 _root_key = click.option("--root-key", type=_FILE, metavar="FILE", help="root key file  [beside the SQLite store]")
 _store_password = click.option(
     "--keystore-password-file", "store_password", type=_FILE, metavar="FILE", help="password for a database server"
+)
+_config = click.option(
+    "--config", type=_FILE, metavar="FILE", help="kms.yaml that sets up the store's protectors  [a root key file alone]"
 )
 _receipt = click.option(
     "--receipt", type=_FILE, metavar="FILE", help="remembers entries, so that the next run opens only new ones"
@@ -67,6 +80,7 @@ _receipt = click.option(
     "--password-file", type=_FILE, metavar="FILE", help="the Java key store's  [HADOOP_KEYSTORE_PASSWORD, else 'none']"
 )
 @_keystore
+@_config
 @_root_key
 @_store_password
 @click.option("--init", is_flag=True, help="make a store that is not there; a fresh SQLite store needs no leave")
@@ -81,6 +95,7 @@ def import_keys(
     source: str,
     password_file: Path | None,
     keystore: str,
+    config: Path | None,
     root_key: Path | None,
     store_password: Path | None,
     init: bool,
@@ -100,7 +115,7 @@ def import_keys(
         _print_import(context, source, [judge_new(key) for key in keys], plan_only=True)
         return
     with acting_as_owner(keystore):
-        store = open_keystore(keystore, root_key, init, store_password)
+        store = _open(keystore, config, root_key, store_password, init=init)
     with closing(store):
         known = ReceiptFile(receipt, store.label) if receipt is not None else None
         here = {metadata.name: metadata.versions for metadata in store.list_metadata()}
@@ -118,6 +133,7 @@ def import_keys(
     "--password-file", type=_FILE, metavar="FILE", help="what the file is sealed with  [HADOOP_KEYSTORE_PASSWORD]"
 )
 @_keystore
+@_config
 @_root_key
 @_store_password
 @click.option(
@@ -133,6 +149,7 @@ def export_keys(
     target: str,
     password_file: Path | None,
     keystore: str,
+    config: Path | None,
     root_key: Path | None,
     store_password: Path | None,
     base: str | None,
@@ -155,7 +172,7 @@ def export_keys(
     if path.exists():
         raise InputError(f"{path} is there already, and nothing is ever written over a key store")
     carried = {entry.alias: entry for entry in read_jceks(jceks_path(base), password)} if base else {}
-    with acting_as_owner(keystore), closing(open_keystore(keystore, root_key, False, store_password)) as store:
+    with acting_as_owner(keystore), closing(_open(keystore, config, root_key, store_password)) as store:
         keys, label = _chosen(store, names), store.label
     known = ReceiptFile(receipt, label) if receipt is not None else None
     entries = make_entries(keys, password, carried, known.load() if known else {}, _progress("sealing entries"))
@@ -167,6 +184,19 @@ def export_keys(
     made = receipt_of(entries)
     sealed = sum(carried[alias].digest != digest if alias in carried else True for alias, digest in made.items())
     _print_export(context, path, keys, sealed, len(carried.keys() - made.keys()))
+
+
+def _open(
+    keystore: str, config: Path | None, root_key: Path | None, password: Path | None, *, init: bool = False
+) -> OpenStore:
+    protectors = FILE_ALONE
+    if config is not None:
+        settings = load_store_settings(
+            Options(config=config, keystore=keystore, root_key=root_key, keystore_password_file=password)
+        )
+        root_key, password = settings.root_key, settings.keystore_password_file
+        protectors = open_protectors(settings.protectors)
+    return open_keystore(keystore, root_key, init, password, protectors)
 
 
 def _read(

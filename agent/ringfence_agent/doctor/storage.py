@@ -10,9 +10,9 @@ from pathlib import Path
 
 from ringfence_agent.doctor.check import NotChecked, finding, finding_of
 from ringfence_agent.doctor.subject import Subject
-from ringfence_agent.keystore.protectors.file import read_root_key
 from ringfence_agent.keystore.local_files import check_directory, check_local, file_system_of
 from ringfence_agent.keystore.open import default_root_key, store_path
+from ringfence_agent.keystore.protectors.file import read_root_key
 from ringfence_agent.keystore.sql.server_address import parse_server_uri
 from ringfence_zones.errors import RingfenceError
 from ringfence_zones.findings import Finding, Rule, Severity
@@ -122,6 +122,8 @@ def check_root_key(subject: Subject) -> Iterator[Finding]:
     settings = subject.settings
     if settings is None:
         raise NotChecked("no Ringfence KMS is configured here")
+    if "file" not in settings.protectors.names:
+        raise NotChecked("the key store is opened without one")
     is_local = settings.keystore.lower().startswith("sqlite")
     store = store_path(settings.keystore) if is_local else None
     path = settings.root_key or (default_root_key(store) if store is not None else None)
