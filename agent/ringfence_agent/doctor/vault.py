@@ -265,8 +265,8 @@ def check_voters(subject: VaultSubject) -> Iterator[Finding]:
     voters = [peer for peer in peers if peer.is_voter]
     if len(voters) < _MIN_VOTERS:
         message = (
-            f"raft has {len(voters)} of the {_MIN_VOTERS} voting nodes it needs: losing one loses the majority, and with"
-            " it every change"
+            f"raft has {len(voters)} of the {_MIN_VOTERS} voting nodes it needs: losing one loses the majority,"
+            " and with it every change"
         )
         hint = "run three or five; a new node votes about ten seconds after it joined"
         yield finding(Severity.WARN, Rule.VAULT_SETUP, "sys/storage/raft", message, hint)
