@@ -29,6 +29,8 @@ ARGUMENTS: dict[str, Any] = {
     "version_name": "k@0",
     "expected": 1,
     "actual": 2,
+    "backup_number": 1,
+    "seen_number": 2,
     "conflicts": {"k": "it is another key"},
     "status": 500,
     "java_class": None,
