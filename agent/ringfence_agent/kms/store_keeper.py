@@ -59,7 +59,7 @@ class StoreKeeper:
         told to administrators.
         """
         self.record = record
-        self.risks = tuple(risks)
+        self._risks = tuple(risks)
         self.settings = settings
         self._store = store
         self._place = place
@@ -106,6 +106,14 @@ class StoreKeeper:
             self._count(counter)
 
     # -- what is told
+
+    def list_risks(self) -> list[str]:
+        """For administrators: what may cost keys."""
+        missing = self.record.missing_changes
+        if not missing:
+            return list(self._risks)
+        gone = f"the key store lacks {missing} changes that this node has seen: it was put back from an earlier state"
+        return [*self._risks, gone]
 
     def describe_check(self) -> dict[str, Any]:
         """For administrators: when all of the store was last found genuine, and what is wrong with it."""
@@ -190,12 +198,22 @@ class StoreKeeper:
     def _raise_mark(self, number: int) -> None:
         mark = Mark(number, self._now_ms())
         try:
-            raise_mark(self.settings.mark_directory, self._store.store_id, mark)
+            known = raise_mark(self.settings.mark_directory, self._store.store_id, mark)
+            self._note_missing(max(0, known.change_number - number))
             self._cannot_note = False
         except (OSError, BackupError) as error:
             if not self._cannot_note:
                 _log.warning("how far the key store was seen cannot be noted: %s", error)
             self._cannot_note = True
+
+    def _note_missing(self, changes: int) -> None:
+        if changes and not self.record.missing_changes:
+            _log.error(
+                "the key store lacks %d changes that this node has seen: it was put back from an earlier state."
+                " Versions made since are lost, and the next ones carry their numbers",
+                changes,
+            )
+        self.record.note_missing(changes)
 
     def _note_failure(self, why: str) -> str | None:
         self.record.retry_backup_in(_RETRY_S)

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from ringfence_zones.errors import StoreUnavailableError
 
 _CELLS = (
-    *("check_due_ms", "checked_ms", "distrusted_ms"),
+    *("check_due_ms", "checked_ms", "distrusted_ms", "missing_changes"),
     *("backup_due_ms", "backup_number", "backup_ms", "backup_failed_ms", "behind_since_ms"),
 )
 _TEXTS = ("distrust", "backup_place", "backup_problem")
@@ -98,6 +98,15 @@ class StoreRecord:
     def find_distrust(self) -> str | None:
         """What is wrong with the store, None when nothing is known to be."""
         return self._get_text("distrust") if self.distrusted_ms else None
+
+    def note_missing(self, changes: int) -> None:
+        """So many changes less are in the store than were seen of it before it was opened; 0 when it is not so."""
+        self._set("missing_changes", changes)
+
+    @property
+    def missing_changes(self) -> int:
+        """See `note_missing`."""
+        return self._get("missing_changes")
 
     # -- backups
 

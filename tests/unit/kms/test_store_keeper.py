@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from local_stores import LocalStore, in_child, new_key, read_all
 
-from ringfence_agent.keystore.backup.high_water import find_mark
+from ringfence_agent.keystore.backup.high_water import Mark, find_mark, put_mark
 from ringfence_agent.keystore.backup.places import DirectoryPlace
 from ringfence_agent.keystore.interface import OpenStore
 from ringfence_agent.kms.keeping_config import KeepingSettings
@@ -191,6 +191,24 @@ def test_how_far_the_store_was_seen_is_noted_without_backups_too(bench: Bench) -
 
     bench.run(act, backs_up=False)
     assert bench.made() == []
+
+
+def test_a_store_that_was_put_back_while_nobody_served_it_is_told(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    put_mark(bench.audit, bench.store.store_id, Mark(4, 1))
+
+    async def act(keeper: StoreKeeper) -> None:
+        await until(lambda: bench.record.missing_changes == 3)
+        assert any("lacks 3 changes" in risk for risk in keeper.list_risks())
+        for _ in range(3):
+            bench.store.roll_key("k", None)
+        keeper.note_change()
+        await until(lambda: bench.record.missing_changes == 0)
+        assert keeper.list_risks() == []
+
+    bench.run(act, backs_up=False)
+    assert [record.message for record in caplog.records if "lacks 3 changes" in record.message]
 
 
 def alter(bench: Bench, statement: str) -> None:

@@ -66,13 +66,16 @@ def _read_mark(found: dict[str, object], store_id: str) -> Mark:
     return Mark(number, seen_ms)
 
 
-def raise_mark(directory: Path, store_id: str, mark: Mark) -> None:
-    """Notes that the store was seen there, unless it was seen further. One process at a time. Raises OSError, and
-    BackupError for a mark that cannot be read.
+def raise_mark(directory: Path, store_id: str, mark: Mark) -> Mark:
+    """Notes that the store was seen there, unless it was seen further; gives the mark that is there then.
+
+    One process at a time. Raises OSError, and BackupError for a mark that cannot be read.
     """
     known = find_mark(directory, store_id)
-    if known is None or known.change_number < mark.change_number:
-        put_mark(directory, store_id, mark)
+    if known is not None and known.change_number >= mark.change_number:
+        return known
+    put_mark(directory, store_id, mark)
+    return mark
 
 
 def put_mark(directory: Path, store_id: str, mark: Mark) -> None:

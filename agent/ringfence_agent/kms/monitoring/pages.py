@@ -164,7 +164,7 @@ class Monitoring:
             risks.append("plain HTTP: data keys cross the network in clear")
         if facts.authentication == "simple":
             risks.append("simple authentication: a user name is a claim that nobody proves")
-        risks += self._keeper.risks
+        risks += self._keeper.list_risks()
         if not self._audit.state.required:
             risks.append("audit.required is false: requests are served without a record when the log cannot be written")
         return risks
