@@ -22,7 +22,7 @@ import pytest
 CHECKOUT = Path(__file__).parents[2]
 READY = re.compile(r"ready kms://http@(?P<host>[^:]+):(?P<port>\d+)/kms\s*")
 # The key server must not bring these along (design, section 2).
-TOO_HEAVY_FOR_THE_KMS = {"pyarrow", "jpype1", "fastapi", "numpy", "boto3", "hvac", "hdfs-native", "uvicorn"}
+TOO_HEAVY_FOR_THE_KMS = {"pyarrow", "jpype1", "fastapi", "numpy", "boto3", "botocore", "hvac", "hdfs-native", "uvicorn"}
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -135,6 +135,26 @@ def test_vault_s_commands_name_their_extra_where_only_the_key_server_is_installe
         check=False,
     )
     assert (finished.returncode, "pip install 'ringfence[vault]'" in finished.stderr) == (2, True), finished.stderr
+
+
+@pytest.mark.parametrize("command", [["doctor", "aws-kms", "--config"], ["kms", "serve", "--init", "--config"]])
+def test_an_aws_key_s_users_name_their_extra_where_only_the_key_server_is_installed(
+    kms_only: Path, tmp_path: Path, command: list[str]
+) -> None:
+    (tmp_path / "store").mkdir(mode=0o700)
+    (tmp_path / "kms.yaml").write_text(
+        f"keystore: sqlite:///{tmp_path}/store/keys.db\nprotector: [aws-kms]\nlisten: localhost:0\n"
+        "aws_kms: {key: alias/ringfence, region: eu-west-1, cluster: c}\n"
+    )
+    finished = subprocess.run(
+        [kms_only / "ringfence", *command, tmp_path / "kms.yaml"],
+        env=clean_environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (finished.returncode, "pip install 'ringfence[aws]'" in finished.stderr) == (2, True), finished.stderr
 
 
 def test_the_agent_extra_alone_brings_all_that_the_agent_imports(agent_only: Path, tmp_path: Path) -> None:
