@@ -15,8 +15,7 @@ from dataclasses import dataclass
 import pytest
 from aws_kms_double import AwsKmsDouble
 from aws_kms_places import double_settings, make_key
-from vault_clusters import VaultCluster, vault_cluster
-from vault_contract import ADDRESS, TOKEN
+from vault_clusters import SERVERS, VaultCluster, server_of, vault_cluster, vault_server
 from vault_doubles import VaultDouble, running_vault
 
 from ringfence_agent.keystore.protector import Protector, Protectors
@@ -25,8 +24,7 @@ from ringfence_agent.keystore.protectors.aws_kms_config import AwsKmsSettings
 from ringfence_agent.keystore.protectors.vault_transit import VaultTransitProtector, WrapKey
 
 REMOTE = ["vault-transit", "aws-kms"]
-_IS_REAL_NAMED = bool(os.environ.get(ADDRESS) and os.environ.get(TOKEN))
-if _IS_REAL_NAMED:
+if "real" in SERVERS:
     REMOTE.append("vault-transit-real")
 
 
@@ -60,8 +58,7 @@ def vault_cluster_on_double(
     protecting_vault: VaultDouble, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[VaultCluster]:
     """Set up, and the key server logged in."""
-    vault = protecting_vault
-    with vault_cluster([vault.address], vault.root_token, tmp_path_factory.mktemp("vault"), vault) as cluster:
+    with vault_cluster(server_of(protecting_vault), tmp_path_factory.mktemp("vault")) as cluster:
         cluster.set_up_and_log_in()
         yield cluster
 
@@ -69,7 +66,7 @@ def vault_cluster_on_double(
 @pytest.fixture(scope="session")
 def vault_cluster_on_real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VaultCluster]:
     """The same on the server that the environment names."""
-    with vault_cluster([os.environ[ADDRESS]], os.environ[TOKEN], tmp_path_factory.mktemp("vault")) as cluster:
+    with vault_server("real") as server, vault_cluster(server, tmp_path_factory.mktemp("vault")) as cluster:
         cluster.set_up_and_log_in()
         yield cluster
 

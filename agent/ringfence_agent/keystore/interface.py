@@ -215,7 +215,7 @@ class KeyStore(Protocol):
         """Every revision after that one, oldest first. Raises StoreTamperedError when one is missing or changed."""
 
     def derive_secret(self, purpose: str) -> Secret:
-        """32 bytes, the same on every handle of this store under this root key and another for each purpose."""
+        """32 bytes, the same on every handle of this store under this root and another for each purpose."""
 
     def change_number(self) -> int:
         """Grows with each committed change of keys or policy by anyone: equal means that nothing changed.

@@ -85,7 +85,7 @@ class SqlSlots:
     def have_slot_of(self, protector: Protector) -> bool:
         """Whether one of the slots was made with this very root of trust."""
         self._records.refresh_slots()
-        return any(_is_of(protector, slot) for slot in self._protection.header.slots)
+        return self._slot_of(protector) is not None
 
     def protect_with(self, protector: Protector) -> Slot:
         """Gives the protector a slot, unless it has one, and makes it the active one.
@@ -94,18 +94,22 @@ class SqlSlots:
         ProtectorUnavailableError and ProtectorRefusedError when not.
         """
         self._records.refresh_slots()
-        own = next((slot for slot in self._protection.header.slots if _is_of(protector, slot)), None)
-        if own is None:
-            root = self._protection.root
-            body = protector.seal_root(root.store_id, root.secret)
-            self._try(protector, body)
-            self._protection.add_protector(protector)
-            with self._transactions.change(NO_KEY) as change:
-                self._set(change, self._protection.header.with_slot(protector.scheme, protector.label, body))
-        elif own.id != self._protection.header.active_id:
-            self._try(protector, own.body)
-            with self._transactions.change(NO_KEY) as change:
-                self._set(change, self._protection.header.activated(own.id))
+        own = self._slot_of(protector)
+        if own is not None and own.id == self._protection.header.active_id:
+            return own
+        root = self._protection.root
+        body = own.body if own is not None else protector.seal_root(root.store_id, root.secret)
+        self._try(protector, body)
+        self._protection.add_protector(protector)
+        with self._transactions.change(NO_KEY) as change:
+            own = self._slot_of(protector)  # somebody may have been quicker
+            header = self._protection.header
+            self._set(
+                change,
+                header.activated(own.id)
+                if own is not None
+                else header.with_slot(protector.scheme, protector.label, body),
+            )
         self._records.refresh_slots()
         return self._protection.header.active
 
@@ -215,6 +219,12 @@ class SqlSlots:
             pass
         raise ProtectorRefusedError(f"{protector.label} does not open what it sealed; nothing was changed")
 
+    def _slot_of(self, protector: Protector) -> Slot | None:
+        for slot in self._protection.header.slots:
+            if slot.scheme == protector.scheme and protector.recognises(slot.body):
+                return slot
+        return None
+
     def _opens(self, slot: Slot) -> bool:
         protector = self._protection.find_protector(slot)
         return protector is not None and self._root_of(protector, slot.body) == self._protection.root.secret
@@ -232,10 +242,6 @@ class SqlSlots:
 
     def _all_versions(self) -> Sequence[KeyVersionRow]:
         return [KeyVersionRow(*row) for row in self._session.read(_SELECT_VERSIONS)]
-
-
-def _is_of(protector: Protector, slot: Slot) -> bool:
-    return protector.scheme == slot.scheme and protector.recognises(slot.body)
 
 
 def _batched(rows: Sequence[KeyVersionRow], size: int) -> Iterator[Sequence[KeyVersionRow]]:
