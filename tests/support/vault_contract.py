@@ -11,13 +11,14 @@ import base64
 import os
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vault_double.flavour import Flavour, flavour_of_version
-from vault_doubles import VaultAnswer, VaultDouble, send
+from vault_doubles import VaultAnswer, VaultDouble, running_vault, send
 
 ADDRESS, TOKEN = "RINGFENCE_TEST_VAULT_ADDR", "RINGFENCE_TEST_VAULT_TOKEN"
 CA_FILE, NAMESPACE = "RINGFENCE_TEST_VAULT_CACERT", "RINGFENCE_TEST_VAULT_NAMESPACE"
@@ -44,13 +45,20 @@ class ContractServer:
 
     def __post_init__(self) -> None:
         self.flavour = flavour_of_version(str(self.call("GET", "sys/health", namespace="").body["version"]))
+        try:
+            self._prepare()
+        except BaseException:
+            self.clean_up()
+            raise
+
+    def _prepare(self) -> None:
         self.transit = self.mount("transit", {"type": "transit"})
         self.kv = self.mount("kv", {"type": "kv", "options": {"version": "2"}})
         self.approle = self.mount_auth("approle")
         self.jwt = self.mount_auth("jwt")
         # A fresh mount of KV answers 400 while it prepares itself.
         self.until(lambda: self.call("GET", f"{self.kv}/config").status == 200)
-        self.call("POST", f"{self.kv}/config", {"cas_required": True, "max_versions": 20})
+        self.done("POST", f"{self.kv}/config", {"cas_required": True, "max_versions": 20})
 
     @property
     def is_double(self) -> bool:
@@ -174,6 +182,31 @@ class ContractServer:
     def undo_later(self, method: str, path: str) -> None:
         """Called when the suite has ended."""
         self._undo.append((method, path))
+
+
+def is_real_asked_for() -> bool:
+    """Whether the environment names a server."""
+    return bool(os.environ.get(ADDRESS) and os.environ.get(TOKEN))
+
+
+def contract_kinds() -> list[str]:
+    """What a suite's server fixture is parametrized with: the double, and `real` when the environment names one."""
+    return ["double", *(["real"] if is_real_asked_for() else [])]
+
+
+@contextmanager
+def contract_server(kind: str) -> Iterator[ContractServer]:
+    """The server of one of `contract_kinds`, with what the suite made on it taken away at the end."""
+    if kind == "double":
+        with running_vault() as double:
+            yield ContractServer(double.address, double.root_token, double=double)
+        return
+    found = real_server()
+    assert found is not None, f"{ADDRESS} and {TOKEN} name no server"
+    try:
+        yield found
+    finally:
+        found.clean_up()
 
 
 def real_server() -> ContractServer | None:

@@ -112,6 +112,15 @@ class VaultDouble:
     def unseal(self, node: int = 0) -> None:
         self.order("unseal", node=node)
 
+    @contextmanager
+    def frozen_standbys(self) -> Iterator[None]:
+        """While the block runs (at most 30 s), standbys see nothing of what changes."""
+        self.order("freeze_standbys", value=True)
+        try:
+            yield
+        finally:
+            self.order("freeze_standbys", value=False)
+
     def step_down(self) -> None:
         """Another unsealed node becomes the active one."""
         self.order("step_down")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 import uuid
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,18 +27,23 @@ class Node:
 
 @dataclass(slots=True)
 class Cluster:
-    """All nodes over one storage. Standbys see it `lag_s` late."""
+    """All nodes over one storage. Standbys see it `lag_s` late, or as it was at `frozen_at` on the monotonic clock."""
 
     flavour: Flavour
     clock: Clock
     nodes: list[Node] = field(default_factory=list)
     lag_s: float = 0.1
+    frozen_at: float | None = None
     is_initialized: bool = True
     unseal_key: str = field(default_factory=lambda: secrets.token_hex(32))
     name: str = "vault-double"
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     began: float = 0.0
     _active_index: int | None = 0
+
+    def standby_lag_s(self) -> float:
+        """How late standbys are now."""
+        return self.lag_s if self.frozen_at is None else time.monotonic() - self.frozen_at
 
     def is_active(self, node: Node) -> bool:
         return node.index == self._active_index

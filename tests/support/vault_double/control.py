@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socketserver
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -31,6 +32,7 @@ class Control:
             "step_down": cluster.step_down,
             "active": lambda: cluster.get_active().index,
             "lag": self._set_lag,
+            "freeze_standbys": self._freeze_standbys,
             "initialized": self._set_initialized,
             "kv_upgrade": self._set_kv_upgrade,
             "advance": core.clock.advance,
@@ -46,6 +48,10 @@ class Control:
 
     def _register_aws_identity(self, access_key_id: str, secret_key: str, arn: str) -> None:
         self._core.storage.put(f"aws-identity/{access_key_id}", AwsIdentity(access_key_id, secret_key, arn))
+
+    def _freeze_standbys(self, value: bool) -> None:
+        """They see no change any more, for as long as the storage remembers."""
+        self._core.cluster.frozen_at = time.monotonic() if value else None
 
     def _set_kv_upgrade(self, seconds: float) -> None:
         self._core.kv_upgrade_s = seconds

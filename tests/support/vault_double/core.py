@@ -95,7 +95,7 @@ class Core:
             return self._answer(node, View(self.storage), request)
         if self.flavour.standby_serves_reads:
             try:
-                return self._answer(node, View(self.storage, self.cluster.lag_s, is_active=False), request)
+                return self._answer(node, View(self.storage, self.cluster.standby_lag_s(), is_active=False), request)
             except NotActiveError:
                 pass
         active = self.cluster.get_active()
