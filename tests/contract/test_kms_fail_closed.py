@@ -21,6 +21,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from aws_kms_double import AwsKmsDouble
+from aws_kms_places import make_key
 from certificates import Certificates
 from databases import DatabaseServer, database_of, running_postgresql
 from fail_closed import OPERATIONS, Row, World, read_rows
@@ -31,7 +33,7 @@ from local_stores import can_mount, tmpfs
 
 BOUND_S = 6.0
 KEY_MEMORY_S = 3.0
-MEMORY_S = {"bound": BOUND_S, "half the bound": BOUND_S / 2}
+MEMORY_S = {"bound": BOUND_S, "half the bound": BOUND_S / 2, "key memory": KEY_MEMORY_S}
 # What a timer of the server may add, and a busy machine.
 SLACK_S = 2.0
 LONGEST = "bound"
@@ -450,6 +452,57 @@ def root_key_gone_at_start(stage: Stage) -> Start:
     with start.serving():
         pass
     root_key(start.place).unlink()
+    return start
+
+
+def on_aws_kms(stage: Stage) -> tuple[Start, AwsKmsDouble, str]:
+    double: AwsKmsDouble = stage.request.getfixturevalue("aws_kms_double")
+    key = make_key(double)
+    start = stage.start()
+    block = f"{{key: '{key}', cluster: c, endpoint: '{double.url}', deadline: 500ms}}"
+    start.settle(f"protector: [aws-kms]\naws_kms: {block}\n")
+    return start, double, key
+
+
+@scenario("aws_kms_failing")
+def aws_kms_failing(stage: Stage) -> Scene:
+    start, double, _ = on_aws_kms(stage)
+    start.options.append("--init")
+    world = stage.world(start)
+
+    @contextmanager
+    def failing() -> Iterator[None]:
+        double.fault("*", code="KMSInternalException", status=500)
+        yield
+        double.mend()
+
+    return Scene(world, failing)
+
+
+@scenario("aws_kms_key_disabled")
+def aws_kms_key_disabled(stage: Stage) -> Scene:
+    start, double, key = on_aws_kms(stage)
+    start.options.append("--init")
+    world = stage.world(start)
+    admin = double.client("kms", double.admin)
+
+    @contextmanager
+    def disabled() -> Iterator[None]:
+        admin.disable_key(KeyId=key)
+        yield
+        admin.enable_key(KeyId=key)
+
+    return Scene(world, disabled)
+
+
+@starting("aws_kms_away_at_start")
+def aws_kms_away_at_start(stage: Stage) -> Start:
+    start, double, _ = on_aws_kms(stage)
+    with start.place.serving(1, *start.options, "--init"):
+        pass
+    config = Path(start.options[start.options.index("--config") + 1])
+    # A port that nobody listens on.
+    config.write_text(config.read_text().replace(double.url, "http://127.0.0.1:1"))
     return start
 
 
