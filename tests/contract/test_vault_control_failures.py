@@ -214,9 +214,9 @@ def test_an_answer_that_is_no_json_is_none(cluster: VaultCluster) -> None:
     own = cluster.set_up_and_log_in()
     with (
         double_of(cluster).fault("status", path="/keys/", status=200, body="<html>"),
-        pytest.raises(RingfenceError) as caught,
+        pytest.raises(ProtectorUnavailableError, match="is not Vault") as caught,
     ):
-        own.transit.get(WRAP_KEY)
+        own.transit.find(WRAP_KEY)
     assert "html" not in caught.value.message
 
 

@@ -171,8 +171,8 @@ def test_a_person_is_told_in_time_when_a_token_with_an_end_cannot_be_replaced(
 def test_a_spent_secret_id_takes_a_person_and_vault_is_not_asked_again(cluster: VaultCluster) -> None:
     prepared = cluster.set_up()
     cluster.issue(prepared)
-    settings = cluster.settings()
-    keeper = keeper_of(settings)
+    settings, clock = cluster.settings(), Clock()
+    keeper = keeper_of(settings, clock)
     keeper.turn()
     settings.token_file.unlink()
     keeper.turn()
@@ -183,6 +183,9 @@ def test_a_spent_secret_id_takes_a_person_and_vault_is_not_asked_again(cluster: 
     for _ in range(3):
         assert keeper.turn() == 60.0
     assert calls(cluster, "sys/wrapping") == asked
+    clock.now += 17 * 60
+    keeper.turn()
+    assert calls(cluster, "sys/wrapping") == asked + 1, "somebody may have put it right in Vault"
     (cluster.directory / WRAPPED).unlink()
     cluster.issue(prepared)
     keeper.turn()
@@ -237,6 +240,20 @@ def test_a_lockout_is_waited_out_and_no_attempt_made_meanwhile(
     keeper.turn()
     assert keeper.state.logged_in
     assert calls(cluster, "/login") == 2
+
+
+def test_a_method_that_knows_no_lockout_tries_again_each_minute(cluster: VaultCluster) -> None:
+    clock = Clock()
+    jwt_file = write_private(cluster.directory / "jwt", "not.a.jwt")
+    auth = {"method": "jwt", "mount": f"jwt-{cluster.name}", "role": "kms", "jwt_file": jwt_file}
+    cluster.done("POST", f"sys/auth/jwt-{cluster.name}", {"type": "jwt"})
+    keeper = keeper_of(cluster.settings(auth=auth), clock)
+    for minute, attempts in enumerate((1, 1, 2)):
+        clock.now += 40 * bool(minute)
+        keeper.turn()
+        assert calls(cluster, "/login") == attempts
+    assert keeper.state.needs_human
+    cluster.done("DELETE", f"sys/auth/jwt-{cluster.name}")
 
 
 def test_a_vault_that_is_away_costs_no_token(cluster: VaultCluster, repeatable: VaultSettings) -> None:

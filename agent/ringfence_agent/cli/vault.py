@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,8 @@ def login(context: CommandContext, config: Path | None) -> None:
     """
     settings = load_vault_settings(config)
     _require_owner(settings.token_file.parent)
-    got = log_in_and_share(settings, VaultLogin(settings))
+    with closing(VaultLogin(settings)) as attempt:
+        got = log_in_and_share(settings, attempt)
     if context.json:
         print_json({"accessor": got.accessor, "policies": list(got.policies), "ttl_s": got.lease_s})
     else:

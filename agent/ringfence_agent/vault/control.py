@@ -22,6 +22,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -49,7 +50,6 @@ _DEADLINE_S = 10.0
 _LAST_ATTEMPT_S = 1.0
 _BACKOFF_S, _MAX_BACKOFF_S = 0.05, 1.0
 _READS = ("GET", "HEAD", "LIST")
-_FORBIDDEN = 403
 _LOOKUP_SELF = "auth/token/lookup-self"
 
 
@@ -123,9 +123,16 @@ class VaultControl:
     def succeed(self, request: VaultRequest) -> dict[str, Any]:
         """As `call`, for a request that says more."""
         answer = self.send(request)
-        if 200 <= answer.status < 300:
-            return answer.json
-        raise refusal.refused(request.what, answer.status, answer.body)
+        if not 200 <= answer.status < 300:
+            raise refusal.refused(request.what, answer.status, answer.body)
+        document = answer.json
+        if not document and answer.status != HTTPStatus.NO_CONTENT:
+            raise ProtectorUnavailableError(
+                f"what answers {request.what} is not Vault",
+                hint="are the addresses in vault.addresses those of Vault itself?",
+                may_have_changed=request.method not in _READS,
+            )
+        return document
 
     def send(self, request: VaultRequest, *, pure: bool = False) -> VaultAnswer:
         """The answer, whatever its status, unless it only says that it cannot now (ProtectorUnavailableError).
@@ -138,14 +145,14 @@ class VaultControl:
         with self._token_lock:
             token = self._tokens.current()
         answer = self._persist(dataclasses.replace(request, token=token), pure=pure)
-        if answer.status != _FORBIDDEN or not len(token):
+        if answer.status != HTTPStatus.FORBIDDEN or not len(token):
             return answer
         with self._token_lock:
             other = self._tokens.read_again()
         if other != token:
             token = other
             answer = self._persist(dataclasses.replace(request, token=token), pure=pure)
-        if answer.status == _FORBIDDEN and request.path != _LOOKUP_SELF and not self._is_alive(token):
+        if answer.status == HTTPStatus.FORBIDDEN and request.path != _LOOKUP_SELF and not self._is_alive(token):
             raise dead_token(self.settings)
         return answer
 
@@ -155,7 +162,7 @@ class VaultControl:
 
     def _is_alive(self, token: Secret) -> bool:
         request = VaultRequest(method="GET", path=_LOOKUP_SELF, namespace=self.settings.namespace, token=token)
-        return self._persist(request, pure=True).status != _FORBIDDEN
+        return self._persist(request, pure=True).status != HTTPStatus.FORBIDDEN
 
     def _persist(self, request: VaultRequest, *, pure: bool) -> VaultAnswer:
         """One answer that is not "not now", in a few attempts."""

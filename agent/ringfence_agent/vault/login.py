@@ -51,6 +51,10 @@ class VaultLogin:
         self._control = control or VaultControl(settings, FixedToken())
         self._unwrapped: Secret | None = None
 
+    def close(self) -> None:
+        """Closes the connections."""
+        self._control.close()
+
     @property
     def is_repeatable(self) -> bool:
         """Whether it can log in again by itself, with what is on this machine."""

@@ -10,8 +10,9 @@ Rules:
    before its last tenth, when a login can be repeated without a human; else a human is told in good time.
 3. One process at a time logs in: under a lock beside the token file, and only when the file still holds the token that
    was found dead. Others find the new one there.
-4. A login refused as a lockout is not repeated for 15 minutes: each attempt would start the time anew. One that needs a
-   human is repeated only when what it shows has changed on disk.
+4. A refused login is not repeated blindly, for five attempts with a wrong secret id lock a role out: a lockout is
+   waited out for 15 minutes, and anything else for as long, unless what the login shows changes on disk. Methods that
+   know no lockout try again each minute.
 5. A Vault that does not answer, or is sealed, costs no token: the token is good again when Vault is.
 
 It keeps no token of a Vault Agent, and logs in for no token that somebody else keeps, but it renews that.
@@ -118,6 +119,8 @@ class TokenKeeper:
         self._wake.set()
         if self._thread is not None:
             self._thread.join()
+        self._control.close()
+        self._login.close()
 
     def _run(self) -> None:
         while not self._stopped:
@@ -183,18 +186,21 @@ class TokenKeeper:
     def _log_in(self) -> Login:
         """Raises the last refusal again while nothing can have changed."""
         shown = self._stamp()
-        if self._refusal is not None and (
-            self._clock() < self._stands_until_s if self._refusal.reason == LOCKED_OUT else shown == self._shown
-        ):
+        if self._refusal is not None and self._stands(self._refusal, shown):
             raise self._refusal.with_traceback(None)
         try:
             login = self._login.log_in()
         except ProtectorRefusedError as error:
             self._refusal, self._shown = error, shown
-            self._stands_until_s = self._clock() + _LOCKOUT_S * (1 + _JITTER * self._jitter())
+            stands_s = _LOCKOUT_S if self._settings.auth.method == "approle" else _LOOK_EVERY_S
+            self._stands_until_s = self._clock() + stands_s * (1 + _JITTER * self._jitter())
             raise
         self._refusal = None
         return login
+
+    def _stands(self, refusal: ProtectorRefusedError, shown: tuple[tuple[int, ...], ...]) -> bool:
+        """Whether the same would come of showing `shown` now."""
+        return self._clock() < self._stands_until_s and (refusal.reason == LOCKED_OUT or shown == self._shown)
 
     def _after_failure(self, error: RingfenceError) -> float:
         reason = error.reason if isinstance(error, ProtectorRefusedError | ProtectorUnavailableError) else None

@@ -93,7 +93,8 @@ class TransitKeys:
             mount_point=self.mount,
         )
         # HashiCorp's Vault before 1.15 answers without the key.
-        return (_key(name, answer) or self.get(name)).require_sound()
+        made = _described(name, answer) if data_of(answer) else self.get(name)
+        return made.require_sound()
 
     def find(self, name: str) -> TransitKey | None:
         """A key; None when there is none of that name."""
@@ -103,7 +104,7 @@ class TransitKeys:
             if is_missing(error):
                 return None
             raise
-        return _key(name, answer)
+        return _described(name, answer)
 
     def get(self, name: str) -> TransitKey:
         """As `find`. Raises ProtectorRefusedError when there is none."""
@@ -189,14 +190,12 @@ class TransitKeys:
         self._caller.call("POST", f"{self.mount}/config/keys", {"disable_upsert": True})
 
 
-def _key(name: str, answer: Mapping[str, Any]) -> TransitKey | None:
-    """None for an answer without a key in it. Raises ProtectorRefusedError for one that is another's or makes no sense.
+def _described(name: str, answer: Mapping[str, Any]) -> TransitKey:
+    """The key that an answer describes. Raises ProtectorRefusedError for another's, or for what makes no sense.
 
     A field that a server leaves out counts as the dangerous value: nothing is taken to be sound that did not say so.
     """
     data = data_of(answer)
-    if "latest_version" not in data:
-        return None
     try:
         key = TransitKey(
             name=data.get("name", name),

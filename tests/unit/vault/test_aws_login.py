@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,7 +16,7 @@ from vault_settings import make_settings
 
 from ringfence_agent.vault.aws_login import sign_caller_identity
 from ringfence_agent.vault.login import VaultLogin
-from ringfence_zones.errors import ConfigError
+from ringfence_zones.errors import ConfigError, MissingExtraError
 
 KEY_ID, SECRET, SESSION = "AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "session-token-of-the-role"
 
@@ -81,6 +82,13 @@ def test_without_credentials_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.delenv(name)
     with pytest.raises(ConfigError, match="no AWS credentials"):
         sign_caller_identity("eu-west-1", "vault.example.com")
+
+
+def test_without_the_sdk_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "botocore.auth", None)
+    with pytest.raises(MissingExtraError) as caught:
+        sign_caller_identity("eu-west-1", "vault.example.com")
+    assert caught.value.extra == "aws"
 
 
 def test_the_login_sends_it_with_the_role(tmp_path: Path) -> None:
