@@ -279,6 +279,11 @@ def test_a_redirect_to_elsewhere(shared: VaultDouble) -> None:
     assert (answer.status, answer.body, answer.headers["location"]) == (307, {}, location["Location"])
 
 
+def test_a_body_that_is_no_json(shared: VaultDouble) -> None:
+    with shared.fault("status", path="/encrypt/", status=200, body="<html>"), pytest.raises(json.JSONDecodeError):
+        shared.call("POST", "transit/encrypt/k", BODY)
+
+
 def test_a_fault_may_skip_and_may_name_a_node(shared: VaultDouble) -> None:
     with shared.fault("status", path="/encrypt/", skip=1, times=1, node=1, status=500):
         first = [shared.call("POST", "transit/encrypt/k", BODY, node=node).status for node in (0, 1, 0, 1, 1)]

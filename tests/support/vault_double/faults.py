@@ -2,7 +2,7 @@
 
 Actions: `status` (answer this, do nothing), `delay` (serve after `seconds`), `hang` (no answer until released or the
 client leaves), `drop` (close the connection unserved), `execute_then_status` (serve, then answer this instead),
-`execute_then_drop`, `truncate` (serve, send half of the body, close).
+`execute_then_drop`, `truncate` (serve, send half of the body, close). A `body` is an object, sent as JSON, or text.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Rule:
     skip: int
     seconds: float
     status: int
-    body: Any
+    body: Mapping[str, Any] | str | None
     headers: Mapping[str, str]
     met: int = 0
     released: threading.Event = field(default_factory=threading.Event)

@@ -117,8 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         answer = self._answer(request, path) if rule.action in _EXECUTING else None
         if rule.action in ("status", "execute_then_status"):
-            body = rule.body if isinstance(rule.body, dict) else None
-            self._send(request, Answer(rule.status, body, rule.headers))
+            self._send(request, Answer(rule.status, rule.body, rule.headers))
             return
         self.close_connection = True
         if rule.action == "truncate" and answer is not None:
@@ -157,6 +156,8 @@ _EXECUTING = ("execute_then_status", "execute_then_drop", "truncate")
 
 
 def _body_of(answer: Answer) -> bytes:
+    if isinstance(answer.body, str):
+        return answer.body.encode()
     return b"" if answer.body is None else json.dumps(answer.body, separators=(",", ":")).encode() + b"\n"
 
 
