@@ -10,6 +10,7 @@ from ringfence_agent.kms.authentication.delegation_token import Token, TokenIden
 
 CORPUS = Path(__file__).with_name("corpus")
 _JCEKS = Path(__file__).parents[1] / "vectors/jceks/hadoop-3.4.2.jceks"
+_BACKUP = Path(__file__).parents[1] / "vectors/keystore_backup_1.rfbackup"
 _IDENTIFIER = TokenIdentifier("alice", "yarn/rm@EX", "oozie", 1_700_000_000_000, 1_700_600_000_000, 7, 300).encode()
 _TOKEN = bytes([len(_IDENTIFIER)]) + _IDENTIFIER + b"\x04pass\x06kms-dt\x00"
 _EEK = {"name": "k", "iv": "AAAAAAAAAAAAAAAAAAAAAA", "material": "AAAAAAAAAAAAAAAAAAAAAA"}
@@ -56,6 +57,7 @@ _SEEDS: dict[str, tuple[bytes, ...]] = {
     ),
     "jceks": (_JCEKS.read_bytes()[:-20],),
     "keytab": (b"\x05\x02" + _keytab_entry() * 2,),
+    "backup": (_BACKUP.read_bytes(), _BACKUP.read_bytes().split(b"\n", 3)[3]),
 }
 
 

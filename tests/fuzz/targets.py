@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import base64
+import io
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -22,6 +23,8 @@ from ringfence_agent.http.limits import Limits
 from ringfence_agent.http.request import Peer, Request
 from ringfence_agent.http.response import Response, ResponseHead
 from ringfence_agent.http.service import HttpService
+from ringfence_agent.keystore.backup import canary, file_format
+from ringfence_agent.keystore.backup import records as backup_records
 from ringfence_agent.keystore.jceks import java_objects
 from ringfence_agent.keystore.jceks import provider as jceks
 from ringfence_agent.keystore.jceks import seal as jceks_seal
@@ -246,6 +249,44 @@ def check_keytab(data: bytes) -> None:
         keytab.read_keytab(_in_file("keytab", data))
 
 
+# -- a backup, which a thief may have changed
+
+
+def check_backup(data: bytes) -> None:
+    # With a manifest made for it, so that mutations reach what lies behind the digest.
+    for whole in (data, _with_manifest(data)):
+        with suppress(RingfenceError):
+            backup = file_format.BackupFile(io.BytesIO(whole), "it")
+            found = list(backup.records())
+            assert whole.endswith(b"\n" + b"".join(map(backup_records.encode_record, found)))
+            for record in found:
+                with suppress(backup_records.MalformedRecordError):
+                    assert canary.canary_record(canary.canary_of(record)) == record._replace(kind=canary.KIND)
+
+
+def _with_manifest(body: bytes) -> bytes:
+    digest = file_format.BodyDigest()
+    with suppress(backup_records.MalformedRecordError):
+        for encoded, record in backup_records.read_records(io.BytesIO(body)):
+            digest.add(record.kind, encoded)
+    numbers = {"made_ms": 1, "store_created_ms": 1, "schema_version": 3, "change_number": 1, "policy_revision": 0}
+    manifest = file_format.Manifest(
+        product="p",
+        source="s",
+        store_id="ab" * 16,
+        protector="slots",
+        protector_header="",
+        columns={},
+        rows=digest.rows,
+        body_bytes=digest.body_bytes,
+        sha256=digest.sha256,
+        **numbers,
+    )
+    whole = io.BytesIO()
+    file_format.write_file(whole, manifest, Secret(bytes(32)), io.BytesIO(body))
+    return whole.getvalue()
+
+
 TARGETS = (
     Target(
         "http",
@@ -362,6 +403,8 @@ TARGETS = (
             b"&op=",
             b"+",
             b"/ringfence/v1/policy",
+            b"/ringfence/v1/key/",
+            b"/_undelete",
             b"/kms/v1/keys/metadata?key=",
         ),
     ),
@@ -384,5 +427,23 @@ TARGETS = (
     ),
     Target(
         "keytab", check_keytab, (keytab,), (b"\x05\x02", b"\x00\x00\x00", b"HTTP", b"\x00\x04", b"\xff\xff\xff\xfe")
+    ),
+    Target(
+        "backup",
+        check_backup,
+        (file_format, backup_records, canary),
+        (
+            b"ringfence keystore backup 1\n",
+            b"\n",
+            b"t\x00\x00\x00\x06canary",
+            b"t\x00\x00\x00\x08zone_key",
+            b"i\x00\x00\x00\x08",
+            b"n\x00\x00\x00\x00",
+            b"b\x00\x00\x00\x20",
+            b"\x00\x00\x00\x10",
+            b"\xff\xff\xff\xff",
+            b'"rows":{',
+            b'"sha256":"',
+        ),
     ),
 )
