@@ -319,22 +319,23 @@ def test_a_batch_takes_no_longer_than_a_protector_may(aws_kms_double: AwsKmsDoub
 
 
 @pytest.mark.parametrize(
-    ("fault", "reason"),
+    ("fault", "reasons"),
     [
-        ({"truncate": True}, Reason.BAD_ANSWER),
-        ({"reset": True}, Reason.NO_CONNECTION),
-        ({"body": "<html>Sign in to the hotel</html>"}, Reason.BAD_ANSWER),
-        ({"body": "{}"}, Reason.BAD_ANSWER),
-        ({"body": "[]"}, Reason.BAD_ANSWER),
-        ({"body": '{"CiphertextBlob": "AA==", "KeyId": 7}'}, Reason.BAD_ANSWER),
+        # Releases of the SDK differ on whether they see that something is missing.
+        ({"truncate": True}, {Reason.BAD_ANSWER, Reason.NO_CONNECTION}),
+        ({"reset": True}, {Reason.NO_CONNECTION}),
+        ({"body": "<html>Sign in to the hotel</html>"}, {Reason.BAD_ANSWER}),
+        ({"body": "{}"}, {Reason.BAD_ANSWER}),
+        ({"body": "[]"}, {Reason.BAD_ANSWER}),
+        ({"body": '{"CiphertextBlob": "AA==", "KeyId": 7}'}, {Reason.BAD_ANSWER}),
     ],
 )
 def test_what_is_no_answer_of_kms_is_told_as_that(
-    aws_kms_double: AwsKmsDouble, key: str, fault: dict[str, Any], reason: str
+    aws_kms_double: AwsKmsDouble, key: str, fault: dict[str, Any], reasons: set[Reason]
 ) -> None:
     materials = materials_of(aws_kms_double, key, deadline_s=SHORT_S)
     aws_kms_double.fault("Encrypt", **fault)
-    assert unavailability(lambda: materials.seal([(BINDING, PLAIN)])).reason == reason
+    assert unavailability(lambda: materials.seal([(BINDING, PLAIN)])).reason in reasons
 
 
 def test_an_answer_cut_off_once_is_asked_for_again(aws_kms_double: AwsKmsDouble, materials: AwsKmsMaterials) -> None:
