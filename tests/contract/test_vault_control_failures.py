@@ -281,7 +281,7 @@ def test_nothing_secret_is_in_a_log_an_error_or_a_representation(
     cluster: VaultCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    canaries, texts = Canaries(), {}
+    canaries, texts = Canaries(), dict[str, str]()
     canaries.add("root token", cluster.root_token)
     canaries.add("wrapping token", cluster.issue(cluster.set_up()))
     own = cluster.own()
@@ -310,7 +310,7 @@ def test_nothing_secret_is_in_a_log_an_error_or_a_representation(
             "find self": own.tokens.find_self,
         }.items():
             try:
-                texts[f"{name} {len(texts)}"] = repr(call())  # type: ignore[no-untyped-call]
+                texts[f"{name} {len(texts)}"] = repr(call())
             except RingfenceError as error:
                 texts[f"{name} {len(texts)}"] = _all_of(error)
 

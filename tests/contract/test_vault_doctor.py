@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from vault_clusters import SERVERS, VaultCluster, VaultServer, vault_cluster, vault_server
@@ -90,7 +91,7 @@ def test_a_token_that_was_revoked(cluster: VaultCluster) -> None:
     assert found.command == "ringfence vault login"
 
 
-def with_token(cluster: VaultCluster, hcl: str | None = None, **settings: object) -> None:
+def with_token(cluster: VaultCluster, hcl: str | None = None, **settings: Any) -> None:
     """Another token in the key server's file."""
     both = policy_hcl(PolicyRole.SERVICE, cluster.settings()) + policy_hcl(PolicyRole.KEYADMIN, cluster.settings())
     token = cluster.token_with(both if hcl is None else hcl, **{"period": "1h", **settings})
@@ -119,9 +120,9 @@ def test_the_policy_default_is_found(cluster: VaultCluster) -> None:
         ({"period": "", "ttl": "1h", "renewable": False}, "cannot be renewed"),
     ],
 )
-def test_a_token_that_does_not_last_is_found(cluster: VaultCluster, settings: dict[str, object], words: str) -> None:
+def test_a_token_that_does_not_last_is_found(cluster: VaultCluster, settings: dict[str, Any], words: str) -> None:
     cluster.set_up()
-    with_token(cluster, **settings)
+    with_token(cluster, None, **settings)
     only(cluster, Rule.VAULT_TOKEN, words)
 
 

@@ -127,7 +127,7 @@ def test_a_jwt_logs_in_and_one_for_somebody_else_takes_a_human(cluster: VaultClu
     cluster.done("POST", f"sys/auth/{mount}", {"type": "jwt"})
     cluster.stack.callback(cluster.call, "DELETE", f"sys/auth/{mount}")
     cluster.done("POST", f"auth/{mount}/config", {"jwt_validation_pubkeys": [pem.decode()]})
-    role = {
+    role: dict[str, Any] = {
         "role_type": "jwt",
         "bound_audiences": ["cluster-1"],
         "bound_subject": "arn:kms",

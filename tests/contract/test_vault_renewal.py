@@ -362,6 +362,28 @@ def test_in_a_server_it_turns_by_itself_and_at_once_when_woken(
     assert cluster.call("GET", "auth/token/lookup-self", token=token_in(repeatable)).status == 200
 
 
+def test_the_thread_outlives_a_turn_that_breaks(
+    repeatable: VaultSettings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    keeper, turn = keeper_of(repeatable), TokenKeeper.turn
+    broken = iter([True])
+
+    def break_once(self: TokenKeeper) -> float:
+        if next(broken, False):
+            raise OSError("canary of what an exception says")
+        return turn(self)
+
+    monkeypatch.setattr(TokenKeeper, "turn", break_once)
+    keeper.start()
+    try:
+        _until(lambda: "OSError" in caplog.text)
+        keeper.wake()
+        _until(lambda: keeper.state.logged_in)
+    finally:
+        keeper.stop()
+    assert "canary" not in caplog.text
+
+
 def _until(condition: Any) -> None:
     deadline = time.monotonic() + 15
     while not condition():

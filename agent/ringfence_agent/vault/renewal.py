@@ -124,7 +124,13 @@ class TokenKeeper:
 
     def _run(self) -> None:
         while not self._stopped:
-            self._wake.wait(self.turn())
+            try:
+                wait_s = self.turn()
+            except Exception as error:  # noqa: BLE001 - without this thread the key server is logged out within the hour
+                # Its class alone: what it says was written for nobody.
+                _log.critical("a turn at the token of Vault failed: %s", type(error).__name__)
+                wait_s = _LOOK_EVERY_S
+            self._wake.wait(wait_s)
             self._wake.clear()
 
     # One turn
