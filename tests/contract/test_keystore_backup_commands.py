@@ -67,6 +67,8 @@ def test_a_store_is_backed_up_lost_rehearsed_and_restored(shell: Shell) -> None:
     restored = shell.run("restore", made["file"])
     assert (restored["was_there"], restored["undone"], restored["keys"]) == (False, 0, 3)
     assert shell.run("restore", made["file"])["was_there"]
+    records = [json.loads(line) for path in shell.audit.glob("*.jsonl") for line in path.read_text().splitlines()]
+    assert [(each["op"], each["backup"], each["undone"]) for each in records] == [("RESTORE_KEYSTORE", made["file"], 0)]
 
 
 def test_a_restore_that_would_undo_changes_says_which_and_needs_leave(shell: Shell) -> None:

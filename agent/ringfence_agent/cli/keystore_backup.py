@@ -26,13 +26,14 @@ from ringfence_agent.keystore.backup.unpacked import unpacked
 from ringfence_agent.keystore.open import local_path
 from ringfence_agent.keystore.snapshot import StoreFacts
 from ringfence_agent.keystore.sql.ownership import acting_as_owner
+from ringfence_agent.kms.audit.offline import record_restore
 from ringfence_agent.kms.audit.reader import find_files
 from ringfence_agent.kms.audit.record import OK, utc_text
 from ringfence_zones.cli import exits
 from ringfence_zones.cli.context import CommandContext, global_options
 from ringfence_zones.cli.render import counted, print_json, print_table, shown
 from ringfence_zones.config_file import parse_duration_s
-from ringfence_zones.errors import BackupError, InputError, StoreRollbackError
+from ringfence_zones.errors import ConfigError, InputError, StoreRollbackError
 
 SCHEMA = 1
 _BACKUP = "BACKUP"
@@ -132,7 +133,7 @@ def restore_command(
         except StoreRollbackError:
             _print_lost(lost)
             raise
-        _note_restored(marks, done)
+        _note_restored(marks, target.label, backup_file, done)
     _print_restored(context, target.label, backup_file, done, lost if done.undone else [])
 
 
@@ -190,16 +191,15 @@ def _lost_changes(directory: Path, manifest: Manifest) -> list[dict[str, Any]]:
         return []
 
 
-def _note_restored(marks: Path, done: Restored) -> None:
-    """From here on this node has seen what it has now."""
-    if not marks.is_dir():
-        return
+def _note_restored(marks: Path, target: str, source: str, done: Restored) -> None:
+    """On record, and seen by this node from here on. That the store is there is not undone when this cannot be."""
+    number = done.facts.change_number
     try:
-        raise_mark(marks, done.facts.store_id, Mark(done.facts.change_number, time.time_ns() // 1_000_000))
-    except OSError as error:
-        raise BackupError(
-            f"the key store is restored, but that it was seen cannot be noted in {marks}: {error.strerror}"
-        ) from None
+        if not done.was_there:
+            record_restore(marks, target, source, number, done.undone)
+        raise_mark(marks, done.facts.store_id, Mark(number, time.time_ns() // 1_000_000))
+    except (OSError, ConfigError) as error:
+        click.echo(shown(f"the key store is restored, but that is not on record in {marks}: {error}"), err=True)
 
 
 def _print_backup(context: CommandContext, made: BackupMade, *, is_beside: bool) -> None:

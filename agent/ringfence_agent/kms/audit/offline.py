@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ringfence_agent.kms.audit.file import Seat
 from ringfence_agent.kms.audit.reader import JSON_SUFFIX, last_sequence
-from ringfence_agent.kms.audit.record import OK, Decision, JsonLines
+from ringfence_agent.kms.audit.record import OK, Decision, Details, JsonLines
 from ringfence_zones.errors import StoreUnavailableError
 from ringfence_zones.keys import KeyMetadata
 
@@ -23,29 +23,42 @@ def record_exports(directory: Path, keys: Sequence[KeyMetadata], target: Path) -
 
     They say EXPORT_KEY, by the user the kernel knows the caller as, with the file that the keys are about to go to.
     """
-    seat = Seat(directory)
     try:
-        with closing(seat.file(JSON_SUFFIX)) as file:
-            lines, sequence = JsonLines(seat.number), last_sequence(directory, seat.number)
-            text = b"".join(
-                lines.line(time.time(), sequence + 1 + index, _export(key), {"file": str(target)})
-                for index, key in enumerate(keys)
-            )
-            file.append(text)
+        _append(directory, [_decision("EXPORT_KEY", key.name, key.versions - 1) for key in keys], {"file": str(target)})
     except OSError as error:
         raise StoreUnavailableError(
             f"the export cannot be put on record in {directory}: {error.strerror}; nothing was exported",
             hint="make room, or name another --audit-directory",
         ) from error
+
+
+def record_restore(directory: Path, keystore: str, backup: str, change_number: int, undone: int) -> None:
+    """That a store was restored, RESTORE_KEYSTORE; `undone` counts changes that it is without. Raises ConfigError,
+    OSError.
+    """
+    details: Details = {"keystore": keystore, "backup": backup, "change_number": change_number, "undone": undone}
+    _append(directory, [_decision("RESTORE_KEYSTORE", None, None)], details)
+
+
+def _append(directory: Path, decisions: Sequence[Decision], details: Details) -> None:
+    seat = Seat(directory)
+    try:
+        with closing(seat.file(JSON_SUFFIX)) as file:
+            lines, sequence = JsonLines(seat.number), last_sequence(directory, seat.number)
+            text = b"".join(
+                lines.line(time.time(), sequence + 1 + index, decision, details)
+                for index, decision in enumerate(decisions)
+            )
+            file.append(text)
     finally:
         seat.leave()
 
 
-def _export(key: KeyMetadata) -> Decision:
+def _decision(op: str, key: str | None, version: int | None) -> Decision:
     return Decision(
-        op="EXPORT_KEY",
-        key=key.name,
-        version=key.versions - 1,
+        op=op,
+        key=key,
+        version=version,
         user=f"uid {os.getuid()} ({getpass.getuser()})",
         real_user=None,
         principal=None,
