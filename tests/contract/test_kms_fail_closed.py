@@ -6,6 +6,7 @@ A row's function here puts the server into the row's state and takes it back; wh
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import select
@@ -30,6 +31,9 @@ from kdc import Kdc
 from kerberos_kms import KerberosKms, kerberos_site, negotiate_header
 from kms_serving import DEADLINE_S, OPEN_ACLS, KmsPlace, RunningKms, call
 from local_stores import can_mount, tmpfs
+from vault_clusters import VaultCluster
+
+from ringfence_agent.vault.policy import PolicyRole, policy_name
 
 BOUND_S = 6.0
 KEY_MEMORY_S = 3.0
@@ -503,6 +507,67 @@ def aws_kms_away_at_start(stage: Stage) -> Start:
     config = Path(start.options[start.options.index("--config") + 1])
     # A port that nobody listens on.
     config.write_text(config.read_text().replace(double.url, "http://127.0.0.1:1"))
+    return start
+
+
+def on_vault(stage: Stage) -> tuple[Start, VaultCluster]:
+    cluster: VaultCluster = stage.request.getfixturevalue("vault_cluster_on_double")
+    start = stage.start()
+    block = {
+        "addresses": cluster.addresses,
+        "cluster": cluster.name,
+        "token_file": str(cluster.settings().token_file),
+        "auth": {"method": "token_file"},
+    }
+    start.settle(f"protector: [vault-transit]\nvault: {json.dumps(block)}\n")
+    return start, cluster
+
+
+@scenario("vault_sealed")
+def vault_sealed(stage: Stage) -> Scene:
+    start, cluster = on_vault(stage)
+    start.options.append("--init")
+    world, vault = stage.world(start), cluster.double
+    assert vault is not None
+
+    @contextmanager
+    def sealed() -> Iterator[None]:
+        vault.seal()
+        try:
+            yield
+        finally:
+            vault.unseal()
+
+    return Scene(world, sealed)
+
+
+@scenario("vault_policy_withdrawn")
+def vault_policy_withdrawn(stage: Stage) -> Scene:
+    start, cluster = on_vault(stage)
+    start.options.append("--init")
+    world = stage.world(start)
+    path = f"sys/policies/acl/{policy_name(PolicyRole.SERVICE, cluster.settings())}"
+    policy = cluster.done("GET", path).data["policy"]
+
+    @contextmanager
+    def withdrawn() -> Iterator[None]:
+        cluster.done("PUT", path, {"policy": 'path "sys/nothing" { capabilities = ["read"] }'})
+        try:
+            yield
+        finally:
+            cluster.done("PUT", path, {"policy": policy})
+
+    return Scene(world, withdrawn)
+
+
+@starting("vault_away_at_start")
+def vault_away_at_start(stage: Stage) -> Start:
+    start, cluster = on_vault(stage)
+    with start.place.serving(1, *start.options, "--init"):
+        pass
+    config = Path(start.options[start.options.index("--config") + 1])
+    # A port that nobody listens on.
+    config.write_text(config.read_text().replace(cluster.addresses[0], "http://127.0.0.1:1"))
     return start
 
 
