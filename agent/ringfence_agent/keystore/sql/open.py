@@ -156,7 +156,7 @@ def _not_recognised(
     if [protector.scheme for protector in protectors] == [FILE_SCHEME]:
         return WrongRootKeyError(
             f"{given} is not the root key of key store {database.place}",
-            hint="give the root key file that was made with this store (--root-key); the store was not touched",
+            hint="give a root key file that has a slot in this store (--root-key); the store was not touched",
         )
     return WrongRootKeyError(
         f"{given} does not open key store {database.place}, which is opened by {', '.join(map(str, slots.slots))}",

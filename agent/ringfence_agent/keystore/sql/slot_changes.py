@@ -122,7 +122,7 @@ class SqlSlots:
         if not any(self._opens(other) for other in self._protection.header.slots if other.id != slot_id):
             raise InputError(
                 f"{slot} may be the last way into the store: no other slot opens it here",
-                hint="name another slot's protector under protector: in kms.yaml, and see that it answers",
+                hint="name another slot's protector under protector: in kms.yaml, or its root key file with --root-key",
             )
         with self._transactions.change(NO_KEY) as change:
             header = self._protection.header
