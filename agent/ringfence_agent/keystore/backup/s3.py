@@ -104,19 +104,29 @@ class S3Place:
         length, digest = _measure(content)
         if length > _MAX_OBJECT_BYTES:
             raise BackupError(f"the backup has {length} bytes, more than S3 takes in one request")
-        with _translated(f"s3://{self._bucket}/{key}"):
-            self._client.put_object(
-                Bucket=self._bucket,
-                Key=key,
-                Body=content,
-                ContentLength=length,
-                ContentType="application/octet-stream",
-                ChecksumAlgorithm="SHA256",  # said as well, because Object Lock asks for it
-                ChecksumSHA256=digest,
-                IfNoneMatch="*",
-                **self._protection(),
-            )
-        return f"s3://{self._bucket}/{key}"
+        where = f"s3://{self._bucket}/{key}"
+        with _translated(where):
+            try:
+                self._client.put_object(
+                    Bucket=self._bucket,
+                    Key=key,
+                    Body=content,
+                    ContentLength=length,
+                    ContentType="application/octet-stream",
+                    ChecksumAlgorithm="SHA256",  # said as well, because Object Lock asks for it
+                    ChecksumSHA256=digest,
+                    IfNoneMatch="*",
+                    **self._protection(),
+                )
+            except ClientError as error:
+                # The SDK sends again what was not answered, and then finds what it sent before.
+                if _code(error) not in _TAKEN or not self._holds(key, digest):
+                    raise
+        return where
+
+    def _holds(self, key: str, digest: str) -> bool:
+        found = self._client.head_object(Bucket=self._bucket, Key=key, ChecksumMode="ENABLED")
+        return bool(found.get("ChecksumSHA256") == digest)
 
     def is_beside(self, path: Path) -> bool:  # noqa: ARG002 -- never
         """See BackupPlace."""

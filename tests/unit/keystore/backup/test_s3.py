@@ -145,7 +145,6 @@ def refusing(code: str) -> Any:
     ("error", "says"),
     [
         (refusing("AccessDenied"), "access denied"),
-        (refusing("PreconditionFailed"), "ever written over"),
         (refusing("SlowDown"), "SlowDown"),
         (EndpointConnectionError(endpoint_url="https://x"), "cannot be reached"),
     ],
@@ -163,6 +162,36 @@ def test_what_s3_says_becomes_a_sentence_without_its_body(
         back_up(scene)
     assert "assumed-role" not in raised.value.message
     assert raised.value.__cause__ is None
+
+
+def test_an_object_that_was_sent_before_its_answer_was_lost_is_ours(
+    s3: Any, scene: BackupScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_bucket(s3)
+    real = S3Place._protection
+    sent: list[str] = []
+
+    def send_first(place: S3Place) -> dict[str, Any]:
+        """As the SDK's first try, whose answer is lost."""
+        if not sent:
+            place._client.meta.events.register_first("before-call.s3.PutObject", once)
+        return real(place)
+
+    def once(params: dict[str, Any], **_: Any) -> None:
+        key = params["url_path"].removeprefix(f"/{BUCKET}/").removeprefix("/")
+        body = params["body"]
+        if key not in sent:
+            sent.append(key)
+            s3.put_object(Bucket=BUCKET, Key=key, Body=body.read() + suffix, ChecksumAlgorithm="SHA256")
+            body.seek(0)
+
+    monkeypatch.setattr(S3Place, "_protection", send_first)
+    suffix = b""
+    assert back_up(scene).where.endswith(sent[0].rpartition("/")[2])
+    sent.clear()
+    suffix = b"of another"
+    with pytest.raises(BackupError, match="ever written over"):
+        back_up(scene)
 
 
 @pytest.mark.parametrize("uri", ["s3://", "s3://B/x", "s3://b/x", f"s3://{BUCKET}//x", f"s3://{BUCKET}/{'x' * 1025}"])
