@@ -185,6 +185,10 @@ def test_a_bound_that_is_no_network_and_an_issue_without_approle(cluster: VaultC
     assert "10.0.0.1/8" in error_of(run(cluster, "setup", "--bound-cidr", "10.0.0.1/8", "--dry-run")).message
     path = cluster.directory / "kms.yaml"
     path.write_text(path.read_text().partition("  auth:")[0] + "  auth: {method: token_file}\n")
+    planned = done(cluster, "setup", "--dry-run")
+    assert "the login (token_file) is yours to set up" in planned
+    assert f"the policies ringfence-keyadmin-{cluster.name} and ringfence-service-{cluster.name}" in planned
+    assert "AppRole" not in planned
     assert "--issue is for approle" in error_of(run(cluster, "setup", "--issue", str(cluster.directory))).message
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from canary import Canaries
 from certificates import Certificates
+from scripted_http import Seen, scripted_server
 from vault_clusters import SECRET_ID, VaultCluster, server_of, vault_cluster
 from vault_doubles import VaultDouble, running_vault
 from vault_settings import make_settings, write_private
@@ -154,7 +156,32 @@ def test_tls_with_a_private_authority(certificates: Certificates, tmp_path: Path
             distrusting.system.list_mounts()
 
 
-def test_an_agent_s_socket_adds_the_token_and_we_have_none(tmp_path: Path) -> None:
+def test_through_an_agent_that_adds_the_token_everything_works_without_one(
+    cluster: VaultCluster, tmp_path: Path
+) -> None:
+    token = cluster.set_up_and_log_in() and cluster.settings().token_file.read_text().strip()
+    cluster.settings().token_file.unlink()
+
+    def forward(seen: Seen) -> tuple[int, bytes]:
+        """As a Vault Agent with use_auto_auth_token and require_request_header."""
+        assert "x-vault-token" not in seen.headers
+        assert seen.headers["x-vault-request"] == "true"
+        answer = cluster.call(seen.method, seen.target.removeprefix("/v1/"), seen.body or None, token)
+        return answer.status, b"" if answer.status == 204 else json.dumps(answer.body).encode()
+
+    socket_path = tmp_path / "agent.sock"
+    with scripted_server(forward, unix_socket=socket_path):
+        auth = {"method": "agent", "socket": socket_path}
+        own = cluster.own(make_settings([], tmp_path, cluster=cluster.name, kv_mount=cluster.kv_mount, auth=auth))
+        assert own.batches.decrypt(WRAP_KEY, [sealed_by(own)]) == [Secret(b"p" * 32)]
+        assert own.kv.write(f"ringfence/{cluster.name}/k", {"a": 1}, replaces=0) == 1
+        assert own.kv.list_names(f"ringfence/{cluster.name}") == ["k"]
+        assert own.tokens.renew_self().lease_s == 3600
+    with pytest.raises(ProtectorUnavailableError, match="is not answering"):
+        own.transit.get(WRAP_KEY)
+
+
+def test_an_agent_that_passes_tokens_on_takes_an_administrator_s(tmp_path: Path) -> None:
     with running_vault(with_unix_socket=True) as vault:
         settings = make_settings([], tmp_path, auth={"method": "agent", "socket": vault.unix_socket})
         with VaultControl(settings, FixedToken(Secret(vault.root_token.encode()))) as server:

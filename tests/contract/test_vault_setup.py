@@ -74,6 +74,22 @@ def test_setup_makes_what_a_cluster_needs_and_nothing_the_second_time(cluster: V
     assert prepared.apply() == []
 
 
+@pytest.mark.parametrize("taken", range(12))
+def test_setup_that_was_cut_off_after_any_step_is_finished_by_the_next(taken: int, cluster: VaultCluster) -> None:
+    first = VaultSetup(cluster.administrator())
+    assert len(first.plan()) == 12, "each of them is tried"
+    left = taken
+    for step in first._steps():
+        if left == 0:
+            break
+        assert step.apply is not None
+        step.apply()
+        left -= 1
+    second = VaultSetup(cluster.administrator())
+    assert len(second.apply()) == 12 - taken
+    assert all(step.action is None for step in second.plan())
+
+
 def test_setup_without_kv_leaves_kv_alone(cluster: VaultCluster) -> None:
     cluster.set_up(with_kv=False)
     assert f"{cluster.kv_mount}/" not in cluster.done("GET", "sys/mounts").data

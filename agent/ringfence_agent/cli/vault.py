@@ -18,7 +18,7 @@ from ringfence_agent.vault.open import open_control
 from ringfence_agent.vault.policy import PolicyRole, policy_hcl, policy_name
 from ringfence_agent.vault.secret_file import read_secret_file
 from ringfence_agent.vault.settings import WRAP_KEY, VaultSettings
-from ringfence_agent.vault.setup import SetupChoices, Step, VaultSetup, parse_cidrs
+from ringfence_agent.vault.setup import SetupChoices, Step, VaultSetup, key_server_policies, parse_cidrs
 from ringfence_zones.cli import exits
 from ringfence_zones.cli.component_group import ComponentGroup
 from ringfence_zones.cli.context import CommandContext, global_options
@@ -182,6 +182,14 @@ def _print_steps(settings: VaultSettings, steps: Sequence[Step]) -> None:
         mark = "ok" if step.action is None else "do"
         line = f"  {mark}  {step.thing}: {step.found}" + (f" -> {step.action}" if step.action else "")
         click.echo(shown(line + ("  (others who use it will feel this)" if step.affects_others else "")))
+    if settings.auth.method != "approle":
+        policies = " and ".join(key_server_policies(settings))
+        click.echo(
+            shown(
+                f"  --  the login ({settings.auth.method}) is yours to set up: its tokens need the policies {policies},"
+                " a period (1h), and not the policy default (token_no_default_policy)"
+            )
+        )
 
 
 def _issue(prepared: VaultSetup, directory: Path, context: CommandContext) -> dict[str, Any]:

@@ -170,6 +170,7 @@ class VaultControl:
         give_up_at = self._clock() + _DEADLINE_S
         for attempt in range(_ATTEMPTS):
             wait_s = 0.0
+            address = None
             try:
                 address = self.nodes.choose(pure=pure)
                 left_s = max(give_up_at - self._clock(), _LAST_ATTEMPT_S)
@@ -178,9 +179,10 @@ class VaultControl:
                     return answer
                 wait_s = answer.retry_after_s
                 failure = refusal.unavailable(address, answer.status, changes=not repeatable)
-                self.nodes.forget(address)
             except ProtectorUnavailableError as error:
                 failure = error
+            if address is not None:
+                self.nodes.forget(address)
             if failure.may_have_changed and not repeatable:
                 break
             wait_s = max(wait_s, random.uniform(0, min(_BACKOFF_S * 2**attempt, _MAX_BACKOFF_S)))  # noqa: S311 - jitter

@@ -217,9 +217,8 @@ class VaultSetup:
         return Step(thing, state, action, lambda: system.write_role(mount, name, wanted))
 
     def _wanted_role(self) -> AppRole:
-        policies = (PolicyRole.SERVICE, PolicyRole.KEYADMIN)
         return AppRole(
-            token_policies=tuple(sorted(policy_name(role, self._settings) for role in policies)),
+            token_policies=key_server_policies(self._settings),
             token_no_default_policy=True,
             token_period_s=TOKEN_PERIOD_S,
             token_type="service",  # noqa: S106 - a kind of token
@@ -229,6 +228,11 @@ class VaultSetup:
             token_bound_cidrs=tuple(sorted(self._choices.bound_cidrs)),
             bind_secret_id=True,
         )
+
+
+def key_server_policies(settings: VaultSettings) -> tuple[str, ...]:
+    """What the key server's role has: it opens keys and makes them."""
+    return tuple(sorted(policy_name(role, settings) for role in (PolicyRole.SERVICE, PolicyRole.KEYADMIN)))
 
 
 def parse_cidrs(texts: Sequence[str]) -> tuple[str, ...]:

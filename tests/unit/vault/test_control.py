@@ -102,6 +102,15 @@ def test_a_node_that_steps_down_meanwhile_is_left(stack: ExitStack, tmp_path: Pa
     assert (vault.asked(0), vault.asked(1)) == (["POST transit-c1/keys/k"], ["POST transit-c1/keys/k"])
 
 
+def test_a_node_that_died_is_left_at_once(stack: ExitStack, tmp_path: Path) -> None:
+    vault = Vault(stack, in_turn((200, data(KEY)), None), in_turn((200, data(KEY))))
+    control = vault.control(tmp_path)
+    control.transit.get("k")
+    vault.health[:] = [429, 200]
+    assert control.transit.get("k").latest_version == 1
+    assert (len(vault.asked(0)), len(vault.asked(1))) == (2, 1)
+
+
 @pytest.mark.parametrize("status", [429, 473, 503, 472, 530, 307])
 def test_a_change_that_was_not_carried_out_is_repeated(status: int, stack: ExitStack, tmp_path: Path) -> None:
     vault = Vault(stack, in_turn(refusing(status, "no"), refusing(status, "no"), (200, data(KEY))))
