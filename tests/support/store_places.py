@@ -95,8 +95,7 @@ KINDS = [
     "sqlite",
     "postgresql",
     *(f"sqlite+{remote}" for remote in REMOTE),
-    "postgresql+vault-transit",
-    pytest.param("postgresql+aws-kms", marks=pytest.mark.long),
+    *(pytest.param(f"postgresql+{remote}", marks=pytest.mark.long) for remote in REMOTE),
     pytest.param("mariadb", marks=pytest.mark.long),
 ]
 
