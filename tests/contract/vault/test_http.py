@@ -93,6 +93,31 @@ def test_an_unknown_mount(server: ContractServer) -> None:
     assert server.call("GET", path, token=token).status == 403
 
 
+@pytest.mark.parametrize(("words", "status"), [("1", 200), ("t", 200), ("x", 400)])
+def test_a_list_by_query(server: ContractServer, key: str, words: str, status: int) -> None:
+    answer = server.call("GET", f"{server.transit}/keys?list={words}")
+    assert answer.status == status
+    assert status != 200 or key in answer.data["keys"]
+
+
+def test_a_name_cannot_be_listed(server: ContractServer, key: str) -> None:
+    answer = server.call("LIST", f"{server.transit}/keys/{key}")
+    assert (answer.status, answer.errors) == (404, ["1 error occurred:\n\t* unsupported path\n\n"])
+
+
+def test_a_quota_of_a_mount_that_is_not_there(server: ContractServer) -> None:
+    path = f"{server.named('nowhere')}/"
+    answer = server.call("POST", f"sys/quotas/rate-limit/{server.named('quota')}", {"rate": 5, "path": path})
+    assert (answer.status, answer.errors) == (400, [f'invalid mount path "{path}"'])
+
+
+@pytest.mark.parametrize("above", ["sys", "auth"])
+def test_a_mount_below_what_is_the_servers_own(server: ContractServer, above: str) -> None:
+    path = f"{above}/{server.named('odd')}"
+    answer = server.call("POST", f"sys/mounts/{path}", {"type": "transit"})
+    assert (answer.status, answer.errors) == (400, [f'cannot mount "{path}/"'])
+
+
 def test_health_of_an_active_node(server: ContractServer) -> None:
     answer = server.call("GET", "sys/health", token="", namespace="")
     assert answer.status == 200

@@ -67,6 +67,28 @@ def test_the_version_may_be_a_string(server: ContractServer, path: str) -> None:
     assert _put(server, path, "1", a=2).status == 200
 
 
+def test_a_null_version_is_0(server: ContractServer, path: str) -> None:
+    assert _put(server, path, None, a=1).status == 200
+    assert _put(server, path, None, a=2).errors == [MISMATCH]
+
+
+@pytest.mark.parametrize("cas", ["x", 1.5])
+def test_a_version_that_is_no_number(server: ContractServer, path: str, cas: Any) -> None:
+    answer = _put(server, path, cas, a=1)
+    assert (answer.status, answer.errors) == (400, ["error parsing check-and-set parameter"])
+
+
+def test_a_secret_without_data(server: ContractServer, path: str) -> None:
+    """Null is written; none is refused."""
+    full, options = f"{server.kv}/data/{path}", {"cas": 0}
+    answer = server.call("POST", full, {"options": options})
+    assert (answer.status, answer.errors) == (400, ["no data provided"])
+    assert server.call("POST", full, {"data": "text", "options": options}).status == 400
+    assert server.call("POST", full, {"data": None, "options": options}).status == 200
+    answer = _get(server, path)
+    assert (answer.status, answer.data["data"], answer.data["metadata"]["destroyed"]) == (200, None, False)
+
+
 def test_twenty_creators_have_one_winner(server: ContractServer, path: str) -> None:
     with ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(lambda number: _put(server, path, 0, winner=number), range(20)))

@@ -145,6 +145,42 @@ def test_the_lockouts_tuning_is_returned(server: ContractServer) -> None:
     assert server.call("GET", f"sys/{path}").data["type"] == "approle"
 
 
+@pytest.mark.parametrize(
+    ("settings", "status"),
+    [
+        ({"secret_id_num_uses": -1}, 400),
+        ({"token_type": "odd"}, 400),
+        ({"token_bound_cidrs": "nowhere"}, 400),
+        ({"token_ttl": "2h", "token_max_ttl": "1h"}, 400),
+        ({"token_type": "batch", "token_period": "1h"}, 400),
+        ({"token_ttl": "abc"}, 400),
+        ({"bind_secret_id": False}, 500),
+    ],
+)
+def test_a_role_that_cannot_be(server: ContractServer, settings: dict[str, Any], status: int) -> None:
+    assert server.call("POST", f"{server.approle}/role/{server.fresh('odd')}", settings).status == status
+
+
+def test_no_login_gives_a_root_token(server: ContractServer) -> None:
+    """The role may be written; it cannot be used."""
+    role, role_id = _role(server, token_policies=["root"])
+    answer = _log_in(server, role_id, _secret_id(server, role))
+    assert (answer.status, answer.errors) == (400, ["auth methods cannot create root tokens"])
+
+
+def test_a_login_without_a_role_or_a_secret_id(server: ContractServer) -> None:
+    _, role_id = _role(server)
+    answer = server.call("POST", f"{server.approle}/login", {}, token="")
+    assert (answer.status, answer.errors) == (500, ["missing role_id"])
+    answer = server.call("POST", f"{server.approle}/login", {"role_id": role_id}, token="")
+    assert (answer.status, answer.errors) == (400, ["missing secret_id"])
+
+
+def test_a_jwt_role_must_say_that_it_is_one(server: ContractServer) -> None:
+    body = {"user_claim": "sub", "bound_subject": "a"}
+    assert server.call("POST", f"{server.jwt}/role/{server.fresh('odd')}", body).status == 400
+
+
 def test_a_secret_id_of_a_role_that_is_not_there(server: ContractServer) -> None:
     name = server.fresh("missing")
     answer = server.call("POST", f"{server.approle}/role/{name}/secret-id")

@@ -144,8 +144,19 @@ def test_an_accessor_that_is_not_there(server: ContractServer) -> None:
     assert (answer.status, answer.body["warnings"]) == (200, ["No token found with this accessor"])
 
 
-def test_a_ttl_that_is_none(server: ContractServer) -> None:
-    assert server.call("POST", "auth/token/create", {"ttl": "abc"}).status == 400
+@pytest.mark.parametrize(
+    "settings", [{"ttl": "abc"}, {"num_uses": -1}, {"type": "odd"}, {"type": "batch", "period": "1h"}, {"meta": "x"}]
+)
+def test_a_token_that_cannot_be(server: ContractServer, settings: dict[str, Any]) -> None:
+    assert server.call("POST", "auth/token/create", {"policies": ["default"], **settings}).status == 400
+
+
+def test_another_token_that_is_not_there(server: ContractServer) -> None:
+    """Renewing is a mistake, looking up is forbidden, revoking is done already."""
+    statuses = [
+        server.call("POST", f"auth/token/{verb}", {"token": "missing"}).status for verb in ("renew", "lookup", "revoke")
+    ]
+    assert statuses == [400, 403, 204]
 
 
 def test_wrapping_must_be_asked_for(server: ContractServer) -> None:

@@ -144,6 +144,18 @@ def test_rewrap_reports_these_in_the_item(
     assert answer.data["batch_results"][1] == {"error": error, "reference": ""}
 
 
+def test_rewrap_takes_null_for_an_empty_item(server: ContractServer, key: str) -> None:
+    answer = server.use("rewrap", key, {"batch_input": [None]})
+    assert (answer.status, answer.data["batch_results"][0]["error"]) == (200, "missing ciphertext to decrypt")
+
+
+@pytest.mark.parametrize("operation", ["encrypt", "decrypt"])
+def test_a_failed_batch_says_why_in_a_list_of_errors(server: ContractServer, key: str, operation: str) -> None:
+    answer = server.use(operation, key, {"batch_input": [None]})
+    expected = "1 error occurred:\n\t* failed to parse batch input: [0] expected a map, got '<nil>'\n\n"
+    assert (answer.status, answer.errors) == (500, [expected])
+
+
 @pytest.mark.parametrize("value", [True, [], {}])
 def test_rewrap_fails_for_these(server: ContractServer, key: str, good: Items, value: Any) -> None:
     items = [good["rewrap"], {"context": CONTEXT, "ciphertext": value}]

@@ -248,8 +248,18 @@ def test_the_cache_size_is_unlimited(server: ContractServer) -> None:
     assert server.call("GET", f"{server.transit}/cache-config").data["size"] == 0
 
 
-def test_a_parameter_that_is_no_number(server: ContractServer) -> None:
-    assert server.configure(server.key(), min_decryption_version="x").status == 400
+@pytest.mark.parametrize(
+    "parameter", [{"min_decryption_version": "x"}, {"min_decryption_version": 1.5}, {"deletion_allowed": "yes"}]
+)
+def test_a_parameter_of_another_type(server: ContractServer, parameter: dict[str, Any]) -> None:
+    answer = server.configure(server.key(), **parameter)
+    assert answer.status == 400
+    assert f'error converting input for field "{next(iter(parameter))}"' in answer.errors[0]
+
+
+def test_a_version_beyond_64_bits_is_no_version(server: ContractServer) -> None:
+    answer = server.decrypt(server.key(), "vault:v99999999999999999999:AAAA")
+    assert (answer.status, answer.errors) == (400, ["invalid ciphertext: version number could not be decoded"])
 
 
 def test_truth_values_may_be_strings(server: ContractServer) -> None:

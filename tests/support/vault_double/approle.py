@@ -15,7 +15,7 @@ from vault_double.backend import NAME, Backend, Call, route
 from vault_double.clock import as_rfc3339
 from vault_double.lockout import check_not_locked, clear_failures, count_failure
 from vault_double.login_roles import TOKEN_FIELDS, TokenParameters
-from vault_double.wire import RefusedError, Reply
+from vault_double.wire import RefusedError, Reply, in_multierror
 
 _INVALID = "invalid role or secret ID"
 _SWEEP_INTERVAL_S = 60.0
@@ -71,11 +71,13 @@ def write_role(call: Call) -> None:
         role,
         role_id=call.text("role_id", role.role_id),
         tokens=role.tokens.changed_by(call),
-        secret_id_num_uses=call.number("secret_id_num_uses", role.secret_id_num_uses),
+        secret_id_num_uses=call.count("secret_id_num_uses", role.secret_id_num_uses),
         secret_id_ttl_s=call.seconds("secret_id_ttl", role.secret_id_ttl_s),
-        secret_id_bound_cidrs=call.strings("secret_id_bound_cidrs") or role.secret_id_bound_cidrs,
+        secret_id_bound_cidrs=_cidrs(call, "secret_id_bound_cidrs") or role.secret_id_bound_cidrs,
         bind_secret_id=call.flag("bind_secret_id", default=role.bind_secret_id),
     )
+    if not (role.bind_secret_id or role.secret_id_bound_cidrs or role.tokens.bound_cidrs):
+        raise RefusedError(500, in_multierror("at least one constraint should be enabled on the role"))
     call.store.put(f"role/{call.names['role']}", role)
     call.store.put(f"role-id/{role.role_id}", call.names["role"])
 
@@ -120,7 +122,7 @@ def write_role_id(call: Call) -> None:
 
 def make_secret_id(call: Call) -> dict[str, Any]:
     role = _get_role(call)
-    num_uses = call.number("num_uses", role.secret_id_num_uses)
+    num_uses = call.count("num_uses", role.secret_id_num_uses)
     secret = SecretId(
         call.text("secret_id") or str(uuid.uuid4()),
         str(uuid.uuid4()),
@@ -128,7 +130,7 @@ def make_secret_id(call: Call) -> dict[str, Any]:
         num_uses,
         call.core.clock.now(),
         call.seconds("ttl", role.secret_id_ttl_s),
-        call.strings("cidr_list") or role.secret_id_bound_cidrs,
+        _cidrs(call, "cidr_list") or role.secret_id_bound_cidrs,
         {},
     )
     call.store.put(f"secret-id/{call.names['role']}/{secret.value}", secret)
@@ -168,9 +170,13 @@ def destroy_secret_id(call: Call) -> None:
 
 def destroy_secret_id_by_accessor(call: Call) -> None:
     store = call.store.below(f"secret-id/{call.names['role']}/")
-    for value in store.names():
-        if store.get(value).accessor == call.text("secret_id_accessor"):
-            store.delete(value)
+    accessor = call.text("secret_id_accessor")
+    found = [value for value in store.names() if store.get(value).accessor == accessor]
+    if not found:
+        message = f'failed to find accessor entry for secret_id_accessor: "{accessor}"'
+        raise RefusedError(500, in_multierror(message))
+    for value in found:
+        store.delete(value)
 
 
 def tidy(call: Call) -> Reply:
@@ -184,7 +190,7 @@ def tidy(call: Call) -> Reply:
 def log_in(call: Call) -> Reply:
     role_id = call.text("role_id")
     if not role_id:
-        raise RefusedError(400, "missing role_id")
+        raise RefusedError(500, "missing role_id")
     name = call.store.get(f"role-id/{role_id}")
     if name is None:
         raise RefusedError(400, _INVALID)
@@ -212,6 +218,13 @@ def _use_secret_id(call: Call, name: str, role_id: str) -> None:
     if secret.num_uses:
         left = secret.uses_left - 1
         call.store.put(key, replace(secret, uses_left=left) if left else None)
+
+
+def _cidrs(call: Call, name: str) -> tuple[str, ...]:
+    try:
+        return call.cidrs(name)
+    except ValueError as error:
+        raise RefusedError(500, in_multierror(f"failed to validate CIDR blocks: {error}")) from None
 
 
 def _find_role(call: Call) -> AppRole | None:
@@ -260,6 +273,6 @@ APPROLE = Backend(
             update=destroy_secret_id_by_accessor,
         ),
         route("tidy/secret-id", update=tidy),
-        route("login", "role_id secret_id", is_login=True, update=log_in),
+        route("login", "role_id secret_id", is_login=True, read=log_in, update=log_in),
     )
 )

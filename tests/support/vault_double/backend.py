@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 # Vault's names of keys and roles: word characters, with dots and dashes inside.
 NAME = r"(?P<name>[A-Za-z0-9_](?:[A-Za-z0-9_.\-]*[A-Za-z0-9_])?)"
-_TRUE, _FALSE = {"1", "t", "T", "TRUE", "true", "True"}, {"0", "f", "F", "FALSE", "false", "False", ""}
+TRUE_WORDS, FALSE_WORDS = {"1", "t", "T", "TRUE", "true", "True"}, {"0", "f", "F", "FALSE", "false", "False", ""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +87,8 @@ class Call:
             return value
         if isinstance(value, int | float):
             return value != 0
-        if isinstance(value, str) and value in _TRUE | _FALSE:
-            return value in _TRUE
+        if isinstance(value, str) and value in TRUE_WORDS | FALSE_WORDS:
+            return value in TRUE_WORDS
         raise self.invalid(name, value)
 
     def number(self, name: str, default: int = 0) -> int:
@@ -95,9 +96,19 @@ class Call:
         if value is None:
             return default
         try:
-            return int(value)
+            number = int(value)
         except (TypeError, ValueError):
             raise self.invalid(name, value) from None
+        if isinstance(value, float) and number != value:
+            raise self.invalid(name, value)
+        return number
+
+    def count(self, name: str, default: int = 0) -> int:
+        """A number that is not negative."""
+        number = self.number(name, default)
+        if number < 0:
+            raise RefusedError(400, f"{name} cannot be negative")
+        return number
 
     def seconds(self, name: str, default: float = 0.0) -> float:
         value = self.data.get(name)
@@ -110,6 +121,13 @@ class Call:
             return ()
         parts = value if isinstance(value, list) else str(value).split(",")
         return tuple(str(part).strip() for part in parts if str(part).strip())
+
+    def cidrs(self, name: str) -> tuple[str, ...]:
+        """Addresses or blocks of them. Raises ValueError for what is neither."""
+        blocks = self.strings(name)
+        for block in blocks:
+            ipaddress.ip_network(block, strict=False)
+        return blocks
 
     def invalid(self, name: str, value: Any) -> RefusedError:
         return RefusedError(400, f'Field validation failed: error converting input for field "{name}"')

@@ -9,7 +9,7 @@ from vault_double import wrapping
 from vault_double.acl import Acl
 from vault_double.approle import APPROLE
 from vault_double.aws_auth import AWS
-from vault_double.backend import Backend, Call, Mount, Route, run_route, unsupported_path
+from vault_double.backend import FALSE_WORDS, TRUE_WORDS, Backend, Call, Mount, Route, run_route, unsupported_path
 from vault_double.clock import Clock
 from vault_double.cluster import Cluster, Node
 from vault_double.flavour import Flavour
@@ -114,7 +114,9 @@ class Core:
         mount = self._find_mount(view, namespace, path)
         self.quotas.check(view, namespace + path, request.peer)
         backend = BACKENDS[mount.kind] if mount else Backend(())
-        found = backend.find_route(path.removeprefix(mount.path if mount else ""))
+        # A list looks like a directory: a path that is a name does not match it.
+        routed = path.rstrip("/") + "/" if operation == "list" else path
+        found = backend.find_route(routed.removeprefix(mount.path if mount else ""))
         if not self.flavour.has_soft_delete and path.endswith(("/soft-delete", "/soft-delete-restore")):
             found = None
         store = view.below(f"data/{mount.uuid}/") if mount else view
@@ -201,24 +203,34 @@ class Core:
         for path in view.names(prefix):
             yield view.get(prefix + path)
 
+    def is_mounted(self, view: View, path: str) -> bool:
+        """Whether a path, with its namespace before it, lies in a mount or is one."""
+        namespace = self._namespace_of(view, path)
+        return self._find_mount(view, namespace, path.removeprefix(namespace).rstrip("/") + "/") is not None
+
     def _find_mount(self, view: View, namespace: str, path: str) -> Mount | None:
         mounts = [*_BUILT_IN_MOUNTS, *self.mounts(view, namespace)]
-        fitting = [mount for mount in mounts if path.startswith(mount.path)]
+        fitting = [mount for mount in mounts if f"{path}/".startswith(mount.path)]
         return max(fitting, key=lambda mount: len(mount.path), default=None)
 
     def _resolve_namespace(self, view: View, request: HttpRequest) -> tuple[str, str]:
         given = request.headers.get("x-vault-namespace", "").strip("/")
         base = f"{given}/" if given and given != "root" else ""
-        known = view.names("namespace/")
-        if base and base not in known:
+        if base and view.get(f"namespace/{base}") is None:
             raise RefusedError(404, "namespace not found")
         full = base + request.path
-        inside = max((name for name in known if full.startswith(name)), key=len, default="")
+        inside = self._namespace_of(view, full)
         return inside, full.removeprefix(inside)
+
+    @staticmethod
+    def _namespace_of(view: View, path: str) -> str:
+        return max((name for name in view.names("namespace/") if path.startswith(name)), key=len, default="")
 
 
 def _operation(request: HttpRequest) -> str:
-    operation = _OPERATIONS.get(request.method)
-    if operation is None:
-        raise RefusedError(405)
-    return "list" if operation == "read" and request.query.get("list") == "true" else operation
+    if request.method == "PATCH":
+        raise RefusedError(400, "mime: no media type")  # No path here can be patched.
+    operation, lists = _OPERATIONS[request.method], request.query.get("list", "")
+    if lists not in TRUE_WORDS | FALSE_WORDS:
+        raise RefusedError(400)
+    return "list" if operation == "read" and lists in TRUE_WORDS else operation

@@ -59,6 +59,8 @@ def read_config(call: Call) -> dict[str, Any] | None:
 
 
 def write_role(call: Call) -> Reply | None:
+    if call.text("role_type", "oidc") != "jwt":
+        raise RefusedError(400, "'allowed_redirect_uris' must be set if 'role_type' is 'oidc' or unspecified.")
     claims = call.data.get("bound_claims") or {}
     role = JwtRole(
         TokenParameters().changed_by(call),
@@ -80,8 +82,8 @@ def read_role(call: Call) -> dict[str, Any] | None:
     if role is None:
         return None
     return role.tokens.as_data() | {
-        "bound_audiences": list(role.bound_audiences),
-        "bound_claims": role.bound_claims,
+        "bound_audiences": list(role.bound_audiences) or None,
+        "bound_claims": role.bound_claims or None,
         "bound_subject": role.bound_subject,
         "role_type": "jwt",
         "user_claim": role.user_claim,

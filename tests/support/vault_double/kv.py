@@ -58,8 +58,10 @@ def write_config(call: Call) -> None:
 
 
 def write_data(call: Call) -> dict[str, Any]:
-    if not isinstance(call.data.get("data"), dict):
+    if "data" not in call.data:
         raise RefusedError(400, "no data provided")
+    if not isinstance(call.data["data"], dict | None):
+        raise call.invalid("data", call.data["data"])
     now, entry, config = call.core.clock.now(), _find(call), read_config(call)
     entry = entry or SecretEntry(now, now)
     _check_cas(call, entry, must=entry.cas_required or config["cas_required"])
@@ -74,15 +76,16 @@ def write_data(call: Call) -> dict[str, Any]:
 
 
 def _check_cas(call: Call, entry: SecretEntry, *, must: bool) -> None:
-    options = call.data.get("options")
-    cas = options.get("cas") if isinstance(options, dict) else None
-    if cas is None:
+    options = call.data.get("options") or {}
+    if not isinstance(options, dict):
+        raise call.invalid("options", options)
+    if "cas" not in options:
         if must:
             raise RefusedError(400, "check-and-set parameter required for this call")
         return
     try:
-        wanted = int(cas)
-    except (TypeError, ValueError):
+        wanted = int(str(options["cas"] or 0))  # Null is 0; a fraction is refused, though it be whole.
+    except ValueError:
         raise RefusedError(400, "error parsing check-and-set parameter") from None
     if wanted != entry.current:
         raise RefusedError(400, "check-and-set parameter did not match the current version")
@@ -92,7 +95,7 @@ def read_data(call: Call) -> Reply | None:
     entry = _find(call)
     if entry is None or not entry.versions:
         return None
-    number = call.number("version") or entry.current
+    number = max(0, call.number("version")) or entry.current
     version = entry.versions.get(number)
     if version is None:
         return None
@@ -148,7 +151,7 @@ def read_metadata(call: Call) -> dict[str, Any] | None:
         "delete_version_after": entry.delete_version_after,
         "max_versions": entry.max_versions,
         "metadata_cas_required": False,
-        "oldest_version": min(entry.versions, default=0),
+        "oldest_version": oldest if (oldest := min(entry.versions, default=0)) > 1 else 0,
         "updated_time": as_rfc3339(entry.updated_at),
         "versions": {
             str(number): {key: value for key, value in _version_data(entry, number).items() if key in _VERSION_FIELDS}
@@ -194,7 +197,7 @@ def secret_exists(call: Call) -> bool:
 
 
 def _find(call: Call) -> SecretEntry | None:
-    entry: SecretEntry | None = call.store.get(f"secret/{call.names['path']}")
+    entry: SecretEntry | None = call.store.get(f"secret/{call.names['path'].rstrip('/')}")
     return entry
 
 

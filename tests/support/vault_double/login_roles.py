@@ -15,6 +15,16 @@ TOKEN_FIELDS = (
 )
 
 
+_TOKEN_TYPES = ("default", "default-service", "default-batch", "service", "batch")
+
+
+def _bound_cidrs(call: Call) -> tuple[str, ...]:
+    try:
+        return call.cidrs("token_bound_cidrs")
+    except ValueError as error:
+        raise RefusedError(400, f"error parsing address: {error}") from None
+
+
 @dataclass(frozen=True, slots=True)
 class TokenParameters:
     """What tokens of a role are like."""
@@ -32,23 +42,26 @@ class TokenParameters:
     def changed_by(self, call: Call) -> TokenParameters:
         """With what the call sets; everything else stays."""
         policies = call.strings("token_policies") or call.strings("policies") or self.policies
-        if "root" in policies:
-            raise RefusedError(400, "root tokens may not be created from login roles")
         kind = call.text("token_type", self.kind)
+        if kind not in _TOKEN_TYPES:
+            raise RefusedError(400, f"invalid 'token_type' value \"{kind}\"")
         period_s = call.seconds("token_period", call.seconds("period", self.period_s))
         if kind == "batch" and (period_s or call.number("token_num_uses", self.num_uses)):
             raise RefusedError(400, "'token_type' cannot be 'batch' when set to generate tokens with limited use count")
+        ttl_s, max_ttl_s = call.seconds("token_ttl", self.ttl_s), call.seconds("token_max_ttl", self.max_ttl_s)
+        if max_ttl_s and ttl_s > max_ttl_s:
+            raise RefusedError(400, "'token_ttl' cannot be greater than 'token_max_ttl'")
         return replace(
             self,
             policies=tuple(sorted(set(policies))),
-            ttl_s=call.seconds("token_ttl", self.ttl_s),
-            max_ttl_s=call.seconds("token_max_ttl", self.max_ttl_s),
+            ttl_s=ttl_s,
+            max_ttl_s=max_ttl_s,
             period_s=period_s,
             explicit_max_ttl_s=call.seconds("token_explicit_max_ttl", self.explicit_max_ttl_s),
-            num_uses=call.number("token_num_uses", self.num_uses),
+            num_uses=call.count("token_num_uses", self.num_uses),
             no_default_policy=call.flag("token_no_default_policy", default=self.no_default_policy),
             kind=kind,
-            bound_cidrs=call.strings("token_bound_cidrs") or self.bound_cidrs,
+            bound_cidrs=_bound_cidrs(call) or self.bound_cidrs,
         )
 
     def as_data(self) -> dict[str, Any]:
@@ -67,6 +80,8 @@ class TokenParameters:
 
     def issue(self, call: Call, alias: str, meta: dict[str, str], display_name: str) -> Token:
         """The token of a login that succeeded."""
+        if "root" in self.policies:
+            raise RefusedError(400, "auth methods cannot create root tokens")
         role = TokenRole(
             with_default(self.policies, no_default=self.no_default_policy),
             f"{call.mount.path}login",

@@ -78,7 +78,10 @@ def _rules(path: str, body: dict[str, Any]) -> PathRules:
 def _parameters(value: Any) -> Parameters:
     # HCL's blocks may come several times; each adds its names.
     blocks = value if isinstance(value, list) else [value or {}]
-    return {name.lower(): tuple(values or ()) for block in blocks for name, values in block.items()}
+    pairs = [pair for block in blocks for pair in block.items()]
+    if any(not isinstance(values, list) for _, values in pairs):
+        raise ValueError("the values of a parameter are a list")
+    return {name.lower(): tuple(values) for name, values in pairs}
 
 
 _TOKEN = re.compile(

@@ -87,9 +87,12 @@ def _find_quota(view: View, path: str) -> RateLimit | None:
 def write_quota(call: Call) -> None:
     if not call.number("rate") > 0 and not float(call.data.get("rate") or 0) > 0:
         raise RefusedError(400, "'rate' is invalid")
+    path = call.text("path")
+    if path and not call.core.is_mounted(call.view, path):
+        raise RefusedError(400, f'invalid mount path "{path}"')
     quota = RateLimit(
         call.name,
-        call.text("path"),
+        path,
         float(call.data["rate"]),
         call.seconds("interval", 1.0) or 1.0,
         call.seconds("block_interval"),

@@ -11,7 +11,7 @@ from vault_double.backend import Backend, Call, Mount, route
 from vault_double.policies import parse_policy
 from vault_double.tokens import random_name
 from vault_double.transit import random_bytes
-from vault_double.wire import PERMISSION_DENIED, RefusedError, Reply, duration_s
+from vault_double.wire import PERMISSION_DENIED, RefusedError, Reply, duration_s, in_multierror
 
 ENGINES = ("kv", "transit")
 LOGIN_METHODS = ("approle", "jwt")
@@ -52,6 +52,8 @@ def _describe(call: Call, mount: Mount) -> dict[str, Any]:
 
 
 def mount_engine(call: Call) -> None:
+    if call.names["path"].split("/")[0] in ("sys", "auth", "cubbyhole", "identity"):
+        raise RefusedError(400, f'cannot mount "{call.names["path"]}/"')
     kind, options = call.text("type"), call.data.get("options")
     if kind == "kv-v2":
         kind, options = "kv", {"version": "2"}
@@ -64,6 +66,8 @@ def mount_auth(call: Call) -> None:
 
 
 def _mount(call: Call, path: str, kind: str, known: tuple[str, ...], options: dict[str, str] | None) -> None:
+    if not kind:
+        raise RefusedError(400, "backend type must be specified as a string")
     if kind not in known:
         raise RefusedError(400, f"plugin not found in the catalog: {kind}")
     if kind == "kv" and str((options or {}).get("version", "1")) != "2":
@@ -153,7 +157,11 @@ def _tuning(mount: Mount) -> dict[str, Any]:
 
 
 def _tune(call: Call, path: str) -> None:
-    mount = _get_mount(call, path, f'no mount entry found for path "{path}"')
+    mount = _get_mount(call, path, f'tune of path "{path}" failed: no mount entry found')
+    for name in ("default_lease_ttl", "max_lease_ttl"):
+        call.seconds(name)
+    if not isinstance(call.data.get("user_lockout_config"), dict | None):
+        raise call.invalid("user_lockout_config", call.data["user_lockout_config"])
     tuned = {name: value for name, value in call.data.items() if name not in ("path", "description")}
     mount = replace(mount, tuning={**mount.tuning, **tuned}, description=call.text("description", mount.description))
     call.view.put(call.core.mount_key(call.namespace, path), mount)
@@ -194,7 +202,10 @@ def _policy_text(call: Call) -> str | None:
 
 def delete_policy(call: Call) -> None:
     if call.name.lower() in ("root", "default"):
-        raise RefusedError(400, f'cannot delete "{call.name.lower()}" policy')
+        name = call.name.lower()
+        raise RefusedError(
+            400, f"cannot delete {name} policy" if name == "default" else f'cannot delete "{name}" policy'
+        )
     call.view.delete(call.core.policy_key(call.namespace, call.name.lower()))
 
 
@@ -222,7 +233,7 @@ def capabilities_of(call: Call) -> dict[str, Any]:
 def _capabilities(call: Call, identity: str) -> dict[str, Any]:
     token, paths = call.core.tokens.find(identity), call.strings("paths") or call.strings("path")
     if token is None:
-        raise RefusedError(400, "invalid token")
+        raise RefusedError(400, in_multierror("invalid token"))
     if not paths:
         raise RefusedError(400, "paths must be supplied")
     acl = call.core.acl_of(token, call.view)
@@ -232,9 +243,16 @@ def _capabilities(call: Call, identity: str) -> dict[str, Any]:
 
 
 def make_namespace(call: Call) -> dict[str, Any]:
+    name = call.names["path"]
+    if "/" in name:
+        raise RefusedError(400, "namespace name cannot contain /")
+    if name in ("root", "sys", "auth", "cubbyhole", "identity"):
+        raise RefusedError(400, f'"{name}/" is a reserved path and cannot be used as a namespace name')
     path = f"{call.namespace}{call.names['path']}/"
     known = call.view.get(f"namespace/{path}") or {
         "custom_metadata": {},
+        "locked": False,
+        "tainted": False,
         "id": random_name(6),
         "path": path,
         "uuid": str(uuid.uuid4()),
@@ -248,12 +266,15 @@ def read_namespace(call: Call) -> dict[str, Any] | None:
     return found
 
 
-def delete_namespace(call: Call) -> None:
+def delete_namespace(call: Call) -> Reply:
     path = f"{call.namespace}{call.names['path']}/"
+    if call.view.get(f"namespace/{path}") is None:
+        return Reply(warnings=["requested namespace does not exist"])
     for mount in call.core.mounts(call.view, path):
         call.view.below(f"data/{mount.uuid}/").clear()
     call.view.below(f"ns/{path}").clear()
     call.view.delete(f"namespace/{path}")
+    return Reply({"status": "in-progress"})
 
 
 def list_namespaces(call: Call) -> dict[str, Any] | None:

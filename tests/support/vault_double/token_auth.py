@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vault_double.backend import Backend, Call, route
-from vault_double.tokens import Token, TokenRole, with_default
+from vault_double.tokens import Token, TokenRole, capped_warning, with_default
 from vault_double.wire import PERMISSION_DENIED, RefusedError, Reply, in_multierror
 
 _CREATE_FIELDS = (
@@ -24,6 +24,10 @@ def create_orphan(call: Call) -> Reply:
 
 def _create(call: Call, *, orphan: bool) -> Reply:
     parent, meta = _own(call), call.data.get("meta")
+    if meta is not None and not isinstance(meta, dict):
+        raise call.invalid("meta", meta)
+    if call.number("num_uses") < 0:
+        raise RefusedError(400, "number of uses cannot be negative")
     wished = call.strings("policies") or parent.role.policies
     privileged = parent.is_root or call.core.acl_of(parent, call.view).has_sudo(call.mount.path + "create")
     if not privileged:
@@ -32,25 +36,31 @@ def _create(call: Call, *, orphan: bool) -> Reply:
         if orphan or call.has("id") or call.has("period"):
             raise RefusedError(400, "root or sudo privileges required")
     kind = call.text("type", "service")
-    if kind == "batch" and (call.seconds("period") or call.number("num_uses") or call.seconds("explicit_max_ttl")):
-        raise RefusedError(400, "batch tokens cannot have a period, an explicit maximum or a number of uses")
+    if kind not in ("service", "batch", "default-service"):
+        raise RefusedError(400, "invalid 'token_type' value")
+    for name in ("explicit_max_ttl", "num_uses", "period"):
+        if kind == "batch" and call.data.get(name):
+            raise RefusedError(400, f'batch tokens cannot have "{name}" set')
     display = call.text("display_name")
     role = TokenRole(
         with_default(wished, no_default=call.flag("no_default_policy")),
         "auth/token/create",
         f"token-{display}" if display else "token",
-        {str(name): str(value) for name, value in meta.items()} if isinstance(meta, dict) else None,
+        None if meta is None else {str(name): str(value) for name, value in meta.items()},
         ttl_s=call.seconds("ttl", call.seconds("lease")),
         period_s=call.seconds("period"),
         explicit_max_ttl_s=call.seconds("explicit_max_ttl"),
         num_uses=call.number("num_uses"),
         renewable=call.flag("renewable", default=True),
-        kind=kind,
+        kind=kind.removeprefix("default-"),
         parent="" if orphan else parent.id,
         namespace=call.namespace,
         id=call.text("id"),
     )
-    return Reply(auth=call.core.tokens.make(role).as_auth(call.core.clock.now()))
+    made, warnings = call.core.tokens.make(role), []
+    if role.explicit_max_ttl_s and role.ttl_s > role.explicit_max_ttl_s:
+        warnings = [capped_warning(role.ttl_s, role.explicit_max_ttl_s)]
+    return Reply(auth=made.as_auth(call.core.clock.now()), warnings=warnings)
 
 
 def look_up_self(call: Call) -> dict[str, Any]:
@@ -71,7 +81,10 @@ def renew_self(call: Call) -> Reply:
 
 
 def renew(call: Call) -> Reply:
-    return _renew(call, _named(call))
+    token = call.core.tokens.find(call.text("token"))
+    if token is None:
+        raise RefusedError(400, "token not found")
+    return _renew(call, token)
 
 
 def renew_accessor(call: Call) -> Reply:
@@ -81,6 +94,8 @@ def renew_accessor(call: Call) -> Reply:
 def _renew(call: Call, token: Token) -> Reply:
     if token.role.kind == "batch":
         raise RefusedError(400, "batch tokens cannot be renewed")
+    if token.expires_at is None:
+        raise RefusedError(400, "invalid lease ID")
     if not token.is_renewable:
         raise RefusedError(400, "lease is not renewable")
     renewed, warnings = call.core.tokens.renew(token, call.seconds("increment"))
@@ -92,7 +107,10 @@ def revoke_self(call: Call) -> None:
 
 
 def revoke(call: Call) -> None:
-    _revoke(call, _named(call))
+    """What is not there needs no revoking."""
+    token = call.core.tokens.find(call.text("token"))
+    if token is not None:
+        _revoke(call, token)
 
 
 def revoke_accessor(call: Call) -> Reply | None:

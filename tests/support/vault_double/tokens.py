@@ -144,6 +144,11 @@ class TokenStore:
     def make(self, role: TokenRole) -> Token:
         """A token with the role's limits; without any TTL it lives for the system's default."""
         now = self._clock.now()
+        if "root" in role.policies and not (role.ttl_s or role.period_s or role.explicit_max_ttl_s):
+            identity = role.id or self._prefix + random_name(24)
+            token = Token(identity, random_name(24), replace(role, renewable=False), now, 0.0, None, role.num_uses)
+            self._keep(token)
+            return token
         ttl_s = role.period_s or role.ttl_s or role.max_ttl_s or SYSTEM_DEFAULT_TTL_S
         # A period takes the place of every maximum but the explicit one.
         limits = (
@@ -188,10 +193,7 @@ class TokenStore:
             limits.append(token.created_at + (role.max_ttl_s or SYSTEM_MAX_TTL_S) - now)
         left_s = min([wished_s, *limits])
         if left_s < wished_s:
-            warnings.append(
-                f'TTL of "{_go_duration(wished_s)}" exceeded the effective max_ttl of "{_go_duration(left_s)}"; '
-                "TTL value is capped accordingly"
-            )
+            warnings.append(capped_warning(wished_s, left_s))
         renewed = replace(token, expires_at=now + left_s, renewed_at=now)
         self._keep(renewed)
         return renewed, warnings
@@ -223,12 +225,19 @@ def new_entity_id(name: str) -> str:
 
 def with_default(policies: Sequence[str], *, no_default: bool) -> tuple[str, ...]:
     """Sorted, without doubles, with the built-in `default` policy unless it is refused."""
-    return tuple(sorted({*policies} | (set() if no_default or "root" in policies else {"default"})))
+    if "root" in policies:
+        return ("root",)
+    return tuple(sorted({*policies} | (set() if no_default else {"default"})))
+
+
+def capped_warning(wished_s: float, left_s: float) -> str:
+    """What the server says beside a TTL that it cut short."""
+    wished, left = _go_duration(wished_s), _go_duration(left_s)
+    return f'TTL of "{wished}" exceeded the effective max_ttl of "{left}"; TTL value is capped accordingly'
 
 
 def _go_duration(seconds: float) -> str:
     whole = max(0, round(seconds))
     hours, minutes, rest = whole // 3600, whole % 3600 // 60, whole % 60
-    if hours:
-        return f"{hours}h{minutes}m{rest}s"
-    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
+    parts = [f"{hours}h" if hours else "", f"{minutes}m" if minutes else "", f"{rest}s" if rest else ""]
+    return "".join(parts) or "0s"

@@ -20,10 +20,14 @@ _MAX_RANDOM_BYTES = 128 << 10
 
 def random_bytes(call: Call) -> dict[str, Any]:
     count = int(call.names.get("bytes") or call.number("bytes", 32))
-    if not 1 <= count <= _MAX_RANDOM_BYTES:
+    if count < 1:
+        raise RefusedError(400, "'bytes' cannot be less than 1")
+    if count > _MAX_RANDOM_BYTES:
         raise RefusedError(400, f'"bytes" should be less than {_MAX_RANDOM_BYTES}')
-    data = secrets.token_bytes(count)
-    return {"random_bytes": data.hex() if call.text("format", "base64") == "hex" else encode_base64(data)}
+    data, form = secrets.token_bytes(count), call.text("format", "base64")
+    if form not in ("hex", "base64"):
+        raise RefusedError(400, f'unsupported encoding format "{form}"; must be "hex" or "base64"')
+    return {"random_bytes": data.hex() if form == "hex" else encode_base64(data)}
 
 
 def hmac_data(call: Call) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from vault_double.transit_keys import (
     TransitKey,
     new_version,
 )
-from vault_double.wire import RefusedError, Reply
+from vault_double.wire import RefusedError, Reply, in_multierror
 
 _MIXED = "context should be set either in all the request blocks or in none"
 
@@ -130,12 +130,13 @@ def _key_for_encrypt(call: Call, *, has_context: bool) -> TransitKey:
 
 def _items(call: Call, main: str, missing: str, *, empty_is_bad: bool, is_rewrap: bool = False) -> list[Item]:
     batch = call.data.get("batch_input")
+    call.number("partial_failure_response_code")
     if batch is None:
         if main not in call.data or (empty_is_bad and not call.text(main)):
             raise RefusedError(400, missing)
         return [Item(call.text(main), call.text("context"), call.number("key_version"), call.text("associated_data"))]
     if not isinstance(batch, list):
-        raise RefusedError(500, f"failed to parse batch input: source data must be an array, got {_go_type(batch)}")
+        raise _unreadable(f"source data must be an array or slice, got {_go_type(batch)}")
     if not batch:
         raise RefusedError(400, "missing batch input to process")
     read = _read_rewrap_item if is_rewrap else _read_item
@@ -150,7 +151,7 @@ def _items(call: Call, main: str, missing: str, *, empty_is_bad: bool, is_rewrap
 
 def _read_item(index: int, item: Any, main: str) -> Item:
     if not isinstance(item, dict):
-        raise RefusedError(500, f"failed to parse batch input: [{index}] expected a map, got '{_go_type(item)}'")
+        raise _unreadable(f"[{index}] expected a map, got '{_go_type(item)}'")
     # A null ciphertext passes for an empty one; a null plaintext does not.
     value = "" if main == "ciphertext" and main in item and item[main] is None else item.get(main)
     if not isinstance(value, str):
@@ -170,8 +171,9 @@ def _read_item(index: int, item: Any, main: str) -> Item:
 
 def _read_rewrap_item(index: int, item: Any, main: str) -> Item:
     # A laxer reader than the other two's: a number passes for a string, null and nothing for an empty one.
+    item = {} if item is None else item
     if not isinstance(item, dict):
-        raise RefusedError(500, f"failed to parse batch input: [{index}] expected a map, got '{_go_type(item)}'")
+        raise _unreadable(f"[{index}] expected a map, got '{_go_type(item)}'")
     read = Item("")
     for name, slot in ((main, "main"), ("context", "context"), ("reference", "reference")):
         value = item.get(name)
@@ -245,9 +247,13 @@ def _answer(call: Call, items: list[Item], failed: dict[str, Any], *, always_200
     return reply
 
 
+def _unreadable(detail: str) -> RefusedError:
+    return RefusedError(500, in_multierror(f"failed to parse batch input: {detail}"))
+
+
 def _unconvertible(index: int, name: str, value: Any) -> RefusedError:
-    detail = f"'[{index}].{name}' expected type 'string', got unconvertible type '{_go_type(value)}'"
-    return RefusedError(500, f"failed to parse batch input: 1 error(s) decoding:\n\n* {detail}")
+    wanted = "int" if name == "key_version" else "string"
+    return _unreadable(f"'[{index}].{name}' expected type '{wanted}', got unconvertible type '{_go_type(value)}'")
 
 
 def _go_type(value: Any) -> str:

@@ -26,6 +26,7 @@ KEY_BYTES = {"aes256-gcm96": 32, "aes128-gcm96": 16, "chacha20-poly1305": 32}
 HKDF_SHA256 = "hkdf_sha256"
 COUNTER_KDF = "hmac-sha256-counter"
 NONCE_BYTES, TAG_BYTES = 12, 16
+_INT64 = 1 << 63
 _MISSING_CONTEXT = (
     "missing 'context' for key derivation; the key was created using a derived key, which means additional, "
     "per-request information must be included in order to perform operations with the key"
@@ -132,7 +133,7 @@ class TransitKey:
         number, separator, encoded = ciphertext.removeprefix("vault:v").partition(":")
         if not separator:
             raise TransitError("invalid ciphertext: wrong number of fields")
-        if re.fullmatch(r"[+-]?[0-9]+", number) is None:
+        if re.fullmatch(r"[+-]?[0-9]+", number) is None or not -_INT64 <= int(number) < _INT64:
             raise TransitError("invalid ciphertext: version number could not be decoded")
         version = int(number) or 1
         if version > self.latest:

@@ -22,7 +22,7 @@ from vault_double.transit_keys import (
     TransitKey,
     new_version,
 )
-from vault_double.wire import RefusedError, Reply
+from vault_double.wire import RefusedError, Reply, in_multierror
 
 _HOUR_S = 3600
 _RSA_BITS = 4096
@@ -36,23 +36,22 @@ def create_key(call: Call) -> dict[str, Any]:
     kind = call.text("type", "aes256-gcm96")
     period_s = int(call.seconds("auto_rotate_period"))
     _check_period(period_s)
+    if call.flag("convergent_encryption") and not call.flag("derived"):
+        raise RefusedError(400, "convergent encryption requires derivation to be enabled")
     if call.flag("convergent_encryption"):
         raise RefusedError(400, "the double has no convergent encryption")
     if kind not in KEY_BYTES:
         raise RefusedError(400, f"unknown key type {kind}")
-    key = find_key(call)
-    if key is None:
-        key = TransitKey(
-            call.name,
-            kind,
-            {1: new_version(kind, call.core.clock.now())},
-            derived=call.flag("derived"),
-            exportable=call.flag("exportable"),
-            allow_plaintext_backup=call.flag("allow_plaintext_backup"),
-            auto_rotate_period_s=period_s,
-        )
-        _keep(call, key)
-    return key.as_data()
+    wished = TransitKey(
+        call.name,
+        kind,
+        {1: new_version(kind, call.core.clock.now())},
+        derived=call.flag("derived"),
+        exportable=call.flag("exportable"),
+        allow_plaintext_backup=call.flag("allow_plaintext_backup"),
+        auto_rotate_period_s=period_s,
+    )
+    return (find_key(call) or _keep(call, wished)).as_data()
 
 
 def read_key(call: Call) -> dict[str, Any] | None:
@@ -196,7 +195,7 @@ def export_key(call: Call) -> dict[str, Any] | None:
 def back_up_key(call: Call) -> dict[str, Any]:
     key = find_key(call)
     if key is None:
-        raise RefusedError(500, "key not found")
+        raise RefusedError(500, in_multierror(f'key "{call.name}" not found'))
     if not key.exportable:
         raise RefusedError(500, "exporting is disallowed on the policy")
     if not key.allow_plaintext_backup:
@@ -210,6 +209,8 @@ def back_up_key(call: Call) -> dict[str, Any]:
 
 
 def restore_key(call: Call) -> None:
+    if not call.text("backup"):
+        raise RefusedError(400, "'backup' must be supplied")
     try:
         backup = json.loads(base64.b64decode(call.text("backup")))
         fields, versions = backup["fields"], backup["versions"]

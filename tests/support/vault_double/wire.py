@@ -139,7 +139,7 @@ _UNIT_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 def duration_s(value: Any) -> float:
     """Seconds of 30, "30", "30s", "1h30m". Raises RefusedError."""
     if isinstance(value, bool) or value is None:
-        raise RefusedError(400, f"could not parse duration from {value!r}")
+        raise _no_duration(value)
     if isinstance(value, int | float):
         return float(value)
     text = str(value).strip()
@@ -147,5 +147,9 @@ def duration_s(value: Any) -> float:
         return float(text or 0)
     parts = _DURATION.findall(text)
     if "".join(number + unit for number, unit in parts) != text:
-        raise RefusedError(400, f"could not parse duration from {value!r}")
+        raise _no_duration(value)
     return float(sum(float(number) * _UNIT_S[unit] for number, unit in parts))
+
+
+def _no_duration(value: Any) -> RefusedError:
+    return RefusedError(400, f'time: invalid duration "{value}"')
