@@ -100,6 +100,7 @@ class VaultControl:
         self._sleep = sleep
         self._ways = _make_ways(settings)
         self.nodes = Nodes(self._ways, clock)
+        # Neither is used; left out, hvac would take them from the environment.
         client = hvac.Client(url=settings.label, token="", adapter=lambda **_: _Adapter(self))
         self.transit = TransitKeys(self, client.secrets.transit, settings.transit_mount)
         self.batches = TransitBatches(self, self.transit)
@@ -183,7 +184,8 @@ class VaultControl:
                 failure = error
             if address is not None:
                 self.nodes.forget(address)
-            if failure.may_have_changed and not repeatable:
+            failure.may_have_changed = failure.may_have_changed and not repeatable
+            if failure.may_have_changed:
                 break
             wait_s = max(wait_s, random.uniform(0, min(_BACKOFF_S * 2**attempt, _MAX_BACKOFF_S)))  # noqa: S311 - jitter
             if attempt + 1 == _ATTEMPTS or self._clock() + wait_s > give_up_at:

@@ -133,6 +133,15 @@ def test_a_read_is_repeated_whatever_happened(failure: Answer, stack: ExitStack,
     assert vault.control(tmp_path).transit.find("k") is not None
 
 
+def test_a_read_that_failed_changed_nothing(stack: ExitStack, tmp_path: Path) -> None:
+    for failure in (None, (500, b'{"errors":["internal error"]}')):
+        vault = Vault(stack, in_turn(failure))
+        with pytest.raises(ProtectorUnavailableError) as caught:
+            vault.control(tmp_path).transit.find("k")
+        assert not caught.value.may_have_changed
+        assert len(vault.asked()) == 4
+
+
 def test_it_is_given_up_in_time_and_nothing_changed(stack: ExitStack, tmp_path: Path) -> None:
     vault = Vault(stack, in_turn(refusing(503, "Vault is sealed")))
     with pytest.raises(ProtectorUnavailableError, match="sealed") as caught:
