@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from pathlib import Path
 from typing import Protocol
 
 from local_stores import material_of, new_key
 
 from ringfence_agent.keystore.interface import OpenStore
+from ringfence_agent.keystore.new_root_key import protect_with_file
+from ringfence_agent.keystore.protector import Protector
+from ringfence_agent.keystore.sql.store import SqlKeyStore
 from ringfence_zones.errors import StoreUnavailableError
 
 WRITERS = 4
@@ -18,6 +22,15 @@ class Opens(Protocol):
     """A place with a store, whichever engine keeps it."""
 
     def open(self) -> OpenStore: ...
+
+
+class OpensProtected(Protocol):
+    """A place with a store and its root key file, which opens with whatever else protects it too."""
+
+    @property
+    def root_key(self) -> Path: ...
+
+    def open(self) -> SqlKeyStore: ...
 
 
 def storm(place: Opens, writer: int, report: int) -> None:
@@ -51,6 +64,20 @@ def _write_one(store: OpenStore, name: str, report: int, *, delete: bool) -> Non
     if delete:
         store.delete_key(name)
         os.write(report, f"{name} 3 deleted\n".encode())
+
+
+def move_to_and_fro(place: OpensProtected, box: Protector, report: int, *, first: bool) -> None:
+    """Moves all of a store to a box, then back to its root key file, until killed; a dot for each version moved."""
+    store = place.open()
+    to_box = first
+    while True:
+        if to_box:
+            store.slots.protect_with(box)
+        else:
+            protect_with_file(store.slots, place.root_key)
+        os.write(report, b".")
+        store.slots.rewrap(lambda _done, _of: os.write(report, b".") and None)
+        to_box = not to_box
 
 
 def check_acknowledged(place: Opens, lines: list[str], unacknowledged: int) -> None:

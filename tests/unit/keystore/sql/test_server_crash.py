@@ -7,14 +7,19 @@ import random
 import select
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from databases import DatabaseServer, running_mariadb, running_postgresql
 from local_stores import in_child, kill, new_key, read_all
+from lockbox import Lockbox, LockboxProtector
 from shared_store import SharedStore
-from store_storm import WRITERS, check_acknowledged, storm, stubborn_storm
+from store_storm import WRITERS, check_acknowledged, move_to_and_fro, storm, stubborn_storm
 
+from ringfence_agent.keystore.open import open_protected
+from ringfence_agent.keystore.protector import Protectors
+from ringfence_agent.keystore.sql.store import SqlKeyStore
 from ringfence_zones.errors import KeyExistsError
 
 KINDS = ["postgresql", pytest.param("mariadb", marks=pytest.mark.long)]
@@ -59,6 +64,50 @@ def test_nothing_acknowledged_is_lost_when_key_servers_are_killed(shared: Shared
             lines += read_all(read_end)
         check_acknowledged(shared, lines, WRITERS * rounds)
     assert len(lines) >= WRITERS * rounds
+
+
+@dataclass
+class MovingStore:
+    """A shared store whose handles have a lockbox as well."""
+
+    shared: SharedStore
+    box: Lockbox
+
+    @property
+    def root_key(self) -> Path:
+        return self.shared.root_key
+
+    def open(self) -> SqlKeyStore:
+        protectors = Protectors(others=(LockboxProtector(self.box),))
+        return open_protected(self.shared.uri, self.root_key, False, self.shared.server.password_file, protectors)
+
+
+@pytest.mark.parametrize("rounds", [2, pytest.param(20, marks=pytest.mark.long)])
+def test_a_store_moves_to_and_fro_under_killed_writers_and_movers(shared: SharedStore, rounds: int) -> None:
+    place = MovingStore(shared, Lockbox(key=b"k" * 32))
+    box = LockboxProtector(place.box)
+    lines: list[str] = []
+    for number in range(rounds):
+        writers = [in_child(lambda report, w=writer: storm(place, w, report)) for writer in range(2)]  # type: ignore[misc]
+        mover = in_child(lambda report, n=number: move_to_and_fro(place, box, report, first=n % 2 == 0))  # type: ignore[misc]
+        silent = {read_end for _, read_end in (mover, *writers)}
+        while silent:
+            spoke = select.select(list(silent), [], [], ANSWER_WAIT_S)[0]
+            assert spoke
+            silent -= set(spoke)
+        wait_s(0.3)
+        for pid, _ in (mover, *writers):
+            kill(pid)
+        os.close(mover[1])
+        for _, read_end in writers:
+            lines += read_all(read_end)
+        check_acknowledged(place, lines, 2 * (number + 1))
+    store = place.open()
+    store.slots.protect_with(box)
+    store.slots.rewrap()
+    assert [use.versions > 0 for use in store.slots.describe()] == [False, True]
+    store.close()
+    check_acknowledged(place, lines, 2 * rounds)
 
 
 @pytest.mark.parametrize("rounds", [2, pytest.param(10, marks=pytest.mark.long)])

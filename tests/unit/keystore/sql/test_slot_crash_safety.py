@@ -14,7 +14,7 @@ from crash_points import ANSWER_WAIT_S, count_points, kill_at
 from local_stores import in_child, kill, material_of, new_key, read_all
 from lockbox import Lockbox, LockboxProtector
 from protected_store import ProtectedStore
-from store_storm import check_acknowledged, storm
+from store_storm import check_acknowledged, move_to_and_fro, storm
 
 from ringfence_agent.keystore.new_root_key import protect_with_file
 from ringfence_agent.keystore.sql.store import SqlKeyStore
@@ -145,7 +145,7 @@ def test_a_store_moves_to_and_fro_under_a_storm_of_killed_writers_and_movers(tmp
     lines: list[str] = []
     for number in range(rounds):
         writers = [in_child(lambda report, w=writer: storm(place, w, report)) for writer in range(2)]  # type: ignore[misc]
-        mover = in_child(lambda report, n=number: move_for_ever(place, report, to_box=n % 2 == 0))  # type: ignore[misc]
+        mover = in_child(lambda report, n=number: move_to_and_fro(place, box_of(place), report, first=n % 2 == 0))  # type: ignore[misc]
         ready, _, _ = select.select([mover[1]], [], [], ANSWER_WAIT_S)
         assert ready
         deadline = time.monotonic() + 0.3
@@ -163,15 +163,3 @@ def test_a_store_moves_to_and_fro_under_a_storm_of_killed_writers_and_movers(tmp
     store.close()
     check_acknowledged(place, lines, 2 * rounds)
     assert len(lines) > 5 * rounds
-
-
-def move_for_ever(place: ProtectedStore, report: int, *, to_box: bool) -> None:
-    store = place.open()
-    while True:
-        if to_box:
-            store.slots.protect_with(box_of(place))
-        else:
-            protect_with_file(store.slots, place.root_key)
-        os.write(report, b".")
-        store.slots.rewrap(lambda _done, _of: os.write(report, b".") and None)
-        to_box = not to_box
