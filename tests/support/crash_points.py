@@ -74,6 +74,7 @@ def count_points(action: Callable[[T], None], place: T) -> int:
 
 def kill_at(number: int, action: Callable[[T], None], place: T) -> None:
     """Carries `action` out in a child up to the crash point with this number, and kills it there."""
+
     def act(report: int) -> None:
         stop_at(number, report, place.directory)
         action(place)

@@ -171,9 +171,7 @@ async def open_application(
         authentication = settings.authentication
         short_name = _short_names(authentication.kerberos)
         tokens = _tokens(settings, store, short_name)
-        freshness = Freshness(
-            store, keys, access, time.monotonic, settings.revocation_bound_s, record.find_distrust
-        )
+        freshness = Freshness(store, keys, access, time.monotonic, settings.revocation_bound_s, record.find_distrust)
         repeated = RepeatedChanges(store, opened.derive_secret(DIGEST_PURPOSE))
         stack.push_async_callback(repeated.close)
         metrics = table.worker(context.process, context.slot)

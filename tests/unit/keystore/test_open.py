@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from local_stores import LocalStore, can_mount, in_child, new_key, read_all, tmpfs
 
-from ringfence_agent.keystore.protectors.file import FileProtector
 from ringfence_agent.keystore.open import default_root_key, open_keystore, store_path
+from ringfence_agent.keystore.protectors.file import FileProtector
 from ringfence_agent.keystore.sql.open import open_sql_keystore
 from ringfence_agent.keystore.sql.sqlite_database import SqliteDatabase
 from ringfence_zones.errors import (

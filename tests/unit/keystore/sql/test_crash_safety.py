@@ -1,4 +1,4 @@
-"""kill -9 from outside: at every crash point (`crash_points`) of a creation and of a change, and at random in storms."""
+"""kill -9 from outside: at every crash point (`crash_points`) of a creation and a change, and at random in storms."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ import random
 import select
 import signal
 import sqlite3
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from crash_points import ANSWER_WAIT_S, count_points, kill_at
@@ -22,6 +20,7 @@ from store_storm import WRITERS, check_acknowledged, storm
 from ringfence_agent.keystore.interface import KeyStore
 from ringfence_agent.keystore.sql.sqlite_database import WRITE_WAIT_S
 from ringfence_zones.errors import KeyExistsError, RevisionConflictError
+
 
 def numbered(tmp_path: Path, number: int) -> LocalStore:
     directory = tmp_path / str(number)

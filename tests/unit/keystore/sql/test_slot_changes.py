@@ -81,7 +81,9 @@ def summary(store: SqlKeyStore) -> list[tuple[int, bool, int]]:
     return [(use.slot.id, use.is_active, use.versions) for use in store.slots.describe()]
 
 
-def test_a_new_store_has_the_slot_of_its_root_key_file(place: ProtectedStore, opened: Callable[[], SqlKeyStore]) -> None:
+def test_a_new_store_has_the_slot_of_its_root_key_file(
+    place: ProtectedStore, opened: Callable[[], SqlKeyStore]
+) -> None:
     (use,) = opened().slots.describe()
     assert use == SlotUse(use.slot, is_active=True, has_protector=True, versions=6)
     assert (use.slot.scheme, use.slot.label) == ("file", f"root key file {place.root_key}")
@@ -107,9 +109,7 @@ def test_a_store_moves_to_another_protector_and_leaves_its_file_behind(
     check_all(opened())
 
 
-def test_each_moved_version_is_sealed_and_checked_in_batches(
-    opened: Callable[[], SqlKeyStore], box: Lockbox
-) -> None:
+def test_each_moved_version_is_sealed_and_checked_in_batches(opened: Callable[[], SqlKeyStore], box: Lockbox) -> None:
     store = opened()
     store.slots.protect_with(LockboxProtector(box))
     box.calls.clear()
