@@ -113,12 +113,7 @@ class Core:
             fields = {name: value for name, value in request.query.items() if name != "list"}
         mount = self._find_mount(view, namespace, path)
         self.quotas.check(view, namespace + path, request.peer)
-        backend = BACKENDS[mount.kind] if mount else Backend(())
-        # A list looks like a directory: a path that is a name does not match it.
-        routed = path.rstrip("/") + "/" if operation == "list" else path
-        found = backend.find_route(routed.removeprefix(mount.path if mount else ""))
-        if not self.flavour.has_soft_delete and path.endswith(("/soft-delete", "/soft-delete-restore")):
-            found = None
+        found = self._find_route(mount, operation, path)
         store = view.below(f"data/{mount.uuid}/") if mount else view
         call = Call(
             self,
@@ -143,6 +138,15 @@ class Core:
         if mount.kind == "kv" and self.clock.now() < mount.made_at + self.kv_upgrade_s:
             raise RefusedError(400, _UPGRADING)
         return self._finish(call, path, run_route(found[0], call))
+
+    def _find_route(self, mount: Mount | None, operation: str, path: str) -> tuple[Route, dict[str, str]] | None:
+        if mount is None:
+            return None
+        if not self.flavour.has_soft_delete and path.endswith(("/soft-delete", "/soft-delete-restore")):
+            return None
+        # A list looks like a directory: a path that is a name does not match it.
+        routed = path.rstrip("/") + "/" if operation == "list" else path
+        return BACKENDS[mount.kind].find_route(routed.removeprefix(mount.path))
 
     def _finish(self, call: Call, path: str, reply: Reply) -> Answer:
         wrap_ttl = call.request.headers.get("x-vault-wrap-ttl")
