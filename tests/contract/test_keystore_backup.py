@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -27,8 +26,11 @@ from ringfence_zones.errors import BackupError, KeyExistsError, KeyNotFoundError
 
 def protectors_of(place: Place) -> Sequence[Protector]:
     assert isinstance(place, SqlitePlace | ServerPlace)
+    opened = place.protectors()
+    if not opened.with_file:
+        return opened.others
     path = place.root_key if isinstance(place, ServerPlace) else place.directory / "keys.db.root-key"
-    return [FileProtector.from_file(path)]
+    return [FileProtector.from_file(path), *opened.others]
 
 
 def test_a_snapshot_is_one_state_whatever_others_write(store: OpenStore, place: Place) -> None:
@@ -107,24 +109,20 @@ def test_a_backup_is_restored_into_a_file_and_into_the_same_engine(
             restore(backup, protectors, find_target(uri, password), [])
 
 
-def test_a_backup_of_a_file_is_restored_into_this_engine(
-    place: Place, new_place: Callable[[], Place], tmp_path: Path
-) -> None:
+def test_a_backup_of_a_file_is_restored_into_this_engine(place: Place, tmp_path: Path) -> None:
     source = LocalStore(tmp_path)
     with closing(source.open()) as store:
         fill(store)
         made = make_backup(store, parse_place(str(tmp_path), S3Options()))
+    uri, password = f"sqlite:///{tmp_path}/copy.db", None
     if isinstance(place, ServerPlace):
-        place.uri = place.server.new_database()
-        uri, password = place.uri, place.server.password_file
-        shutil.copy(source.root_key, place.root_key)
-    else:
-        assert isinstance(place, SqlitePlace)
-        uri, password = f"sqlite:///{place.directory}/keys.db", None
-        shutil.copy(source.root_key, place.directory / "keys.db.root-key")
+        uri = place.uri = place.server.new_database()
+        password = place.server.password_file
+    protectors = [FileProtector.from_file(source.root_key)]
     with opened_backup(made.where) as backup:
-        restore(backup, protectors_of(place), find_target(uri, password), [])
-    assert [key.name for key in place.open().list_metadata()] == ["again", "plain", "rolled"]
+        restore(backup, protectors, find_target(uri, password), [])
+    with closing(find_target(uri, password).open(protectors)) as restored:
+        assert [key.name for key in restored.list_metadata()] == ["again", "plain", "rolled"]
 
 
 def now_ms() -> int:

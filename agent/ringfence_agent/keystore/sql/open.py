@@ -22,7 +22,7 @@ from ringfence_agent.keystore.slots import FILE_SCHEME, SlotHeader, is_old_heade
 from ringfence_agent.keystore.snapshot import StoreFacts
 from ringfence_agent.keystore.sql.database import Database, TableRow
 from ringfence_agent.keystore.sql.records import RESTORE_HINT, Records
-from ringfence_agent.keystore.sql.snapshot import SqlSnapshot
+from ringfence_agent.keystore.sql.snapshot import SqlSnapshot, read_tables
 from ringfence_agent.keystore.sql.store import SqlKeyStore
 from ringfence_agent.keystore.sql.tables import (
     OLDEST_USED,
@@ -110,7 +110,7 @@ def _verify(
     header = HeaderRow(*found[0])
     records = _open_header(database, header, protectors, version)
     database.check_structure(connection, version)
-    return records, SqlSnapshot(connection, version, records, lambda: None).facts
+    return records, SqlSnapshot(read_tables(connection, version), version, records, lambda: None).facts
 
 
 def _open_header(database: Database, header: HeaderRow, protectors: Sequence[Protector], version: int) -> Records:

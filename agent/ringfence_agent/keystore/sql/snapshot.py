@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Select, Table, select
+from sqlalchemy import Connection, Table, select
 
 from ringfence_agent.keystore.authenticator import Authenticator, Ledger
 from ringfence_agent.keystore.backup.records import Record
@@ -15,6 +15,7 @@ from ringfence_agent.keystore.snapshot import Pause, SealedVersion, StoreFacts, 
 from ringfence_agent.keystore.sql.records import Records
 from ringfence_agent.keystore.sql.tables import (
     KEY_VERSION,
+    OLDEST_USED,
     POLICY_REVISION,
     STORE_HEADER,
     TOKEN_MASTER_KEY,
@@ -29,22 +30,38 @@ from ringfence_agent.keystore.sql.tables import (
 )
 from ringfence_zones.secret import Secret
 
-_TABLES = (STORE_HEADER, ZONE_KEY, KEY_VERSION, POLICY_REVISION, TOKEN_STATE, TOKEN_MASTER_KEY)
+RowT = TypeVar("RowT", HeaderRow, ZoneKeyRow, KeyVersionRow, PolicyRow, TokenStateRow, TokenMasterKeyRow)
+
+_OLDEST_TABLES = (STORE_HEADER, ZONE_KEY, KEY_VERSION, POLICY_REVISION)
+_TABLES = (*_OLDEST_TABLES, TOKEN_STATE, TOKEN_MASTER_KEY)
 BACKED_UP: Mapping[str, tuple[str, ...]] = {table.name: tuple(table.c.keys()) for table in _TABLES}
 """The tables of a backup with their columns. What is not among them means nothing to another time (`file_format`)."""
 
 
+Rows = Mapping[str, Sequence[Sequence[Any]]]
+"""All rows of the tables above, by table, each in the table's columns."""
+
+
+def read_tables(connection: Connection, version: int) -> Rows:
+    """Everything that a snapshot is made of, in the connection's transaction: that is over soon, whatever is done with
+    the rows. `version` is that of the format.
+    """
+    there = _TABLES if version >= OLDEST_USED else _OLDEST_TABLES
+    return {table.name: connection.execute(select(table).order_by(*table.primary_key)).all() for table in there}
+
+
 class SqlSnapshot:
-    """See StoreSnapshot. Made by `SqlKeyStore.snapshot`; everything was verified once this is there."""
+    """See StoreSnapshot. Everything was verified once this is there."""
 
     columns: Mapping[str, Sequence[str]] = BACKED_UP
+    versions: Sequence[SealedVersion]
 
-    def __init__(self, connection: Connection, version: int, records: Records, pause: Pause) -> None:
-        """`version` is that of the format, whose structure was checked. `pause` is called between some rows."""
-        self._connection = connection
+    def __init__(self, rows: Rows, version: int, records: Records, pause: Pause) -> None:
+        """`version` is that of the format. `pause` is called between some rows. Raises StoreTamperedError."""
+        self._rows = rows
         self._records = records
         self._pause = pause
-        header = self._read_header()
+        header = self._get_header()
         slots, ledger = self._open_header(header)
         keys, self.versions = self._verify_rows(slots, ledger)
         self.facts = StoreFacts(
@@ -59,24 +76,22 @@ class SqlSnapshot:
             versions=len(self.versions),
         )
 
-    versions: Sequence[SealedVersion]
-
     def rows(self) -> Iterator[Record]:
         """See StoreSnapshot."""
+        self._check_token_rows()
         for table in _TABLES:
-            for row in self._read(select(table).order_by(*table.primary_key)):
-                self._check_token_row(table, row)
+            for row in paced(self._rows[table.name], self._pause):
                 yield Record(table.name, tuple(row))
 
     def open_versions(self, wanted: Sequence[SealedVersion]) -> Sequence[Secret]:
         """See StoreSnapshot."""
         return self._records.open_rows([row for row in wanted if isinstance(row, KeyVersionRow)]) if wanted else []
 
-    def _read_header(self) -> HeaderRow:
-        found = list(self._read(_columns_of(STORE_HEADER, HeaderRow)))
+    def _get_header(self) -> HeaderRow:
+        found = [header for header, _ in self._read(STORE_HEADER, HeaderRow)]
         if len(found) != 1:
             raise self._records.tampered("its header row is missing")
-        return HeaderRow(*found[0])
+        return found[0]
 
     def _open_header(self, header: HeaderRow) -> tuple[SlotHeader, Ledger]:
         """With the root alone: another thread may have seen newer slots already."""
@@ -97,16 +112,15 @@ class SqlSnapshot:
         records, actual, live = self._records, Ledger(writes=ledger.writes), 0
         if slots.revision:
             actual.add(records.slots_element(slots))
-        for *fields, tag in self._read(_columns_of(ZONE_KEY, ZoneKeyRow, tagged=True)):
-            key = ZoneKeyRow(*fields)
+        for key, tag in self._read(ZONE_KEY, ZoneKeyRow):
             records.check_tag(key, tag)
             actual.add(records.element(key))
             live += key.deleted_ms is None
-        versions = [KeyVersionRow(*fields) for fields in self._read(_columns_of(KEY_VERSION, KeyVersionRow))]
-        for version in paced(versions, self._pause):
+        versions = []
+        for version, _ in self._read(KEY_VERSION, KeyVersionRow):
             actual.add(records.element(version))
-        for *fields, tag in self._read(_columns_of(POLICY_REVISION, PolicyRow, tagged=True)):
-            policy = PolicyRow(*fields)
+            versions.append(version)
+        for policy, tag in self._read(POLICY_REVISION, PolicyRow):
             records.check_tag(policy, tag)
             actual.add(records.element(policy))
             actual.revision = max(actual.revision, policy.revision)
@@ -114,18 +128,17 @@ class SqlSnapshot:
             raise records.tampered("rows were removed, added, swapped or put back from an earlier state")
         return live, versions
 
-    def _check_token_row(self, table: Table, row: tuple[Any, ...]) -> None:
+    def _check_token_rows(self) -> None:
         """These are not in the ledger."""
-        fields = dict(zip(table.c.keys(), row, strict=True))
-        if table is TOKEN_STATE:
-            state = TokenStateRow(*(fields[name] for name in TokenStateRow._fields))
-            self._records.check_tag(state, fields["tag"])
-        elif table is TOKEN_MASTER_KEY:
-            self._records.open_master_key(TokenMasterKeyRow(**fields))
+        for state, tag in self._read(TOKEN_STATE, TokenStateRow):
+            self._records.check_tag(state, tag)
+        for key, _ in self._read(TOKEN_MASTER_KEY, TokenMasterKeyRow):
+            self._records.open_master_key(key)
 
-    def _read(self, statement: Select[Any]) -> Iterator[tuple[Any, ...]]:
-        return map(tuple, paced(self._connection.execute(statement), self._pause))
-
-
-def _columns_of(table: Table, row: type[Any], *, tagged: bool = False) -> Select[Any]:
-    return select(*(table.c[name] for name in row._fields), *([table.c.tag] if tagged else []))
+    def _read(self, table: Table, kind: type[RowT]) -> Iterator[tuple[RowT, Any]]:
+        """Each row of a table with its tag, None where rows have none."""
+        columns = {name: place for place, name in enumerate(table.c.keys())}
+        places = [columns[name] for name in kind._fields]
+        tag = columns.get("tag")
+        for row in paced(self._rows[table.name], self._pause):
+            yield kind(*(row[place] for place in places)), None if tag is None else row[tag]
