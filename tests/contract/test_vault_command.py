@@ -189,7 +189,9 @@ def test_a_bound_that_is_no_network_and_an_issue_without_approle(cluster: VaultC
     assert "the login (token_file) is yours to set up" in planned
     assert f"the policies ringfence-keyadmin-{cluster.name} and ringfence-service-{cluster.name}" in planned
     assert "AppRole" not in planned
-    assert "--issue is for approle" in error_of(run(cluster, "setup", "--issue", str(cluster.directory))).message
+    assert (
+        "kms.yaml names no file for one" in error_of(run(cluster, "setup", "--issue", str(cluster.directory))).message
+    )
 
 
 def test_nobody_logs_in_for_another_user(cluster: VaultCluster, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,6 +90,25 @@ def test_setup_that_was_cut_off_after_any_step_is_finished_by_the_next(taken: in
     assert all(step.action is None for step in second.plan())
 
 
+def test_setup_keeps_what_others_set_beyond_what_is_asked_for(cluster: VaultCluster) -> None:
+    cluster.done("POST", f"sys/mounts/{cluster.kv_mount}", {"type": "kv", "options": {"version": "2"}})
+    cluster.until(lambda: cluster.call("GET", f"{cluster.kv_mount}/config").status == 200)
+    cluster.done("POST", f"{cluster.kv_mount}/config", {"max_versions": 100})
+    cluster.set_up()
+    config = cluster.done("GET", f"{cluster.kv_mount}/config").data
+    assert (config["cas_required"], config["max_versions"]) == (True, 100)
+
+
+def test_a_secret_id_that_is_to_last_stays_good_for_every_login(cluster: VaultCluster) -> None:
+    settings = cluster.repeatable_settings()
+    prepared = VaultSetup(cluster.administrator(settings))
+    prepared.apply()
+    path = f"auth/{cluster.approle_mount}/role/{settings.role}"
+    assert cluster.done("GET", path).data["secret_id_num_uses"] == 0
+    cluster.done("POST", path, {"secret_id_ttl": 86400})
+    assert all(step.action is None for step in prepared.plan()), "how long it lasts is the administrator's"
+
+
 def test_setup_without_kv_leaves_kv_alone(cluster: VaultCluster) -> None:
     cluster.set_up(with_kv=False)
     assert f"{cluster.kv_mount}/" not in cluster.done("GET", "sys/mounts").data

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,6 +79,13 @@ class VaultCluster:
         answer = self.call(method, path, body)
         assert answer.status < 300, (method, path, answer.status, answer.errors)
         return answer
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Waits for a condition; fails at the deadline."""
+        deadline = time.monotonic() + 20
+        while not condition():
+            assert time.monotonic() < deadline, "the server did not get there in time"
+            time.sleep(0.02)
 
     def administrator(self, settings: VaultSettings | None = None) -> VaultControl:
         return self.stack.enter_context(

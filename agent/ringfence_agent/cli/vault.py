@@ -97,8 +97,11 @@ def setup(
     deleted, and what would be felt by others who use this Vault is marked.
     """
     settings = load_vault_settings(config)
-    if issue is not None and settings.auth.method != "approle":
-        raise InputError(f"--issue is for approle; vault.auth.method is {settings.auth.method}")
+    if issue is not None and settings.auth.wrapped_secret_id_file is None:
+        raise InputError(
+            "--issue makes a wrapped secret id, and kms.yaml names no file for one",
+            hint="set vault.auth.wrapped_secret_id_file, or leave --issue out",
+        )
     choices = SetupChoices(bound_cidrs=parse_cidrs(cidrs), with_kv=not no_kv)
     with _as_administrator(settings, token_file) as control:
         prepared = VaultSetup(control, choices)

@@ -125,6 +125,6 @@ class KvSecrets:
         data = data_of(self._kv.read_configuration(mount_point=self.mount))
         return KvConfig(data.get("cas_required") is True, int(data.get("max_versions") or 0))
 
-    def require_cas(self) -> None:
-        """From now on nobody writes to this engine without check-and-set; versions are kept for forensics."""
-        self._kv.configure(max_versions=MAX_VERSIONS, cas_required=True, mount_point=self.mount)
+    def require_cas(self, max_versions: int = MAX_VERSIONS) -> None:
+        """From now on nobody writes to this engine without check-and-set; so many versions are kept, for forensics."""
+        self._kv.configure(max_versions=max_versions, cas_required=True, mount_point=self.mount)

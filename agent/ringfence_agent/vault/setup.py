@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 from ringfence_agent.vault.control import VaultControl
-from ringfence_agent.vault.kv import MAX_VERSIONS
+from ringfence_agent.vault.kv import MAX_VERSIONS, KvConfig
 from ringfence_agent.vault.policy import PolicyRole, policy_hcl, policy_name
 from ringfence_agent.vault.settings import WRAP_KEY, VaultSettings
 from ringfence_agent.vault.system import AppRole, Mount, WrappingToken
 from ringfence_zones.errors import ConfigError, ProtectorRefusedError
 
+NO_KV = KvConfig(cas_required=False, max_versions=0)
 TOKEN_PERIOD_S = 3600
 SECRET_ID_TTL_S = 600
 
@@ -108,30 +109,24 @@ class VaultSetup:
         mount, keys, system = self._settings.transit_mount, self._control.transit, self._control.system
         thing = f"Transit engine {mount}/"
         there = _require_type(system.list_mounts().get(mount), "transit", thing)
-        yield (
-            Step(thing, "there")
-            if there
-            else Step(
-                thing,
-                "missing",
-                "mount it",
-                lambda: system.enable_engine(mount, "transit", f"Ringfence: keys of {self._settings.cluster}"),
-            )
-        )
+        description = f"Ringfence: keys of {self._settings.cluster}"
+        yield _step(thing, there, "missing", "mount it", lambda: system.enable_engine(mount, "transit", description))
         is_mounted = there or mount in system.list_mounts()
-        thing = f"keys of {mount}/ are made by a create only"
-        disabled = is_mounted and keys.is_upsert_disabled()
-        yield (
-            Step(thing, "so it is")
-            if disabled
-            else Step(thing, "an encrypt would make them too", "set disable_upsert", keys.disable_upsert)
+        yield _step(
+            f"keys of {mount}/ are made by a create only",
+            is_mounted and keys.is_upsert_disabled(),
+            "an encrypt would make them too",
+            "set disable_upsert",
+            keys.disable_upsert,
         )
-        thing = f"Transit key {mount}/keys/{WRAP_KEY}"
         key = keys.find(WRAP_KEY) if is_mounted else None
-        if key is None:
-            yield Step(thing, "missing", "make it, derived, not exportable", lambda: keys.create(WRAP_KEY))
-        else:
-            yield Step(thing, f"there, version {key.require_sound().latest_version}")
+        yield _step(
+            f"Transit key {mount}/keys/{WRAP_KEY}",
+            key is not None and key.require_sound() is key,
+            "missing",
+            "make it, derived, not exportable",
+            lambda: keys.create(WRAP_KEY),
+        )
 
     # KV
 
@@ -140,94 +135,90 @@ class VaultSetup:
         thing = f"KV version 2 engine {mount}/"
         found = system.list_mounts().get(mount)
         there = _require_type(found, "kv", thing)
-        if there and found is not None and found.options.get("version") != "2":
+        if found is not None and found.options.get("version") != "2":
             raise ProtectorRefusedError(
                 f"{mount}/ is a KV engine of version 1, which has no check-and-set",
                 hint="name another in vault.kv_mount",
             )
-        yield (
-            Step(thing, "there")
-            if there
-            else Step(
-                thing,
-                "missing",
-                "mount it",
-                lambda: system.enable_engine(mount, "kv", "Ringfence: key records", {"version": "2"}),
-            )
+        options = {"version": "2"}
+        yield _step(
+            thing,
+            there,
+            "missing",
+            "mount it",
+            lambda: system.enable_engine(mount, "kv", "Ringfence: key records", options),
         )
-        is_mounted = there or mount in system.list_mounts()
-        config = kv.read_config() if is_mounted else None
-        thing = f"writes to {mount}/ are by check-and-set, {MAX_VERSIONS} versions are kept"
-        if config is not None and config.cas_required and config.max_versions >= MAX_VERSIONS:
-            yield Step(thing, "so it is")
-        else:
-            yield Step(thing, "not required", "set cas_required and max_versions", kv.require_cas, there)
+        config = kv.read_config() if there or mount in system.list_mounts() else NO_KV
+        yield _step(
+            f"writes to {mount}/ are by check-and-set, at least {MAX_VERSIONS} versions are kept",
+            config.cas_required and config.max_versions >= MAX_VERSIONS,
+            f"cas_required is {config.cas_required}, max_versions {config.max_versions or 'the default'}",
+            "set both",
+            lambda: kv.require_cas(max(config.max_versions, MAX_VERSIONS)),
+            affects_others=there,
+        )
 
     # Policies and logins
 
     def _policy(self, role: PolicyRole) -> Step:
         name, hcl, system = policy_name(role, self._settings), policy_hcl(role, self._settings), self._control.system
         found = system.find_policy(name)
-        thing = f"policy {name}"
-        if found is not None and found.strip() == hcl.strip():
-            return Step(thing, "there")
-        state, action = ("missing", "write it") if found is None else ("another text", "replace it")
-        return Step(thing, state, action, lambda: system.write_policy(name, hcl))
+        is_same = found is not None and found.strip() == hcl.strip()
+        state = "missing" if found is None else "another text"
+        return _step(f"policy {name}", is_same, state, "write it", lambda: system.write_policy(name, hcl))
 
     def _approle_steps(self) -> Iterator[Step]:
         mount, system = self._settings.auth_mount, self._control.system
         thing = f"AppRole login auth/{mount}/"
         there = _require_type(system.list_logins().get(mount), "approle", thing)
-        yield (
-            Step(thing, "there")
-            if there
-            else Step(
-                thing, "missing", "enable it", lambda: system.enable_login(mount, "approle", "Ringfence: key servers")
-            )
-        )
+        description = "Ringfence: key servers"
+        yield _step(thing, there, "missing", "enable it", lambda: system.enable_login(mount, "approle", description))
         is_enabled = there or mount in system.list_logins()
-        thing = f"five wrong secret ids do not lock a role of auth/{mount}/ out"
-        if is_enabled and system.is_lockout_disabled(mount):
-            yield Step(thing, "so it is")
-        else:
-            yield Step(
-                thing,
-                "whoever knows a role id could lock it out",
-                "disable the lockout",
-                lambda: system.disable_lockout(mount),
-                there,
-            )
+        yield _step(
+            f"five wrong secret ids do not lock a role of auth/{mount}/ out",
+            is_enabled and system.is_lockout_disabled(mount),
+            "whoever knows a role id could lock it out",
+            "disable the lockout",
+            lambda: system.disable_lockout(mount),
+            affects_others=there,
+        )
         yield self._role(is_enabled=is_enabled)
 
     def _role(self, *, is_enabled: bool) -> Step:
         mount, name, system = self._settings.auth_mount, self._settings.role, self._control.system
-        wanted = self._wanted_role()
         found = system.find_role(mount, name) if is_enabled else None
+        wanted = self._wanted_role(found)
+        state = "missing" if found is None else _differences(found, wanted)
         thing = f"role {name} of auth/{mount}/"
-        if found is not None and not self._choices.bound_cidrs:
-            # Bounds that somebody set by hand stay.
-            wanted = replace(
-                wanted,
-                secret_id_bound_cidrs=found.secret_id_bound_cidrs,
-                token_bound_cidrs=found.token_bound_cidrs,
-            )
-        if found == wanted:
-            return Step(thing, "there")
-        state, action = ("missing", "make it") if found is None else (_differences(found, wanted), "change it")
-        return Step(thing, state, action, lambda: system.write_role(mount, name, wanted))
+        return _step(thing, found == wanted, state, "write it", lambda: system.write_role(mount, name, wanted))
 
-    def _wanted_role(self) -> AppRole:
+    def _wanted_role(self, found: AppRole | None) -> AppRole:
+        """What somebody set by hand and nobody asks to be otherwise stays."""
+        is_wrapped = self._settings.auth.wrapped_secret_id_file is not None
+        cidrs = self._choices.bound_cidrs
         return AppRole(
             token_policies=key_server_policies(self._settings),
             token_no_default_policy=True,
             token_period_s=TOKEN_PERIOD_S,
             token_type="service",  # noqa: S106 - a kind of token
-            secret_id_num_uses=1,
-            secret_id_ttl_s=SECRET_ID_TTL_S,
-            secret_id_bound_cidrs=tuple(sorted(self._choices.bound_cidrs)),
-            token_bound_cidrs=tuple(sorted(self._choices.bound_cidrs)),
+            secret_id_num_uses=1 if is_wrapped else 0,
+            secret_id_ttl_s=SECRET_ID_TTL_S if is_wrapped else (found.secret_id_ttl_s if found else 0),
+            secret_id_bound_cidrs=cidrs or (found.secret_id_bound_cidrs if found else ()),
+            token_bound_cidrs=cidrs or (found.token_bound_cidrs if found else ()),
             bind_secret_id=True,
         )
+
+
+def _step(
+    thing: str,
+    is_done: bool,
+    found: str,
+    action: str,
+    apply: Callable[[], object],
+    *,
+    affects_others: bool = False,
+) -> Step:
+    return Step(thing, "as it should be") if is_done else Step(thing, found, action, apply, affects_others)
 
 
 def key_server_policies(settings: VaultSettings) -> tuple[str, ...]:
