@@ -120,9 +120,11 @@ class VaultSetup:
             keys.disable_upsert,
         )
         key = keys.find(WRAP_KEY) if is_mounted else None
+        if key is not None:
+            key.require_sound()
         yield _step(
             f"Transit key {mount}/keys/{WRAP_KEY}",
-            key is not None and key.require_sound() is key,
+            key is not None,
             "missing",
             "make it, derived, not exportable",
             lambda: keys.create(WRAP_KEY),
