@@ -25,9 +25,10 @@ _CELLS = (
 )
 _TEXTS = ("distrust", "backup_place", "backup_problem")
 _TEXT_BYTES = 2048
-_CELL = struct.Struct("<Q")
 _LENGTH = struct.Struct("<H")
-_PLACES = {name: index * _CELL.size for index, name in enumerate(_CELLS)}
+_PLACES = {name: index for index, name in enumerate(_CELLS)}
+_DISTRUSTED = _PLACES["distrusted_ms"]
+_CELL_BYTES = 8
 _LOCK_WAIT_S = 60.0
 _LOCK_POLL_S = 0.02
 
@@ -38,7 +39,8 @@ class StoreRecord:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """`clock` is monotonic, in seconds."""
         self._clock = clock
-        self._memory = mmap.mmap(-1, len(_CELLS) * _CELL.size + len(_TEXTS) * _TEXT_BYTES)
+        self._memory = mmap.mmap(-1, len(_CELLS) * _CELL_BYTES + len(_TEXTS) * _TEXT_BYTES)
+        self._cells = memoryview(self._memory)[: len(_CELLS) * _CELL_BYTES].cast("Q")
         # Nothing is ever in it: a lock belongs to a process and this file.
         self._lock = os.memfd_create("ringfence-store-record", os.MFD_CLOEXEC)
 
@@ -96,8 +98,8 @@ class StoreRecord:
         return self._get("distrusted_ms")
 
     def find_distrust(self) -> str | None:
-        """What is wrong with the store, None when nothing is known to be."""
-        return self._get_text("distrust") if self.distrusted_ms else None
+        """What is wrong with the store, None when nothing is known to be. Cheap enough for each request."""
+        return self._get_text("distrust") if self._cells[_DISTRUSTED] else None
 
     def note_missing(self, changes: int) -> None:
         """So many changes less are in the store than were seen of it before it was opened; 0 when it is not so."""
@@ -172,11 +174,10 @@ class StoreRecord:
         return True
 
     def _get(self, name: str) -> int:
-        value: int = _CELL.unpack_from(self._memory, _PLACES[name])[0]
-        return value
+        return self._cells[_PLACES[name]]
 
     def _set(self, name: str, value: int) -> None:
-        _CELL.pack_into(self._memory, _PLACES[name], value)
+        self._cells[_PLACES[name]] = value
 
     def _get_text(self, name: str) -> str:
         place = self._text_place(name)
@@ -191,4 +192,4 @@ class StoreRecord:
         _LENGTH.pack_into(self._memory, place, len(encoded))
 
     def _text_place(self, name: str) -> int:
-        return len(_CELLS) * _CELL.size + _TEXTS.index(name) * _TEXT_BYTES
+        return len(_CELLS) * _CELL_BYTES + _TEXTS.index(name) * _TEXT_BYTES
