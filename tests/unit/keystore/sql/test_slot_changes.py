@@ -219,6 +219,34 @@ def test_a_number_that_somebody_else_took_meanwhile_is_not_given_twice(
     assert [each.material for each in found.versions] == [material_of("a", n) for n in range(4)]
 
 
+def test_what_is_under_way_when_another_slot_becomes_active_is_sealed_by_that_one(
+    place: ProtectedStore, opened: Callable[[], SqlKeyStore], box: Lockbox
+) -> None:
+    store, other = opened(), opened()
+    store.slots.protect_with(LockboxProtector(box))
+
+    def go_back(_operation: str) -> None:
+        box.on_call = lambda _operation: None
+        protect_with_file(other.slots, place.root_key)
+
+    box.on_call = go_back
+    store.create_key(new_key("new"))
+    assert summary(other) == [(1, True, 7), (2, False, 0)]
+    check_all(opened())
+
+
+def test_two_who_add_the_same_protector_at_once_add_one_slot(opened: Callable[[], SqlKeyStore], box: Lockbox) -> None:
+    store, other = opened(), opened()
+
+    def add_first(_operation: str) -> None:
+        box.on_call = lambda _operation: None
+        other.slots.protect_with(LockboxProtector(box))
+
+    box.on_call = add_first
+    assert store.slots.protect_with(LockboxProtector(box)).id == 2
+    assert [use.slot.id for use in store.slots.describe()] == [1, 2]
+
+
 def test_a_create_that_lost_its_race_is_refused_as_ever(opened: Callable[[], SqlKeyStore], box: Lockbox) -> None:
     store, other = opened(), opened()
     store.slots.protect_with(LockboxProtector(box))

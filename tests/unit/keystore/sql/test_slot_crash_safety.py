@@ -100,11 +100,27 @@ def check_whole(place: ProtectedStore) -> list[tuple[int, bool, int]]:
     return slots
 
 
+def create_and_roll(place: ProtectedStore) -> None:
+    """Each with a seal that the box makes before the lock is taken."""
+
+    def make(store: SqlKeyStore) -> None:
+        found = store.find_key("fresh")
+        versions = len(found.versions) if found else 0
+        assert found is None or found.versions[-1].material == material_of("fresh", versions - 1)
+        if not versions:
+            store.create_key(new_key("fresh"))
+        if versions < 2:
+            store.roll_key("fresh", material_of("fresh", 1))
+
+    act(place, make)
+
+
 CASES = {
     "protect": (made, protect, [(1, False, 4), (2, True, 0)]),
     "rewrap": (made, protect_and_rewrap, [(1, False, 0), (2, True, 4)]),
     "new root key file": (made, new_file, [(1, False, 4), (2, True, 4)]),
     "unprotect": (moved, unprotect, [(2, True, 4)]),
+    "create and roll": (moved, create_and_roll, [(1, False, 0), (2, True, 6)]),
     "new root": (moved, new_root, [(1, False, 0), (2, True, 4)]),
 }
 
