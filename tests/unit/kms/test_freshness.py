@@ -68,7 +68,10 @@ class Worker:
         self.now_s = 0.0
         self.keys = KeyCache(self.access, lambda: self.now_s, 600.0)
         rules = AccessRules(read_acls(HadoopConf({})), lambda _: frozenset())
-        self.freshness = Freshness(self.access, self.keys, rules, lambda: self.now_s, BOUND_S)
+        self.distrust: str | None = None
+        self.freshness = Freshness(
+            self.access, self.keys, rules, lambda: self.now_s, BOUND_S, find_distrust=lambda: self.distrust
+        )
 
     def catch_up(self) -> None:
         asyncio.run(self.freshness.catch_up())
@@ -257,3 +260,24 @@ def test_a_store_put_back_to_an_earlier_state_is_refused_from_then_on(
             worker.catch_up()
     worker.now_s = BOUND_S
     assert not worker.freshness.is_current(newest=False)
+
+
+def test_nothing_is_answered_from_a_store_that_is_not_genuine_nor_kept_of_it(make: Callable[..., Worker]) -> None:
+    worker = make(is_shared=False)
+    worker.store.create_key(new_key("k"))
+    worker.catch_up()
+    assert worker.versions("k") == 1
+    worker.distrust = "rows were swapped"
+    looks = worker.store.looks
+    assert not worker.freshness.is_current(newest=False)
+    with pytest.raises(StoreTamperedError, match="rows were swapped"):
+        worker.catch_up()
+    assert worker.store.looks == looks
+    worker.distrust = None
+    # What was read meanwhile may be what was wrong: it is read again, although the store counts no change.
+    reads = worker.store.reads
+    assert not worker.freshness.is_current(newest=False)
+    worker.catch_up()
+    assert worker.freshness.is_current(newest=False)
+    assert worker.versions("k") == 1
+    assert worker.store.reads == reads + 1

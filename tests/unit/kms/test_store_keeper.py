@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import sqlite3
 import time
 from collections import Counter
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from local_stores import LocalStore, in_child, new_key, read_all
+from local_stores import LocalStore, in_child, kill, new_key, read_all
 
 from ringfence_agent.keystore.backup.high_water import Mark, find_mark, put_mark
 from ringfence_agent.keystore.backup.places import DirectoryPlace
@@ -277,6 +278,22 @@ def test_one_process_at_a_time_holds_the_record(tmp_path: Path) -> None:
     with record.held():
         taken = time.monotonic()
     assert taken >= float(read_all(read_end)[0])
+
+
+def test_a_process_that_is_killed_lets_go_of_the_record() -> None:
+    record = StoreRecord()
+
+    def hold(report: int) -> None:
+        with record.held():
+            os.write(report, b"held\n")
+            signal.pause()
+
+    pid, read_end = in_child(hold)
+    assert os.read(read_end, 100) == b"held\n"
+    kill(pid)
+    os.close(read_end)
+    with record.held():
+        pass
 
 
 def test_what_one_process_notes_all_know(tmp_path: Path) -> None:
