@@ -174,7 +174,10 @@ class SqlSlots:
         materials = self._records.open_rows(rows)
         items = [(self._records.binding(row), material) for row, material in zip(rows, materials, strict=True)]
         sealed = self._protection.seal(slot, items)
-        again = self._protection.open([(binding, each) for (binding, _), each in zip(items, sealed, strict=True)])
+        try:
+            again = self._protection.open([(binding, each) for (binding, _), each in zip(items, sealed, strict=True)])
+        except SealBrokenError:
+            again = []
         if again != materials:
             raise ProtectorRefusedError(f"{slot} gives other material back than it was given; nothing was moved")
         return sealed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from protected_store import ProtectedStore
 
 from ringfence_agent.keystore.interface import ImportedKey, ImportedVersion, OpenStore
 from ringfence_agent.keystore.new_root_key import protect_with_file
+from ringfence_agent.keystore.sealing import SealBrokenError
 from ringfence_agent.keystore.sql.slot_changes import SlotUse
 from ringfence_agent.keystore.sql.store import SqlKeyStore
 from ringfence_agent.keystore.token_store import TokenRecord
@@ -115,6 +116,25 @@ def test_each_moved_version_is_sealed_and_checked_in_batches(opened: Callable[[]
     box.calls.clear()
     store.slots.rewrap()
     assert box.calls == [("seal", 6), ("open", 6)]
+
+
+@pytest.mark.parametrize("answer", [b"x" * 32, None], ids=["other material", "nothing"])
+def test_a_protector_that_loses_what_it_seals_gets_no_version(
+    opened: Callable[[], SqlKeyStore], box: Lockbox, monkeypatch: pytest.MonkeyPatch, answer: bytes | None
+) -> None:
+    store = opened()
+    store.slots.protect_with(LockboxProtector(box))
+
+    def lose(items: Sequence[object]) -> list[Secret]:
+        if answer is None:
+            raise SealBrokenError
+        return [Secret(answer) for _ in items]
+
+    monkeypatch.setattr(box, "open", lose)
+    with pytest.raises(ProtectorRefusedError, match="nothing was moved"):
+        store.slots.rewrap()
+    assert summary(store) == [(1, False, 6), (2, True, 0)]
+    check_all(store)
 
 
 def test_a_moved_version_is_told_as_a_change_of_its_key(opened: Callable[[], SqlKeyStore], box: Lockbox) -> None:
