@@ -9,12 +9,13 @@ from pathlib import Path
 from kms_servers import JAVA, Java, Ringfence
 from latency import Latency, measure_latency
 from many_keys import ManyKeys, measure_many_keys
+from protectors import measure_protectors
 from sandbox import Sandbox
 from startup import Startup, measure_startup
 from throughput import FULL, PLAIN, QUICK, SLOW, Effort, Throughput, measure_throughput
 from workers import Workers, measure_workers
 
-PARTS = ("throughput", "tls", "uncached", "start", "workers", "keys")
+PARTS = ("throughput", "tls", "uncached", "start", "workers", "keys", "protectors")
 
 
 @dataclass(slots=True)
@@ -28,6 +29,7 @@ class KmsFigures:
     startup: Mapping[str, Startup] | None = None
     workers: Workers | None = None
     keys: Mapping[str, ManyKeys] | None = None
+    protectors: Mapping[str, ManyKeys] | None = None
     audited_requests: int = 0
 
 
@@ -66,6 +68,10 @@ class KmsBench:
                 kind.name: measure_many_keys(kind, count, self._say)
                 for kind, count in ((self._ringfence("keys"), ours), (self._java("keys"), theirs))
             }
+        if "protectors" in parts:
+            figures.protectors = measure_protectors(
+                self._program, self._scratch, 20 if self._quick else 1000, self._say
+            )
         return figures
 
     def _measure_plain(self, figures: KmsFigures) -> None:

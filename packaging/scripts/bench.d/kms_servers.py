@@ -54,11 +54,20 @@ class Server:
 
 
 class Ringfence:
-    """Our server with an SQLite key store. `directory` is its own; `settings` are those of kms-site.xml."""
+    """Our server with an SQLite key store in its own `directory`. `config` is a kms.yaml, for what Hadoop lacks."""
 
-    name = RINGFENCE
-
-    def __init__(self, program: Path, directory: Path, *, tls: bool = False, cache: bool = True) -> None:
+    def __init__(
+        self,
+        program: Path,
+        directory: Path,
+        *,
+        tls: bool = False,
+        cache: bool = True,
+        name: str = RINGFENCE,
+        config: Path | None = None,
+    ) -> None:
+        self.name = name
+        self._config = config
         self._program = program
         self._directory = directory
         self._tls = _Tls(directory) if tls else None
@@ -71,6 +80,8 @@ class Ringfence:
         _write_conf(self._directory, self._settings)
         argv = [str(self._program), "kms", "serve", f"--hadoop-conf={self._directory}", f"--listen=localhost:{port}"]
         argv.append(f"--keystore=sqlite:///{self._directory}/keys.db")
+        if self._config is not None:
+            argv += [f"--config={self._config}", "--init"]
         if workers is not None:
             argv.append(f"--workers={workers}")
         if self._tls is not None:

@@ -10,6 +10,7 @@ from goals import Goal
 from kms_figures import KmsFigures
 from kms_load import EEKS_PER_KEY, GENERATE_COUNT, KEY_LENGTH_BITS, KEYS
 from kms_servers import JAVA, RINGFENCE
+from many_keys import ManyKeys
 from throughput import CONNECTIONS, PLAIN, Samples, Throughput
 
 _OPERATIONS = {
@@ -40,7 +41,10 @@ def render(
         "### Two workers",
         _worker_text(kms),
         "### Many keys",
-        _keys_table(kms),
+        _keys_table(kms.keys, (RINGFENCE, JAVA), "server"),
+        "### Who seals the keys",
+        "Ringfence, each key opened once after the restart. Vault and AWS KMS are asked on this machine: no network.",
+        _keys_table(kms.protectors, tuple(kms.protectors or (NOT_MEASURED,)), "sealed by"),
         "### Making zones, a key for each",
         "Seconds of wall clock a zone, from the start of the command to its end, JVM starts included; least / median / "
         "most. The shell loop is `hadoop key create`, `hdfs dfs -mkdir`, `hdfs crypto -createZone`.",
@@ -132,17 +136,17 @@ def _worker_text(kms: KmsFigures) -> str:
     return f"{markdown_table(head, rows)}\n\nDecrypts by worker, of 64 connections that the kernel spread: {shares}."
 
 
-def _keys_table(kms: KmsFigures) -> str:
+def _keys_table(measured: Mapping[str, ManyKeys] | None, names: Sequence[str], what: str) -> str:
     rows: list[tuple[object, ...]] = []
-    for name in (RINGFENCE, JAVA):
-        keys = kms.keys[name] if kms.keys else None
+    for name in names:
+        keys = measured[name] if measured else None
         rows.append(
             (name, keys.keys, keys.first_create_ms, keys.last_create_ms, keys.cold_touch_s * 1e3)
             if keys
             else (name, None, None, None, None)
         )
     head = (
-        "server",
+        what,
         "keys",
         "ms a create, the first",
         "the last",
