@@ -14,7 +14,6 @@ import fcntl
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -35,8 +34,7 @@ from ringfence_zones.errors import BackupError
 
 _IN_MEMORY = Path("/dev/shm")  # noqa: S108 -- a private directory is made in it
 _PREFIX = "ringfence-backup-"
-# Between making a directory and locking it no time passes.
-_LEFT_S = 60.0
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @contextmanager
@@ -64,25 +62,32 @@ def private_directory() -> Iterator[Path]:
     parent = _IN_MEMORY if in_memory else Path(tempfile.gettempdir())
     try:
         _remove_left(parent)
-        directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-        lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        directory, lock = _make_locked(parent)
     except OSError as error:
         raise BackupError(f"there is no room to open a backup in {parent}: {error.strerror}") from None
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
         yield directory
     finally:
         shutil.rmtree(directory)
         os.close(lock)
 
 
+def _make_locked(parent: Path) -> tuple[Path, int]:
+    while True:
+        directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+        lock = os.open(directory, _DIRECTORY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if directory.exists():
+            return directory, lock
+        os.close(lock)  # somebody was quick to take it for a left one
+
+
 def _remove_left(parent: Path) -> None:
     for directory in parent.glob(f"{_PREFIX}*"):
         with suppress(OSError):
-            lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            lock = os.open(directory, _DIRECTORY)
             try:
-                found = os.fstat(lock)
-                if found.st_uid == os.geteuid() and time.time() - found.st_mtime > _LEFT_S:
+                if os.fstat(lock).st_uid == os.geteuid():
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     shutil.rmtree(directory)
             finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -10,14 +11,14 @@ from pathlib import Path
 
 import pytest
 from backups import BackupScene
-from local_stores import material_of, new_key
+from local_stores import in_child, kill, material_of, new_key
 
 from ringfence_agent.keystore.backup.drill import drill
 from ringfence_agent.keystore.backup.file_format import BackupFile
 from ringfence_agent.keystore.backup.make import make_backup, read_canaries
 from ringfence_agent.keystore.backup.places import S3Options, opened_backup, parse_place
 from ringfence_agent.keystore.backup.records import Record
-from ringfence_agent.keystore.backup.unpacked import unpacked
+from ringfence_agent.keystore.backup.unpacked import private_directory, unpacked
 from ringfence_agent.keystore.protectors.file import FileProtector
 from ringfence_zones.errors import BackupError, InputError, StoreTamperedError, WrongRootKeyError
 
@@ -85,6 +86,30 @@ def test_what_is_unpacked_is_gone_afterwards(scene: BackupScene, monkeypatch: py
         (private,) = here.iterdir()
         assert stat.S_IMODE(private.stat().st_mode) == 0o700
     assert list(here.iterdir()) == []
+
+
+def test_what_a_killed_drill_left_is_removed_by_the_next_and_nobody_elses(scene: BackupScene) -> None:
+    where = scene.back_up().where
+
+    def unpack(report: int) -> None:
+        with private_directory() as directory:
+            os.write(report, f"{directory}\n".encode())
+            signal.pause()
+
+    (first, first_end), (second, second_end) = in_child(unpack), in_child(unpack)
+    left, used = (Path(os.read(end, 4096).decode().strip()) for end in (first_end, second_end))
+    try:
+        kill(first)
+        with opened(where) as backup:
+            drill(backup, scene.protectors)
+        assert not left.exists()
+        assert used.exists()
+    finally:
+        kill(second)
+        for end in (first_end, second_end):
+            os.close(end)
+    with private_directory():
+        assert not used.exists()
 
 
 def test_another_root_key_is_told_from_a_damaged_backup(scene: BackupScene, tmp_path: Path) -> None:
