@@ -17,12 +17,12 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from ringfence_agent import process_hygiene
 from ringfence_agent.http.listening import Listener, TcpListener, listen_tcp, listen_unix
 from ringfence_agent.http.outbox import Recorded
 from ringfence_agent.http.supervisor import Supervisor
-from ringfence_agent.http.tls import ServerTls
 from ringfence_agent.http.worker import WorkerContext
 from ringfence_agent.keystore.open import is_shared, open_keystore
 from ringfence_agent.kms.app import KmsApplication
@@ -52,6 +52,9 @@ from ringfence_agent.kms.repeated_change import DIGEST_PURPOSE, RepeatedChanges
 from ringfence_agent.kms.store_access import StoreAccess
 from ringfence_zones.errors import ConfigError, RingfenceError
 from ringfence_zones.secret import Secret
+
+if TYPE_CHECKING:  # a server without TLS does without `cryptography`'s certificates
+    from ringfence_agent.http.tls import ServerTls
 
 _log = logging.getLogger(__name__)
 
