@@ -80,7 +80,7 @@ def test_the_commands_work_from_a_ticket(secure_cluster: SecureCluster, zone: st
     plan = json.loads(secure_cluster.ringfence("--json", "plan", "-f", policy, environ=environ))
     assert plan["actions"] == []
     status = json.loads(secure_cluster.ringfence("--json", "status", environ=environ))
-    assert [each["path"] for each in status["zones"]] == [zone]
+    assert zone in [each["path"] for each in status["zones"]]
 
 
 def test_a_job_reads_and_writes_with_nothing_but_its_tokens_until_they_are_cancelled(

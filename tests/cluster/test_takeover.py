@@ -299,6 +299,6 @@ def _kill_at(exchange: Exchange, step: str, verb: str = "takeover") -> None:
         content: dict[str, Any] = json.loads(journal.read_text()) if journal.exists() else {"state": "", "steps": []}
         if content["state"] == "running" and content["steps"] and content["steps"][-1]["name"] == step:
             break
-        time.sleep(0.005)
+        time.sleep(0.0002)  # some steps take a few milliseconds
     os.kill(process.pid, signal.SIGKILL)
     process.wait()

@@ -66,7 +66,8 @@ def test_what_one_instance_acknowledged_the_other_shows_at_once(pair: Pair, coun
         # What is known to be absent must be seen to come.
         assert json_of(call(reader, "GET", f"/kms/v1/key/{key}/_metadata", user=ALICE)) == {}
         create(one, key)
-        assert json_of(call(reader, "GET", f"/kms/v1/key/{key}/_metadata", user=ALICE))["versions"] == 1
+        shown = json_of(call(reader, "GET", f"/kms/v1/key/{key}/_metadata", user=ALICE))
+        assert shown.get("versions") == 1, shown
         assert generate(reader, key)["versionName"] == f"{key}@0"
         assert call(one, "POST", f"/kms/v1/key/{key}", {}, user=ALICE).status == 200
         # A decrypt is answered from memory, which has not heard of this version.

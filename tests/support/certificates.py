@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ringfence_agent.http.tls import ClientAuth, ServerTls
-from ringfence_agent.kms.tls_config import CertificateBlock, PemFiles
+from ringfence_agent.kms.tls_source import PemFile, PemFiles
 from ringfence_bootstrap.sandbox.certificates import CertificateAuthority, CertificateFiles
 from ringfence_bootstrap.sandbox.requirements import find_java_home
 
@@ -43,7 +43,7 @@ class Certificates:
 
     def server_tls(self, *files: CertificateFiles, client_auth: ClientAuth = "none") -> ServerTls:
         """The server's end, with the ECDSA certificate unless others are named."""
-        blocks = [CertificateBlock(cert=one.certificate, key=one.key) for one in files or (self.server,)]
+        blocks = [PemFile(cert=one.certificate, key=one.key) for one in files or (self.server,)]
         client_ca = None if client_auth == "none" else self.trusted
         return ServerTls(PemFiles(tuple(blocks), client_ca), client_auth)
 

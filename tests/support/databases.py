@@ -237,6 +237,8 @@ def running_mariadb(*options: str) -> Iterator[DatabaseServer]:
             directory,
         )
         command = [_mariadb_program("mariadbd"), "--no-defaults", f"--datadir={data}", f"--port={port}"]
+        # A server that starts deletes others' temporary tables where they share a directory for them.
+        command += [f"--tmpdir={directory}"]
         command += ["--bind-address=127.0.0.1", f"--socket={directory}/socket", f"--pid-file={directory}/pid"]
         command += ["--skip-name-resolve", "--max-connections=200", *options]
         file = _password_file(directory, password)

@@ -37,7 +37,8 @@ Model = TypeVar("Model", bound=BaseModel)
 class ConfigModel(BaseModel):
     """Base of configuration models: frozen, closed, no coercion beyond what a field's type says."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    # What a file does not say is never validated: building every block's validator at import would be time lost.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
 
 def parse_duration_s(value: object) -> float:

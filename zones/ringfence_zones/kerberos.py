@@ -7,6 +7,7 @@ asked under a claimed name. This module loads nothing; `gssapi` does when the fi
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -68,14 +69,21 @@ class KerberosLogin:
         from ringfence_zones.gssapi import SERVICE, Initiator  # noqa: PLC0415 - only a secure cluster needs it
 
         self.check()
-        # A keytab's tickets stay in this process; the user's own cache is never written to.
-        cache = None if self.keytab is None else f"MEMORY:ringfence-{self.principal}"
+        cache = None if self.keytab is None else self._cache_name(self.keytab)
         try:
             initiator = Initiator(SERVICE, host, cache=cache, client_keytab=self.keytab, principal=self.principal)
         except AuthenticationError as error:
             raise self.no_ticket(error.message) from error
         with initiator:
             yield initiator
+
+    def _cache_name(self, keytab: Path) -> str:
+        """A keytab's tickets stay in this process; the user's own cache is never written to.
+
+        One for each keytab: two realms may have a principal of the same name.
+        """
+        digest = hashlib.sha256(f"{keytab}\0{self.principal}".encode(errors="surrogateescape")).hexdigest()
+        return f"MEMORY:ringfence-{digest}"
 
     def no_ticket(self, why: str) -> AuthenticationError:
         """The error for a login that Kerberos does not give; `why` is the library's reason."""

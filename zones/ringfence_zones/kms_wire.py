@@ -144,6 +144,14 @@ def decode_base64(text: str) -> bytes:
     wrong DEK without one. The text itself is never in the message.
     """
     try:
+        # What Java's clients send is whole and standard, and then this sees that it is: half the cost of what follows.
+        return binascii.a2b_base64(text, strict_mode=True)
+    except ValueError:
+        return _decode_lenient(text)
+
+
+def _decode_lenient(text: str) -> bytes:
+    try:
         characters = text.encode("ascii").rstrip(b"=")
         data = binascii.a2b_base64(characters.translate(_TO_STANDARD) + b"==")
     except (binascii.Error, UnicodeEncodeError):

@@ -23,7 +23,9 @@ from ringfence_zones.http_session import PLAIN_ACCESS, DaemonSession, HttpAccess
 DEFAULT_RPC_PORT = 8020
 _HTTP = ("http", "dfs.namenode.http-address", 9870)
 _HTTPS = ("https", "dfs.namenode.https-address", 9871)
-_TIMEOUT_S = 5
+_CONNECT_TIMEOUT_S = 5
+# The first question to a NameNode that has just started loads half of its web server.
+_READ_TIMEOUT_S = 15
 _MAX_ANSWER_BYTES = 1024 * 1024
 
 
@@ -94,7 +96,7 @@ def _ask(session: DaemonSession, address: NameNodeAddress, name: str) -> LiveVal
             params=[("name", name), ("format", "json")],
             # Newer releases go by Accept, older ones by `format`.
             headers={"Accept": "application/json"},
-            timeout=(_TIMEOUT_S, _TIMEOUT_S),
+            timeout=(_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S),
             max_bytes=_MAX_ANSWER_BYTES,
         )
         if answer.status == HTTPStatus.NOT_FOUND:

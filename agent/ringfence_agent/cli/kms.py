@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from ringfence_agent.cli.kms_options import admin_socket_option, config_option, root_key_option
-from ringfence_agent.cli.kms_status import status
 from ringfence_agent.kms import serve as serving
 from ringfence_agent.kms.config import Options, load_settings
 from ringfence_zones.cli.component_group import ComponentGroup
@@ -18,9 +17,6 @@ from ringfence_zones.cli.context import CommandContext, global_options, hadoop_c
 @click.group(cls=ComponentGroup)
 def kms() -> None:
     """The Hadoop-compatible key server."""
-
-
-kms.add_command(status)
 
 
 @kms.command()

@@ -4,18 +4,18 @@ Framing that two parsers could read differently is refused, because a proxy in f
 way: a repeated Content-Length, Content-Length with Transfer-Encoding, bare line feeds, folded headers, a body behind
 `Upgrade`. Trailers are read and dropped: they must not add headers after the head was judged.
 
-A client that works through one zone sends the same head again and again, byte for byte, and only bodies differ. Such a
-request is recognised by comparing bytes and not parsed again, which saves two thirds of the time spent here. It must
-be indistinguishable: a property test feeds the same bytes whole and one by one.
+A head that came before is recognised by its bytes and not parsed again (`known_heads`). That must be
+indistinguishable: a property test feeds the same bytes whole and one by one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 import httptools
 
+from ringfence_agent.http.known_heads import HEAD_END
 from ringfence_agent.http.request import Peer, Request
 from ringfence_agent.http.service import HttpService
 
@@ -28,9 +28,7 @@ BODY: Final = 2
 SLICE_BYTES = 16 * 1024
 # A chunk of one byte costs six on the wire. More overhead than this per body byte is an attack, not a client.
 _FRAMING_BYTES_PER_BODY_BYTE = 8
-# A longer head is not remembered; it would cost memory on every idle connection.
-_REMEMBERED_HEAD_BYTES = 4 * 1024
-_HEAD_END = b"\r\n\r\n"
+_HEAD_END_BYTES = len(HEAD_END)
 # Repeating one of these is never a list: it is two opinions about where or who.
 _SINGLE = frozenset({b"authorization", b"content-length", b"content-type", b"host", b"transfer-encoding"})
 
@@ -56,15 +54,13 @@ class RequestReader:
         "_body",
         "_head_bytes",
         "_headers",
+        "_is_over",
         "_latest",
         "_on_request",
         "_parser",
         "_parts",
         "_parts_bytes",
         "_peer",
-        "_remembered",
-        "_remembered_head",
-        "_remembered_length",
         "_repeated",
         "_service",
         "_url",
@@ -91,11 +87,9 @@ class RequestReader:
         # Only for a body that comes in several pieces, the first included.
         self._parts: list[bytes] = []
         self._parts_bytes = 0
-        # The last request that came alone in one piece: what its head says, the head, the length with its body.
-        self._remembered: tuple[bytes, bytes, bytes, Mapping[bytes, bytes]] = (b"", b"", b"", {})
-        self._remembered_head = b""
-        self._remembered_length = -1
         self._latest: Request | None = None
+        # The parser takes no further request; neither may the short cut.
+        self._is_over = False
         self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
 
     def feed(self, data: bytes) -> None:
@@ -103,10 +97,15 @@ class RequestReader:
         parser = self._parser
         if parser is None:
             return
-        between_messages = self.phase == IDLE
-        if len(data) == self._remembered_length and between_messages and data.startswith(self._remembered_head):
-            self._repeat(data)
-            return
+        between_messages = self.phase == IDLE and not self._is_over
+        if between_messages:
+            # Without the blank line this is the first bytes of a head, which are no head that is known.
+            head_bytes = data.find(HEAD_END) + _HEAD_END_BYTES
+            known = self._service.known_heads.get(data[:head_bytes])
+            if known is not None and head_bytes + known.body_bytes == len(data):
+                method, path, query, headers, _ = known
+                self._on_request(Request(method, path, query, headers, data[head_bytes:], self._peer, True))
+                return
         # One left over from an earlier call would be remembered for bytes that are not its head.
         self._latest = None
         rest = b""
@@ -124,7 +123,7 @@ class RequestReader:
         if self.phase != IDLE:
             self._check_unfinished(len(data))
         elif between_messages:
-            self._remember(data)
+            self._keep_head(data)
         self._latest = None
 
     def close(self) -> None:
@@ -134,25 +133,9 @@ class RequestReader:
         self._drop_parts()
         self._body = b""
 
-    def _remember(self, data: bytes) -> None:
-        """Remembers the head of `data` if that is exactly one request: its head, then the body that the head announces.
-
-        The body is not kept: it may hold key material, and the connection may stay idle for long.
-        """
-        request = self._latest
-        if request is None or not request.keep_alive:
-            return
-        head_length = data.find(_HEAD_END) + len(_HEAD_END)
-        if head_length + len(request.body) == len(data) and head_length <= _REMEMBERED_HEAD_BYTES:
-            self._remembered = (request.method, request.raw_path, request.raw_query, request.headers)
-            self._remembered_head = data[:head_length]
-            self._remembered_length = len(data)
-
-    def _repeat(self, data: bytes) -> None:
-        """The remembered head again, and as many bytes behind it: nothing but the body can differ."""
-        method, path, query, headers = self._remembered
-        body = data[len(self._remembered_head) :]
-        self._on_request(Request(method, path, query, headers, body, self._peer, True))
+    def _keep_head(self, data: bytes) -> None:
+        if self._latest is not None and not self._is_over:
+            self._service.known_heads.keep(data, self._latest)
 
     def _check_unfinished(self, fed_bytes: int) -> None:
         """Bounds for a message that has not ended with the bytes just fed."""
@@ -251,7 +234,7 @@ class RequestReader:
             return
         keep_alive = parser.should_keep_alive()
         if not keep_alive:
-            self._remembered_length = -1  # the parser takes no further request; neither may the short cut
+            self._is_over = True
             if self._version() not in ("1.1", "1.0"):
                 raise RefusedRequestError(505, "this server speaks HTTP/1.1")
         body = self._body

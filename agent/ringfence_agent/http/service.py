@@ -13,6 +13,7 @@ from email.utils import formatdate
 from itertools import islice
 from typing import Protocol
 
+from ringfence_agent.http.known_heads import KnownHeads
 from ringfence_agent.http.limits import Limits
 from ringfence_agent.http.outbox import Outbox, Recorded
 from ringfence_agent.http.response import Application, ErrorRenderer, Response, plain_error
@@ -57,6 +58,7 @@ class HttpService:
         "draining",
         "held_body_bytes",
         "keep_alive_tail",
+        "known_heads",
         "limits",
         "now",
         "outbox",
@@ -84,6 +86,7 @@ class HttpService:
         self.tasks: set[asyncio.Task[None]] = set()
         self.draining = False
         self.held_body_bytes = 0
+        self.known_heads = KnownHeads()
         self.now = 0.0
         self.keep_alive_tail = self.close_tail = b""
 

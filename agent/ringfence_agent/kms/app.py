@@ -226,7 +226,8 @@ class KmsApplication:
         return self._with_session(call, response)
 
     def commit(self) -> Response | None:
-        """Puts the decisions of this turn on record; what every answer is replaced by when that fails."""
+        """Counts the decisions of this turn and puts them on record; what every answer becomes when that fails."""
+        self._kms.monitoring.metrics.flush()
         refusal = self._kms.audit.commit()
         return None if refusal is None else remote_exception.render(refusal)
 

@@ -81,7 +81,7 @@ class Call:
             self.user or None,
             self.real_user,
             None if caller is None else caller.principal,
-            (Identity.NONE if caller is None else caller.identity).value,
+            (Identity.NONE if caller is None else caller.identity).word,
             self.request.peer.address,
             status,
             outcome,

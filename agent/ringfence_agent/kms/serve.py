@@ -23,7 +23,6 @@ from ringfence_agent import process_hygiene
 from ringfence_agent.http.listening import Listener, TcpListener, listen_tcp, listen_unix
 from ringfence_agent.http.outbox import Recorded
 from ringfence_agent.http.supervisor import Supervisor
-from ringfence_agent.http.tls import ServerTls
 from ringfence_agent.http.worker import WorkerContext
 from ringfence_agent.keystore.backup.places import BackupPlace, parse_place
 from ringfence_agent.keystore.interface import OpenStore
@@ -61,6 +60,8 @@ from ringfence_zones.errors import ConfigError, RingfenceError
 from ringfence_zones.secret import Secret
 
 if TYPE_CHECKING:
+    # A server without TLS does without `cryptography`'s certificates, and one without Vault without its login.
+    from ringfence_agent.http.tls import ServerTls
     from ringfence_agent.vault.renewal import TokenKeeper
 
 _log = logging.getLogger(__name__)

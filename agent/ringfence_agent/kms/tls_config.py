@@ -6,30 +6,26 @@ in kms-site.xml: `ssl-server.xml` (or what `hadoop.ssl.server.conf` names) with 
 
 Rules:
 
-1. A private key that every user can read is refused; so is a PEM key with a password and no file to read it from.
-2. Passwords come from files and from ssl-server.xml. From a credential provider they do not, and the refusal says so.
-3. Ciphers and protocols are not configured: TLS 1.2 and newer with OpenSSL's own choice. A list of Hadoop's
+1. Passwords come from files and from ssl-server.xml. From a credential provider they do not, and the refusal says so.
+2. Ciphers and protocols are not configured: TLS 1.2 and newer with OpenSSL's own choice. A list of Hadoop's
    (`ssl.server.exclude.cipher.list` and the like) is passed over, because what such lists exclude is not offered.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cryptography.hazmat.primitives import serialization
 from pydantic import Field, model_validator
 
-from ringfence_agent.http.tls import ClientAuth, ServerTls, TlsIdentity, TlsMaterial, TlsSource
-from ringfence_agent.kms.java_key_store import read_java_key_store
 from ringfence_zones.config_file import AbsolutePath, ConfigModel
 from ringfence_zones.errors import ConfigError
 from ringfence_zones.hadoop_conf import HadoopConf, read_hadoop_conf
 from ringfence_zones.secret import Secret
 
-_log = logging.getLogger(__name__)
+if TYPE_CHECKING:  # a server without TLS does without `cryptography`'s certificates
+    from ringfence_agent.http.tls import ClientAuth, ServerTls, TlsSource
 
 SSL_ENABLED = "hadoop.kms.ssl.enabled"
 _SERVER_CONF = "hadoop.ssl.server.conf"
@@ -38,9 +34,6 @@ _KEYSTORE = "ssl.server.keystore."
 _TRUSTSTORE = "ssl.server.truststore."
 _NEED_CLIENT_AUTH = "ssl.server.need.client.auth"
 _NAMED_TYPES = ("jks", "pkcs12")
-_MAX_PEM_BYTES = 1024 * 1024
-_OTHERS_MAY_READ = 0o007
-_OTHERS_MAY_WRITE = 0o022
 
 
 class CertificateBlock(ConfigModel):
@@ -72,77 +65,20 @@ class TlsBlock(CertificateBlock):
 
 @dataclass(frozen=True, slots=True)
 class TlsSettings:
-    """TLS as it was decided: where its material is and whether clients must show a certificate."""
+    """TLS as it was decided: where its material is and whether clients must show a certificate.
+
+    `certificates` is how many different ones a client may meet.
+    """
 
     source: TlsSource
     client_auth: ClientAuth
-
-    @property
-    def certificates(self) -> int:
-        """How many different ones a client may meet."""
-        return len(self.source.certificates) if isinstance(self.source, PemFiles) else 1
+    certificates: int = 1
 
     def open(self) -> ServerTls:
         """Reads and proves the material. Raises ConfigError."""
+        from ringfence_agent.http.tls import ServerTls  # noqa: PLC0415 - see above
+
         return ServerTls(self.source, self.client_auth)
-
-
-@dataclass(frozen=True, slots=True)
-class PemFiles:
-    """A `TlsSource` of PEM files."""
-
-    certificates: tuple[CertificateBlock, ...]
-    client_ca: Path | None = None
-
-    @property
-    def paths(self) -> Sequence[Path]:
-        """Every file; the password's is read again with the others."""
-        named = [path for one in self.certificates for path in (one.cert, one.key)]
-        return [*named, self.client_ca] if self.client_ca is not None else named
-
-    def read(self) -> TlsMaterial:
-        """Raises ConfigError naming the file."""
-        identities = [
-            TlsIdentity(str(one.cert), _read_file(one.cert), _read_key(one.key, one.key_password_file))
-            for one in self.certificates
-        ]
-        return TlsMaterial(tuple(identities), _read_file(self.client_ca) if self.client_ca is not None else None)
-
-
-@dataclass(frozen=True, slots=True)
-class JavaStores:
-    """A `TlsSource` of the key store and the trust store that ssl-server.xml names."""
-
-    key_store: Path
-    password: Secret
-    key_password: Secret
-    trust_store: Path | None = None
-    trust_password: Secret | None = None
-
-    @property
-    def paths(self) -> Sequence[Path]:
-        """The stores."""
-        return [self.key_store, self.trust_store] if self.trust_store is not None else [self.key_store]
-
-    def read(self) -> TlsMaterial:
-        """Raises ConfigError naming the store."""
-        _require_private(self.key_store)
-        store = read_java_key_store(self.key_store, self.password, self.key_password)
-        if not store.keys:
-            raise ConfigError(f"the key store {self.key_store} holds no private key")
-        first = store.keys[0]
-        if len(store.keys) > 1:
-            _log.warning("the key store %s holds %d keys: %r is used", self.key_store, len(store.keys), first.alias)
-        identity = TlsIdentity(f"{first.alias} in {self.key_store}", first.chain, first.key)
-        return TlsMaterial((identity,), self._read_trusted())
-
-    def _read_trusted(self) -> bytes | None:
-        if self.trust_store is None:
-            return None
-        store = read_java_key_store(self.trust_store, self.trust_password)
-        if not store.trusted:
-            raise ConfigError(f"the trust store {self.trust_store} holds no certificate")
-        return b"".join(store.trusted)
 
 
 def tls_settings(
@@ -162,9 +98,12 @@ def tls_settings(
 
 
 def _from_pem(certificates: tuple[CertificateBlock, ...], block: TlsBlock | None) -> TlsSettings:
+    from ringfence_agent.kms.tls_source import PemFile, PemFiles  # noqa: PLC0415 - see above
+
+    files = tuple(PemFile(one.cert, one.key, one.key_password_file) for one in certificates)
     if block is None:
-        return TlsSettings(PemFiles(certificates), "none")
-    return TlsSettings(PemFiles(certificates, block.client_ca), _client_auth(block.client_auth))
+        return TlsSettings(PemFiles(files), "none", len(files))
+    return TlsSettings(PemFiles(files, block.client_ca), _client_auth(block.client_auth), len(files))
 
 
 def _client_auth(word: str) -> ClientAuth:
@@ -172,6 +111,8 @@ def _client_auth(word: str) -> ClientAuth:
 
 
 def _from_hadoop(conf: HadoopConf, directory: Path) -> TlsSettings:
+    from ringfence_agent.kms.tls_source import JavaStores  # noqa: PLC0415 - see above
+
     file_name = conf.get(_SERVER_CONF, "ssl-server.xml")
     ssl_conf = read_hadoop_conf(directory, file_name)
     where = directory / file_name
@@ -220,47 +161,3 @@ def _password(ssl_conf: HadoopConf, name: str, where: Path, *, required: bool) -
     if not value and required:
         raise ConfigError(f"{where} does not set {name}")
     return Secret(value.encode())
-
-
-def _read_file(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_PEM_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    if len(content) > _MAX_PEM_BYTES:
-        raise ConfigError(f"{path} is larger than {_MAX_PEM_BYTES} bytes: not a PEM file")
-    return content
-
-
-def _read_key(path: Path, password_file: Path | None) -> Secret:
-    _require_private(path)
-    content = _read_file(path)
-    if password_file is None:
-        if b"ENCRYPTED" in content:
-            raise ConfigError(
-                f"the private key {path} is encrypted",
-                hint="name the file with its password as key_password_file in kms.yaml, or decrypt it",
-                command=f"openssl pkey -in {path} -out {path}.plain",
-            )
-        return Secret(content)
-    _require_private(password_file)
-    try:
-        key = serialization.load_pem_private_key(content, _read_file(password_file).rstrip(b"\r\n"))
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"the private key {path} does not open with the password in {password_file}") from error
-    return Secret(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-
-
-def _require_private(path: Path) -> None:
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    if mode & (_OTHERS_MAY_READ | _OTHERS_MAY_WRITE):
-        raise ConfigError(
-            f"{path} holds a private key or its password, and others can read or change it",
-            command=f"chmod u=rw,g=r,o= {path}",
-        )

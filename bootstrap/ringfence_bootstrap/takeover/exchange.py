@@ -131,7 +131,7 @@ def takeover_steps(places: Places, collected: Collected, connect: Connect) -> li
             "stop-stock",
             f"stopping the stock KMS ({places.stock.describe()})",
             lambda: _stop(places, places.stock),
-            lambda _undo: _start(places, places.stock, connect, ours=False),
+            lambda _undo: _start_again(places, places.stock, connect, ours=False),
         ),
         Step("import-again", "importing what was added meanwhile", lambda: places.keys.bring(places.stock_keystore)),
         Step(
@@ -157,7 +157,7 @@ def return_steps(places: Places, collected: Collected, connect: Connect, previou
             "stop-ours",
             f"stopping our KMS ({places.ours.describe()})",
             lambda: _stop(places, places.ours),
-            lambda _undo: _start(places, places.ours, connect, ours=True),
+            lambda _undo: _start_again(places, places.ours, connect, ours=True),
         ),
         Step("export-again", "exporting what was added meanwhile", export.write_last, export.discard),
         Step(
@@ -291,6 +291,17 @@ def _start(places: Places, service: Service, connect: Connect, *, ours: bool) ->
             if time.monotonic() > deadline:
                 raise InstallError(f"{service.describe()} was started, but {why}", hint="look at its log")
             time.sleep(_POLL_S)
+
+
+def _start_again(places: Places, service: Service, connect: Connect, *, ours: bool) -> None:
+    """Undoes a stop, which may not have come to its command, or may still be under way.
+
+    Whoever listens is the service itself, the other one is not started yet. It is stopped first: not every start
+    command asks whether one is running, and two servers can share a port.
+    """
+    if _listens(places):
+        _stop(places, service)
+    _start(places, service, connect, ours=ours)
 
 
 def _give_back(places: Places) -> None:

@@ -119,15 +119,31 @@ def test_repeated_head_gives_each_request_its_own_body(monkeypatch: pytest.Monke
     monkeypatch.setattr(RequestReader, "on_headers_complete", count)
     outcome = read([_post(b"one"), _post(b"two"), _post(b"six"), _post(b"four"), _post(b"two")])
     assert [request[4] for request in outcome] == [b"one", b"two", b"six", b"four", b"two"]  # type: ignore[index]
-    assert parsed == 3, "the second and third are recognised; another length and the way back are parsed"
+    assert parsed == 2, "another length is another head; every other one is recognised"
 
 
-def test_remembered_head_keeps_no_body() -> None:
-    reader = RequestReader(HttpService(lambda _request: Response(ResponseHead(200))), _PEER, lambda _request: None)
+def test_known_heads_keep_no_body_and_no_proof_that_is_good_for_once() -> None:
+    service = HttpService(lambda _request: Response(ResponseHead(200)))
+    reader = RequestReader(service, _PEER, lambda _request: None)
     reader.feed(_post(b"key material"))
+    reader.feed(b"GET /k HTTP/1.1\r\nHost: h\r\nAuthorization: Negotiate ticket\r\n\r\n")
     kept = [getattr(reader, name) for name in RequestReader.__slots__]
-    assert reader._remembered_length > 0
-    assert "key material" not in repr(kept)
+    assert len(service.known_heads) == 1
+    assert "key material" not in repr((kept, dict(service.known_heads)))
+    assert "ticket" not in repr(dict(service.known_heads))
+
+
+def test_known_heads_are_bounded_in_number_and_length() -> None:
+    service = HttpService(lambda _request: Response(ResponseHead(200)))
+    reader = RequestReader(service, _PEER, lambda _request: None)
+    most = 0
+    for number in range(5000):
+        reader.feed(b"GET /%d HTTP/1.1\r\nHost: h\r\n\r\n" % number)
+        most = max(most, len(service.known_heads))
+    assert 0 < most <= 2048
+    known = len(service.known_heads)
+    reader.feed(b"GET /long HTTP/1.1\r\nHost: h\r\nCookie: %b\r\n\r\n" % (b"c" * 5000))
+    assert len(service.known_heads) == known
 
 
 def test_same_bytes_in_the_middle_of_a_body_are_body() -> None:

@@ -17,7 +17,7 @@ from http_serving import DEADLINE_S, Running, serving
 from ringfence_agent.http.request import Request
 from ringfence_agent.http.response import Response, ResponseHead
 from ringfence_agent.http.tls import ClientAuth, ServerTls
-from ringfence_agent.kms.tls_config import CertificateBlock, PemFiles
+from ringfence_agent.kms.tls_source import PemFile, PemFiles
 from ringfence_bootstrap.sandbox.certificates import CertificateAuthority, CertificateFiles
 from ringfence_zones.errors import ConfigError
 
@@ -42,7 +42,7 @@ class Installed:
         shutil.copy(authority, self.client_ca)
 
     def open(self, client_auth: ClientAuth = "none") -> ServerTls:
-        block = CertificateBlock(cert=self.cert, key=self.key)
+        block = PemFile(cert=self.cert, key=self.key)
         return ServerTls(PemFiles((block,), None if client_auth == "none" else self.client_ca), client_auth)
 
 
@@ -233,14 +233,14 @@ def test_with_two_certificates_there_is_no_channel_binding(certificates: Certifi
 
 def test_asking_for_client_certificates_needs_an_authority(certificates: Certificates) -> None:
     files = certificates.server
-    source = PemFiles((CertificateBlock(cert=files.certificate, key=files.key),))
+    source = PemFiles((PemFile(cert=files.certificate, key=files.key),))
     with pytest.raises(ConfigError, match="authority"):
         ServerTls(source, "required")
 
 
 def test_keys_do_not_print(certificates: Certificates) -> None:
     files = certificates.server
-    material = PemFiles((CertificateBlock(cert=files.certificate, key=files.key),)).read()
+    material = PemFiles((PemFile(cert=files.certificate, key=files.key),)).read()
     assert files.key.read_text().splitlines()[1] not in repr(material)
 
 

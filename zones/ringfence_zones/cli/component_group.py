@@ -6,6 +6,7 @@ the group's help lists it. So `ringfence kms takeover` lives in bootstrap, below
 
 from __future__ import annotations
 
+import gc
 from importlib.metadata import EntryPoint, entry_points
 
 import click
@@ -13,6 +14,21 @@ import click
 from ringfence_zones.cli.command_group import CommandGroup
 
 ENTRY_POINT_GROUP = "ringfence.commands"
+
+
+def load_command(entry: EntryPoint) -> click.Command | None:
+    """Imports a command, without the cyclic collector: nothing that is being imported is garbage.
+
+    Looking through it again and again takes a third of the time that the imports take; nor is it looked at later.
+    None when the entry point names no command.
+    """
+    gc.disable()
+    try:
+        loaded = entry.load()
+    finally:
+        gc.freeze()
+        gc.enable()
+    return loaded if isinstance(loaded, click.Command) else None
 
 
 class ComponentGroup(CommandGroup):
@@ -29,8 +45,7 @@ class ComponentGroup(CommandGroup):
             return own
         for entry in self._added():
             if entry.name == f"{self.name}.{cmd_name}":
-                loaded = entry.load()
-                return loaded if isinstance(loaded, click.Command) else None
+                return load_command(entry)
         return None
 
     def _added(self) -> list[EntryPoint]:

@@ -17,7 +17,7 @@ import click
 
 from ringfence_zones.cli import exits
 from ringfence_zones.cli.command_group import CommandGroup
-from ringfence_zones.cli.component_group import ENTRY_POINT_GROUP
+from ringfence_zones.cli.component_group import ENTRY_POINT_GROUP, load_command
 from ringfence_zones.cli.context import CommandContext, global_options
 from ringfence_zones.errors import InputError, MissingExtraError, RingfenceError
 
@@ -79,10 +79,9 @@ class _LazyGroup(CommandGroup):
         if entry is None:
             return None
         try:
-            loaded = entry.load()
+            return load_command(entry)
         except ModuleNotFoundError as error:
             raise _missing(cmd_name, error) from error
-        return loaded if isinstance(loaded, click.Command) else None
 
     def describe(self, ctx: click.Context, name: str) -> str:  # noqa: ARG002
         return _describe(name)

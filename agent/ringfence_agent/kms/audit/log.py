@@ -77,6 +77,9 @@ class AuditLog:
         self._sequence = last_sequence(settings.directory, self._seat.number)
         # The sequence of the last record that is in the files.
         self._written = self._sequence
+        # When the first record since the last `commit` was made. The others of that turn are given the same time: an
+        # answer leaves after `commit`, so what anybody does because of it has a later one, whichever worker does it.
+        self._turn_s = 0.0
         self._begun_s = now_s()
         # Why the last write failed, and how many records there are not.
         self._write_problem: str | None = None
@@ -88,11 +91,12 @@ class AuditLog:
 
     def record(self, decision: Decision, details: Details | None = None) -> None:
         """Remembers one record until `commit`."""
-        now_s = self._now_s()
+        if self._sequence == self._written:
+            self._turn_s = self._now_s()
+            self._sync.note(self._turn_s)
         self._sequence += 1
         for output in self._outputs:
-            output.pending.append(output.format.line(now_s, self._sequence, decision, details))
-        self._sync.note(now_s)
+            output.pending.append(output.format.line(self._turn_s, self._sequence, decision, details))
 
     def commit(self) -> StoreUnavailableError | None:
         """Writes what was recorded. Returns the refusal that must take the answers' place when it cannot, None else."""

@@ -6,7 +6,8 @@
 
 Rules:
 
-1. `time` is UTC, to the microsecond, so that the files of several workers merge in the order in which things happened.
+1. `time` is UTC, to the microsecond, and the same for all records of one event-loop turn. What follows from an answer
+   has a later time than that answer, so the files of several workers merge in an order that makes sense.
    `sequence` grows by one with each record of one worker's files, over restarts and rotations: a gap is
    a record that somebody removed. `slot` is the worker's.
 2. `identity` is how strongly the caller was proven (`Identity`): `claimed` is nobody's proof.

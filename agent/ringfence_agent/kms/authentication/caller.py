@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 
 
 class Identity(enum.Enum):
-    """How a caller was identified. The values are the words of the audit log."""
+    """How a caller was identified. The values are the words of the audit log; `word` is the quicker way to them."""
+
+    def __init__(self, word: str) -> None:
+        self.word = word
 
     # Members are singletons; Enum's own hash is Python code, and this is looked up for audit lines.
     __hash__ = object.__hash__

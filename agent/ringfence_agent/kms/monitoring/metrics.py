@@ -6,7 +6,8 @@ Rules:
    A process writes to its own block only, so nothing is locked; whoever is asked adds all blocks up.
 2. A block is never cleared: the next process with the same number counts on. So a counter never falls, whoever dies.
 3. No label names a user, a key or an address: they are what a stranger would like to read, and there are too many.
-4. Counting one request costs well under a microsecond.
+4. Counting one request costs well under a microsecond: requests are counted in the process's own memory, and those of
+   one event-loop turn come to the table together (`flush`), before their answers leave.
 
 A counter holds 64 bits; times are kept in nanoseconds. What a process is doing now (connections, its pid) counts only
 while it lives.
@@ -187,14 +188,26 @@ class MetricsTable:
         return (block for block in self._blocks() if _is_alive(block[_PLACES["pid"]]))
 
 
+class _Tally:
+    """Requests of one operation, outcome and identity since the last flush."""
+
+    __slots__ = ("buckets", "count", "eeks", "elapsed_s", "places")
+
+    def __init__(self, places: tuple[int, int, int, int]) -> None:
+        self.places = places
+        self.count = self.eeks = 0
+        self.elapsed_s = 0.0
+        self.buckets: list[int] = []
+
+
 class Metrics:
     """One worker process's counters. Used on the event loop only."""
 
     def __init__(self, table: MetricsTable, block: memoryview) -> None:
         self.table = table
         self._block = block
-        # Where a request of an operation, outcome and identity is counted: looked up once for each.
-        self._request_places: dict[tuple[str, str, str], tuple[int, int, int, int]] = {}
+        self._tallies: dict[tuple[str, str, str], _Tally] = {}
+        self._unflushed: list[_Tally] = []
         self._seen = dict.fromkeys(METERS, 0)
         self._copied: dict[str, int] = {}
         self._meters_due_s = 0.0
@@ -212,22 +225,39 @@ class Metrics:
 
     def end(self) -> None:
         """This process serves no longer."""
+        self.flush()
         self._block[_PLACES["pid"]] = 0
 
     def request(self, decision: Decision, elapsed_s: float) -> None:
-        """Counts one request that was decided, and how long that took."""
+        """Counts one request that was decided, and how long that took. It is in the table after `flush`."""
+        kind = (decision.op, decision.outcome, decision.identity)
+        tally = self._tallies.get(kind)
+        if tally is None:
+            tally = self._tallies[kind] = _Tally(_request_places(*kind))
+        if not tally.count:
+            self._unflushed.append(tally)
+        tally.count += 1
+        tally.elapsed_s += elapsed_s
+        tally.buckets.append(bisect_left(BUCKETS_S, elapsed_s))
+        items = decision.item_count
+        tally.eeks += 1 if items is None else items
+
+    def flush(self) -> None:
+        """Brings what was counted to the table."""
         block = self._block
-        known = (decision.op, decision.outcome, decision.identity)
-        places = self._request_places.get(known)
-        if places is None:
-            places = self._request_places[known] = _request_places(*known)
-        count, identity, latency, eeks = places
-        block[count] += 1
-        block[identity] += 1
-        block[latency + bisect_left(BUCKETS_S, elapsed_s)] += 1
-        block[latency + _HISTOGRAM_CELLS - 1] += int(elapsed_s * 1e9)
-        if eeks >= 0:
-            block[eeks] += 1 if decision.item_count is None else decision.item_count
+        for tally in self._unflushed:
+            count, identity, latency, eeks = tally.places
+            block[count] += tally.count
+            block[identity] += tally.count
+            for bucket in tally.buckets:
+                block[latency + bucket] += 1
+            block[latency + _HISTOGRAM_CELLS - 1] += int(tally.elapsed_s * 1e9)
+            if eeks >= 0:
+                block[eeks] += tally.eeks
+            tally.count = tally.eeks = 0
+            tally.elapsed_s = 0.0
+            tally.buckets.clear()
+        self._unflushed.clear()
 
     def store(self, work: str, elapsed_s: float, failed: bool) -> None:
         """Counts one read or change of the key store."""
@@ -252,6 +282,7 @@ class Metrics:
 
     def tick(self, now_s: float) -> None:
         """Brings the meters' rates up to date when that is due; `now_s` is any clock."""
+        self.flush()
         if now_s < self._meters_due_s:
             return
         first = not self._meters_due_s

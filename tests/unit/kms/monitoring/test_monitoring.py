@@ -176,10 +176,15 @@ def test_counters_go_on_under_a_new_process_and_gauges_do_not() -> None:
     first, second = table.worker(0, 0), table.worker(1, 1)
     first.request(DECISION, 0.0003)
     second.request(DECISION._replace(item_count=7, op="GENERATE_EEK"), 9.0)
+    for metrics in (first, second):
+        metrics.flush()
     first.set_connections(5)
     assert [process.connections for process in table.living()] == [5, 0]
     again = table.worker(0, 0)
     again.request(DECISION._replace(outcome="denied"), 0.0003)
+    assert table.requests("DECRYPT_EEK", "denied") == 0
+    again.flush()
+    again.flush()
     assert (table.requests("DECRYPT_EEK", "ok"), table.requests("DECRYPT_EEK", "denied")) == (1, 1)
     assert (table.total("eeks_generated"), table.total("eeks_decrypted")) == (7, 1)
     assert table.total("worker_starts") == 3
