@@ -124,7 +124,7 @@ class Rule(enum.StrEnum):
     AWS_KMS_OPEN = "aws_kms_open", "More than this server's own seals, or others than it, can be opened with the key."
     VAULT = "vault", "A Vault that does not answer, or does not do what the key server relies on."
     VAULT_TOKEN = "vault_token", "A token of Vault that is dead, that ends, or that has more power than it needs."
-    VAULT_POLICY = "vault_policy", "Vault does not let the key server do what it has to, or lets it do what it must not."
+    VAULT_POLICY = "vault_policy", "Vault does not let the key server do what it must, or lets it do what it must not."
     VAULT_KEY = "vault_key", "A Transit key that must not protect anything."
     VAULT_SETUP = "vault_setup", "Vault is set up so that records, logins or evidence can be lost."
     # Moves (mv, decide-move, agent API)
