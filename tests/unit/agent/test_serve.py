@@ -31,13 +31,14 @@ def test_an_unusable_state_directory_is_named(tmp_path: Path) -> None:
 
 @pytest.fixture
 def stream() -> Iterator[io.StringIO]:
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
+    root, ours = logging.getLogger(), logging.getLogger("ringfence_agent")
+    handlers, level, our_level = list(root.handlers), root.level, ours.level
     written = io.StringIO()
     log_to_stderr(0, written)
     yield written
     root.handlers[:] = handlers
     root.setLevel(level)
+    ours.setLevel(our_level)
 
 
 def test_each_record_is_one_json_object_with_its_fields(stream: io.StringIO) -> None:
