@@ -175,11 +175,13 @@ def test_a_server_that_takes_one_item_at_a_time_gets_them_so() -> None:
 
 
 def spoilt_by(numbers: Sequence[int], refusal: bytes) -> Callable[[Asked], Awaitable[bytes]]:
-    """Refuses every batch with one of these items as a whole."""
+    """Refuses every batch with one of these items as a whole, and what is asked about the token after that."""
     texts = {sealed(number).ciphertext.text.decode() for number in numbers}
 
     async def script(asked: Asked) -> bytes:
-        return refusal if texts & {row["ciphertext"] for row in asked.rows} else await working(asked)
+        if asked.path == LOOKUP or texts & {row["ciphertext"] for row in asked.rows}:
+            return refusal
+        return await working(asked)
 
     return script
 
