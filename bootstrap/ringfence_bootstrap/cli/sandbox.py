@@ -48,6 +48,17 @@ def _read_duration(_context: click.Context, _parameter: click.Parameter, value: 
         raise click.BadParameter(str(error)) from error
 
 
+def _read_settings(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str:
+    if value is None:
+        return ""
+    try:
+        return Path(value).read_text(encoding="utf-8").rstrip() + "\n"
+    except OSError as error:
+        raise click.BadParameter(f"cannot read {value}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise click.BadParameter(f"{value} is not UTF-8") from error
+
+
 @click.group(cls=CommandGroup)
 @global_options
 def sandbox(_context: CommandContext) -> None:
@@ -71,6 +82,12 @@ def sandbox(_context: CommandContext) -> None:
     callback=_read_duration,
     help="of every Kerberos ticket, as in 2m  [10h]",
 )
+@click.option(
+    "--kms-settings",
+    metavar="FILE",
+    callback=_read_settings,
+    help="YAML that our KMS is to have too, such as a vault block: added to kms.yaml of a new sandbox",
+)
 @global_options
 def up(
     context: CommandContext,
@@ -80,15 +97,20 @@ def up(
     kerberos: bool,
     tls: bool,
     ticket_lifetime_s: int | None,
+    kms_settings: str,
 ) -> None:
     """Start what does not run yet; print export lines when a file can be written."""
     console = Console(stderr=True, highlight=False)
+    wanted = Wanted(
+        kms=kms,
+        agent=agent,
+        kerberos=kerberos,
+        tls=tls,
+        ticket_lifetime_s=ticket_lifetime_s,
+        kms_settings=kms_settings,
+    )
     with _fetching(console) as on_progress:
-        state = _sandbox(directory).up(
-            Wanted(kms=kms, agent=agent, kerberos=kerberos, tls=tls, ticket_lifetime_s=ticket_lifetime_s),
-            _say(console),
-            on_progress,
-        )
+        state = _sandbox(directory).up(wanted, _say(console), on_progress)
     _print_state(context, _sandbox(directory), state)
 
 

@@ -11,9 +11,9 @@ from ringfence_agent.config import load_config
 from ringfence_agent.kms.config import Options, load_settings
 from ringfence_bootstrap.sandbox.configuration import environment, write_configuration
 from ringfence_bootstrap.sandbox.daemons import describe_daemons, hadoop_environment
-from ringfence_bootstrap.sandbox.lifecycle import Wanted
+from ringfence_bootstrap.sandbox.lifecycle import Sandbox, Wanted
 from ringfence_bootstrap.sandbox.requirements import find_java_home
-from ringfence_bootstrap.sandbox.state import KmsKind, Layout, Ports, State
+from ringfence_bootstrap.sandbox.state import KmsKind, Layout, Ports, State, save_state
 from ringfence_zones.errors import SandboxError
 from ringfence_zones.hadoop_conf import HadoopConf, read_hadoop_conf
 
@@ -177,11 +177,28 @@ def test_daemons_log_in_from_keytabs_and_the_kdc_comes_first(tmp_path: Path) -> 
     assert daemons["kdc"].environ["KRB5_KDC_PROFILE"] == str(layout.kdc / "kdc.conf")
 
 
+def test_our_kms_gets_the_settings_that_a_sandbox_is_made_with_and_no_other_later(tmp_path: Path) -> None:
+    settings = 'workers: 1\nvault: {addresses: ["https://vault:8200"], cluster: c, auth: {method: token_file}}\n'
+    layout, state = Layout(tmp_path), State("3.4.2", "ringfence", PORTS, "/jvm")
+    write_configuration(layout, state, settings)
+    save_state(layout, state)
+    read = load_settings(Options(config=layout.kms_config))
+    assert (read.port, read.workers) == (20001, 1)
+    assert read.vault is not None
+    assert read.vault.cluster == "c"
+    up = Sandbox(tmp_path, {"JAVA_HOME": "/nonexistent"}).up
+    with pytest.raises(SandboxError, match=r"has other settings of its KMS, in .*/kms\.yaml"):
+        up(Wanted(kms_settings="workers: 2\n"), print, print)
+    with pytest.raises(SandboxError, match="JAVA_HOME"):  # The next thing that an up needs.
+        up(Wanted(kms_settings=settings), print, print)
+
+
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
         (Wanted(kerberos=True), "needs TLS too"),
         (Wanted(ticket_lifetime_s=120), "there are no tickets to limit"),
+        (Wanted(kms="stock", kms_settings="workers: 1\n"), "for Ringfence's KMS"),
     ],
 )
 def test_what_no_sandbox_can_be_is_refused(wanted: Wanted, message: str) -> None:
