@@ -590,6 +590,26 @@ def transit_sealed(stage: Stage) -> Scene:
     return Scene(world, sealed)
 
 
+@scenario("transit_sealed_at_start")
+def transit_sealed_at_start(stage: Stage) -> Scene:
+    first = stage.stack.enter_context(ExitStack())
+    world, cluster = on_transit(Stage(stage.request, stage.directory, first))
+    vault, start = cluster.double, Start(world.kms.place, ["--config", str(stage.directory / "kms/kms.yaml")], {})
+    assert vault is not None
+
+    @contextmanager
+    def started_anew() -> Iterator[None]:
+        vault.seal()
+        try:
+            first.close()
+            world.kms = stage.stack.enter_context(start.serving())
+            yield
+        finally:
+            vault.unseal()
+
+    return Scene(world, started_anew)
+
+
 @scenario("transit_token_dead")
 def transit_token_dead(stage: Stage) -> Scene:
     world, cluster = on_transit(stage)
