@@ -81,6 +81,39 @@ def render() -> str:
     return "\n".join(lines)
 
 
+CUSTODIES = (
+    ("`envelope`, sealed by a root key file", "that file", "root_key_removed"),
+    ("`envelope`, sealed by Vault", "Vault", "vault_sealed"),
+    ("`envelope`, sealed by AWS KMS", "AWS KMS", "aws_kms_failing"),
+    ("`transit`, held by Vault", "Vault", "transit_sealed"),
+)
+"""How a zone's key can be kept, what is away then, and the row that says what comes of it."""
+
+
+def render_custodies() -> str:
+    """The table of the README's "Choose your custody"."""
+    lines = [
+        "| zone keys are | while this is away | files of zones in use | files of other zones | new keys, rolls |",
+        "|---|---|---|---|---|",
+    ]
+    rows = {row.id: row for row in read_rows()}
+    for custody, away, row_id in CUSTODIES:
+        outcomes, then = rows[row_id].outcomes, rows[row_id].then
+        assert outcomes["open"] == outcomes["generate"]
+        assert outcomes["create"] == outcomes["roll"]
+        told = [_told(outcomes[operation], then) for operation in ("open", "cold", "create")]
+        lines.append(f"| {' | '.join([custody, away, *told])} |")
+    return "\n".join(lines)
+
+
+def _told(word: str, then: str | None) -> str:
+    if word.startswith("memory "):
+        # The table of memories ends with the default, as in "(`key_memory`, 10 min)".
+        limit = TABLE["memory"][word.removeprefix("memory ")].rpartition(", ")[2].rstrip(")")
+        return f"served for {limit}, then {then}"
+    return word
+
+
 def _refused(row: Row) -> str:
     if row.start is not None:
         return f"does not start: exit {row.start['exit']}"
