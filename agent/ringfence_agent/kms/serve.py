@@ -43,6 +43,7 @@ from ringfence_agent.kms.authorization.access import AccessRules
 from ringfence_agent.kms.authorization.acl_file import AclFile
 from ringfence_agent.kms.authorization.groups import Groups
 from ringfence_agent.kms.config import Settings, is_loopback
+from ringfence_agent.kms.custody.open import open_transit
 from ringfence_agent.kms.freshness import Freshness
 from ringfence_agent.kms.key_cache import KeyCache
 from ringfence_agent.kms.kms import Kms
@@ -180,6 +181,9 @@ async def open_application(
         store.on_work = metrics.store
         keeper = _keeper(settings, opened, record, _executor(stack, "keeping"), metrics.add)
         stack.push_async_callback(keeper.close)
+        transit, transit_changes = None, None
+        if settings.vault is not None:
+            transit, transit_changes = open_transit(settings.vault, settings.workers, stack)
         health = HealthCheck(store, audit, time.monotonic, find_distrust=record.find_distrust)
         monitoring = Monitoring(facts, metrics, health, audit, keeper)
         kms = Kms(
@@ -195,6 +199,8 @@ async def open_application(
             repeated,
             monitoring,
             keeper,
+            transit,
+            transit_changes,
         )
         cookie_root = opened.derive_secret(_COOKIE_PURPOSE)
         proofs = _executor(stack, "proofs")

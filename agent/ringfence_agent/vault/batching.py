@@ -32,9 +32,11 @@ from ringfence_agent.vault.transit_wire import (
     OpenItem,
     Operation,
     Result,
+    RewrapItem,
     TransitCiphertext,
     encrypt_row,
     open_row,
+    rewrap_row,
 )
 from ringfence_zones.errors import ProtectorUnavailableError, RingfenceError
 from ringfence_zones.secret import Secret
@@ -142,10 +144,10 @@ class MicroBatcher:
         return cast("list[Secret | ItemFault]", await self._call(Operation.DECRYPT, key, rows, caller, deadline))
 
     async def rewrap(
-        self, key: str, items: Sequence[OpenItem], caller: str, deadline: float
+        self, key: str, items: Sequence[RewrapItem], caller: str, deadline: float
     ) -> list[TransitCiphertext | ItemFault]:
         """See Transit."""
-        rows = [open_row(item) for item in items]
+        rows = [rewrap_row(item) for item in items]
         results = await self._call(Operation.REWRAP, key, rows, caller, deadline)
         return cast("list[TransitCiphertext | ItemFault]", results)
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from sqlalchemy import bindparam, select
 
+from ringfence_agent.keystore.held import HeldKey
 from ringfence_agent.keystore.interface import ImportedKey, KeyImport, NewKey, StoredKey
 from ringfence_agent.keystore.key_import import ConflictError, check_imported_key, judge_deleted, judge_live, judge_new
 from ringfence_agent.keystore.sql.changes import SEVERAL_KEYS
@@ -97,6 +98,8 @@ class SqlImports:
         found = change.connection.execute(_SELECT_VERSIONS, {"name": key.name, "first": key.first_version})
         rows = [KeyVersionRow(*row) for row in found]
         sealed = self._records.sealed_key(key, rows)
+        if isinstance(sealed, HeldKey):
+            raise ConflictError("here Vault holds it (custody transit), and what is imported is material")
         if not sealed.remote:
             return sealed.open()
         materials = [prepared.open(row) for row in rows]

@@ -161,6 +161,8 @@ def _reseal_versions(
 def _sealed_under(root: StoreRoot, old: Records, row: KeyVersionRow) -> bytes:
     binding = old.binding(row)
     try:
+        if old.protection.is_held(row.sealed):
+            return old.protection.reseal_held(root, binding, row.sealed)
         if old.protection.is_remote(row.sealed):
             return old.protection.reseal_remote(root, binding, row.sealed)
         return root.seal_material(old.protection.open_here(binding, row.sealed), binding.encoded)

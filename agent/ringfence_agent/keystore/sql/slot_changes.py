@@ -75,7 +75,7 @@ class SqlSlots:
         """All slots as they are now, by id."""
         self._records.refresh_slots()
         header, uses = self._protection.header, Counter[int]()
-        for row in self._all_versions():
+        for row in self._all_sealed():
             uses.update(slot.id for slot in header.slots if self._protection.is_sealed_by(slot, row.sealed))
         return [
             SlotUse(slot, slot.id == header.active_id, self._protection.find_protector(slot) is not None, uses[slot.id])
@@ -149,7 +149,7 @@ class SqlSlots:
         while True:
             self._records.refresh_slots()
             slot = self._protection.header.active
-            waiting = [row for row in self._all_versions() if not self._protection.is_sealed_by(slot, row.sealed)]
+            waiting = [row for row in self._all_sealed() if not self._protection.is_sealed_by(slot, row.sealed)]
             if not waiting:
                 return moved
             total = moved + len(waiting)
@@ -243,8 +243,10 @@ class SqlSlots:
         others = any(other.is_local for other in header.slots if other.id != slot.id)
         return self._protection.is_sealed_by(slot, row.sealed) and not (slot.is_local and others)
 
-    def _all_versions(self) -> Sequence[KeyVersionRow]:
-        return [KeyVersionRow(*row) for row in self._session.read(_SELECT_VERSIONS)]
+    def _all_sealed(self) -> Sequence[KeyVersionRow]:
+        """Every version whose material is here. What is held elsewhere belongs to no slot."""
+        rows = [KeyVersionRow(*row) for row in self._session.read(_SELECT_VERSIONS)]
+        return [row for row in rows if not self._protection.is_held(row.sealed)]
 
 
 def _batched(rows: Sequence[KeyVersionRow], size: int) -> Iterator[Sequence[KeyVersionRow]]:

@@ -24,6 +24,7 @@ from ringfence_agent.keystore.interface import KeyStore, SealedKey
 from ringfence_agent.kms.audit.log import AuditLog
 from ringfence_agent.kms.eek import EekCipher
 from ringfence_agent.kms.store_access import StoreAccess
+from ringfence_zones.custody import DEFAULT_CUSTODY, custody_word
 from ringfence_zones.errors import RingfenceError
 from ringfence_zones.keys import IV_BYTES
 
@@ -120,10 +121,11 @@ class HealthCheck:
         store.find_policy()
         key = store.find_sealed_key(self._canary_key) if self._canary_key is not None else None
         if key is None:
-            names = [key.name for key in store.list_metadata()]
+            names = [key.name for key in store.list_metadata() if custody_word(key.attributes) == DEFAULT_CUSTODY]
             self._canary_key = names[0] if names else None
             key = store.find_sealed_key(names[0]) if names else None
-        return key  # None as well when it was deleted in between: the next look takes another
+        # None as well when it was deleted in between: the next look takes another.
+        return key if isinstance(key, SealedKey) else None
 
     async def _try_canary(self, key: SealedKey) -> str | None:
         """With ciphers of its own."""

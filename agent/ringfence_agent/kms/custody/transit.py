@@ -1,0 +1,181 @@
+"""Custody `transit` at work: EDEKs made, opened and re-encrypted inside Vault, many in one call.
+
+Rules:
+
+1. A data key is made here, of the system's randomness, and wrapped by Vault; the zone key never comes here.
+2. What is bound to each EDEK: the Transit key, which is one zone key's for ever, the key's name and the file's IV. The
+   version is in the EDEK, and must be the one that the store has for the version that Hadoop names.
+3. Vault is told which version to use, always: nodes that lag, and instances, agree on the store's.
+4. Re-encrypting keeps DEK and IV, and the DEK does not come here.
+5. Nothing is remembered but where versions are held, which is the key cache's. So revocation needs nothing more here.
+6. What Vault refuses is no answer about the caller: 503 for what may pass, 500 for what may not, 400 for an EDEK that
+   is none. Never 401 or 403.
+
+Used on one event loop. Whoever calls has authorised the request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
+
+from ringfence_agent.keystore.held import HeldVersion, TransitVersion
+from ringfence_agent.kms.custody.held import TransitHeldKey
+from ringfence_agent.vault.batching import MicroBatcher
+from ringfence_agent.vault.transit import LAG_S
+from ringfence_agent.vault.transit_wire import (
+    EncryptItem,
+    ItemFault,
+    OpenItem,
+    RewrapItem,
+    TransitCiphertext,
+    ciphertext_in,
+    edek_context,
+    edek_from,
+)
+from ringfence_zones.errors import InputError, ProtectorRefusedError, ProtectorUnavailableError, RingfenceError
+from ringfence_zones.keys import IV_BYTES
+from ringfence_zones.secret import Secret
+
+T = TypeVar("T")
+
+# One call waits for others, and may go to a second node: less than a client's own time-out (60 s).
+_PATIENCE_S = 10.0
+# A thousand EDEKs are eight calls, which take turns with everybody else's.
+_BATCH_PATIENCE_S = 25.0
+_PROOF_PATIENCE_S = 5.0
+_PROVER = "ringfence"
+_MISSING = ItemFault.NO_SUCH_KEY.name.lower()
+_PASSING = frozenset({ItemFault.VERSION_AHEAD, ItemFault.SERVER_FAILED})
+
+
+class HeldEek(NamedTuple):
+    """An EDEK as a client gives it; `number` is Hadoop's number of the version that made it."""
+
+    number: int
+    iv: bytes
+    edek: bytes
+
+
+class TransitCustody:
+    """One worker's."""
+
+    def __init__(self, batcher: MicroBatcher) -> None:
+        self._batcher = batcher
+
+    async def generate(self, key: TransitHeldKey, count: int, caller: str) -> list[tuple[bytes, bytes]]:
+        """`count` new IVs, each with the EDEK of a random DEK as long as the key says, under its current version.
+
+        Raises ProtectorUnavailableError, ProtectorRefusedError.
+        """
+        current = key.current
+        ivs = [secrets.token_bytes(IV_BYTES) for _ in range(count)]
+        deks = [Secret(secrets.token_bytes(key.metadata.length_bits // 8)) for _ in range(count)]
+        return list(zip(ivs, await self._wrap(current, ivs, deks, caller, _patience_s(count)), strict=True))
+
+    async def open(self, key: TransitHeldKey, eek: HeldEek, caller: str) -> Secret:
+        """The DEK. Raises InputError for an EDEK that was not made for this key, version and IV, else as `generate`."""
+        version = key.get_version(eek.number)
+        found = await self._batcher.decrypt(
+            version.place.key,
+            [OpenItem(_ciphertext(version, eek), _context(version, eek.iv))],
+            caller,
+            _by(_PATIENCE_S),
+        )
+        return _good(version, found[0])
+
+    async def reencrypt(self, key: TransitHeldKey, eeks: Sequence[HeldEek], caller: str) -> list[bytes]:
+        """Each EDEK under the current version, with the same DEK and IV; as it is when it was made with that."""
+        current = key.current
+        again = [each.edek for each in eeks]
+        old = [index for index, each in enumerate(eeks) if each.number != current.version]
+        items = []
+        for eek in eeks:
+            version = key.get_version(eek.number)
+            ciphertext = _ciphertext(version, eek)
+            if eek.number != current.version:
+                items.append(RewrapItem(ciphertext, _context(version, eek.iv), current.place.version))
+        if items:
+            found = await self._batcher.rewrap(current.place.key, items, caller, _by(_patience_s(len(items))))
+            for index, each in zip(old, found, strict=True):
+                again[index] = edek_from(_of_version(current, _good(key.get_version(eeks[index].number), each)))
+        return again
+
+    async def prove(self, place: TransitVersion) -> None:
+        """That what is encrypted with a version comes back: a new one is believed after that, and not before.
+
+        A node that has not heard of the key yet is asked again. Raises as `generate`.
+        """
+        deadline = _by(_PROOF_PATIENCE_S)
+        while True:
+            try:
+                await self._round_trip(HeldVersion("ringfence.canary", 0, place))
+            except ProtectorRefusedError as error:
+                if error.reason != _MISSING or _by(LAG_S) >= deadline:
+                    raise
+            else:
+                return
+            await asyncio.sleep(LAG_S)
+
+    async def _round_trip(self, version: HeldVersion) -> None:
+        iv, plain = secrets.token_bytes(IV_BYTES), Secret(secrets.token_bytes(32))
+        (edek,) = await self._wrap(version, [iv], [plain], _PROVER, _PROOF_PATIENCE_S)
+        item = OpenItem(_ciphertext(version, HeldEek(0, iv, edek)), _context(version, iv))
+        (found,) = await self._batcher.decrypt(version.place.key, [item], _PROVER, _by(_PROOF_PATIENCE_S))
+        if _good(version, found) != plain:
+            raise ProtectorRefusedError(f"{version.place} gives back what was not put into it; it is not used")
+
+    async def _wrap(
+        self, version: HeldVersion, ivs: Sequence[bytes], deks: Sequence[Secret], caller: str, patience_s: float
+    ) -> list[bytes]:
+        number = version.place.version
+        items = [EncryptItem(dek, _context(version, iv), number) for iv, dek in zip(ivs, deks, strict=True)]
+        found = await self._batcher.encrypt(version.place.key, items, caller, _by(patience_s))
+        return [edek_from(_of_version(version, _good(version, each))) for each in found]
+
+
+def _context(version: HeldVersion, iv: bytes) -> bytes:
+    return edek_context(version.place.key, version.key_name, iv)
+
+
+def _ciphertext(version: HeldVersion, eek: HeldEek) -> TransitCiphertext:
+    return ciphertext_in(eek.edek, version.name, version.place.version)
+
+
+def _by(patience_s: float) -> float:
+    return asyncio.get_running_loop().time() + patience_s
+
+
+def _patience_s(count: int) -> float:
+    return _PATIENCE_S if count == 1 else _BATCH_PATIENCE_S
+
+
+def _good(version: HeldVersion, found: T | ItemFault) -> T:
+    if not isinstance(found, ItemFault):
+        return found
+    raise _failed(version, found)
+
+
+def _failed(version: HeldVersion, fault: ItemFault) -> RingfenceError:
+    if fault is ItemFault.CORRUPT:
+        return InputError(f"the EDEK given for {version.name} {fault.value}")
+    what = f"an EDEK of {version.name}, held as {version.place}, {fault.value}"
+    if fault in _PASSING:
+        return ProtectorUnavailableError(what, hint="it is tried again with the next request")
+    return ProtectorRefusedError(
+        what,
+        hint="look at the key in Vault: its minimum versions, and whether it was deleted or disabled",
+        reason=fault.name.lower(),
+    )
+
+
+def _of_version(version: HeldVersion, ciphertext: TransitCiphertext) -> TransitCiphertext:
+    """That Vault used the version it was told to."""
+    if ciphertext.version != version.place.version:
+        raise ProtectorRefusedError(
+            f"Vault used version {ciphertext.version} of {version.place.key} where {version.place} was asked for",
+            reason="wrong_version",
+        )
+    return ciphertext
