@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from collections.abc import Iterator
 
 import pytest
 from http_serving import RawClient
-from kms_serving import RunningKms, call, json_of, remote_exception_of
-from transit_custody import CustodyKms, create, dek, eek_of, generate, open_eek, reencrypt, reencrypt_batch, roll
+from kms_serving import RunningKms, json_of
+from transit_custody import CustodyKms, create, dek, eek_of, generate, reencrypt, reencrypt_batch, roll
 from vault_clusters import SERVERS, VaultCluster
 
 ILLEGAL = "java.lang.IllegalArgumentException"
