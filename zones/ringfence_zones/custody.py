@@ -34,8 +34,8 @@ def parse_custody(attributes: Mapping[str, str]) -> Custody:
         if word == custody:
             return custody
     raise InputError(
-        f"{CUSTODY_ATTRIBUTE} {word!r} is no custody",
-        hint=f"it is {' or '.join(CUSTODIES)}; without the attribute it is {DEFAULT_CUSTODY}",
+        f"{CUSTODY_ATTRIBUTE} {word!r} is no custody: it is {' or '.join(CUSTODIES)}",
+        hint=f"without the attribute it is {DEFAULT_CUSTODY}",
     )
 
 

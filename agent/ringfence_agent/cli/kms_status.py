@@ -121,7 +121,7 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
     server = found["server"]
     lines = [
         ("KMS", f"{server['address']}, Ringfence {found['version']}, up {_duration(server['uptime_s'])}"),
-        ("ready", "yes" if server["ready"] else "NO"),
+        ("ready", "partly" if server["degraded"] else "yes" if server["ready"] else "NO"),
         *(("problem", problem) for problem in server["problems"]),
         ("workers", _workers(server)),
         ("store", f"{server['store']}, {'keys unknown' if server['keys'] is None else counted(server['keys'], 'key')}"),

@@ -50,6 +50,7 @@ from ringfence_agent.kms.kms import Kms
 from ringfence_agent.kms.monitoring.health import HealthCheck
 from ringfence_agent.kms.monitoring.metrics import MetricsTable
 from ringfence_agent.kms.monitoring.pages import Monitoring, ServerFacts
+from ringfence_agent.kms.monitoring.transit_health import TransitHealth
 from ringfence_agent.kms.protector_config import open_protectors
 from ringfence_agent.kms.remote_exception import render_server_error
 from ringfence_agent.kms.repeated_change import DIGEST_PURPOSE, RepeatedChanges
@@ -183,9 +184,10 @@ async def open_application(
         stack.push_async_callback(keeper.close)
         transit, transit_changes = None, None
         if settings.vault is not None:
-            transit, transit_changes = open_transit(settings.vault, settings.workers, stack)
-        health = HealthCheck(store, audit, time.monotonic, find_distrust=record.find_distrust)
-        monitoring = Monitoring(facts, metrics, health, audit, keeper)
+            transit, transit_changes = open_transit(settings.vault, settings.workers, metrics.transit_call, stack)
+        held = TransitHealth(store, transit.prove if transit is not None else None, time.monotonic)
+        health = HealthCheck(store, audit, time.monotonic, find_distrust=record.find_distrust, held=held)
+        monitoring = Monitoring(facts, metrics, health, audit, keeper, transit.gauges if transit is not None else dict)
         kms = Kms(
             store,
             keys,

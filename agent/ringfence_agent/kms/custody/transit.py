@@ -24,6 +24,7 @@ from typing import NamedTuple, TypeVar
 from ringfence_agent.keystore.held import HeldVersion, TransitVersion
 from ringfence_agent.kms.custody.held import TransitHeldKey
 from ringfence_agent.vault.batching import MicroBatcher
+from ringfence_agent.vault.servers import VaultServers
 from ringfence_agent.vault.transit import LAG_S
 from ringfence_agent.vault.transit_wire import (
     EncryptItem,
@@ -62,8 +63,19 @@ class HeldEek(NamedTuple):
 class TransitCustody:
     """One worker's."""
 
-    def __init__(self, batcher: MicroBatcher) -> None:
+    def __init__(self, batcher: MicroBatcher, servers: VaultServers) -> None:
         self._batcher = batcher
+        self._servers = servers
+
+    def gauges(self) -> dict[str, tuple[str, float]]:
+        """For the metrics: name -> what it is, and its value now."""
+        return {
+            "transit_waiting": ("EDEKs that wait for Vault in the answering worker.", self._batcher.waiting),
+            "transit_nodes_left_alone": (
+                "Nodes of Vault that the answering worker does not ask, for they failed too often.",
+                self._servers.left_alone,
+            ),
+        }
 
     async def generate(self, key: TransitHeldKey, count: int, caller: str) -> list[tuple[bytes, bytes]]:
         """`count` new IVs, each with the EDEK of a random DEK as long as the key says, under its current version.

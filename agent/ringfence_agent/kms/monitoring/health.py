@@ -5,6 +5,9 @@ key read afresh from the store, so through the database, its protector and the c
 list of keys is read, seals and all. The published policy must be genuine, and the audit log writable where it is
 required.
 
+Keys that Vault holds have a canary of their own (`transit_health`). While it fails, the worker is *degraded* and still
+ready: other keys are served, and no other instance on the same Vault would do better.
+
 Rules:
 
 1. Anybody may ask, and learns yes or no; why is for administrators.
@@ -23,6 +26,7 @@ from dataclasses import dataclass
 from ringfence_agent.keystore.interface import KeyStore, SealedKey
 from ringfence_agent.kms.audit.log import AuditLog
 from ringfence_agent.kms.eek import EekCipher
+from ringfence_agent.kms.monitoring.transit_health import TransitHealth
 from ringfence_agent.kms.store_access import StoreAccess
 from ringfence_zones.custody import DEFAULT_CUSTODY, custody_word
 from ringfence_zones.errors import RingfenceError
@@ -37,20 +41,30 @@ _DEK_BYTES = 32
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """One look: what is wrong, in sentences for administrators; None for what is not."""
+    """One look: what is wrong, in sentences for administrators; None for what is not.
+
+    `held_problem` concerns the keys that Vault holds and no other.
+    """
 
     store_problem: str | None
     audit_problem: str | None
+    held_problem: str | None = None
 
     @property
     def problems(self) -> tuple[str, ...]:
         """All that is wrong."""
-        return tuple(problem for problem in (self.audit_problem, self.store_problem) if problem is not None)
+        found = (self.audit_problem, self.store_problem, self.held_problem)
+        return tuple(problem for problem in found if problem is not None)
 
     @property
     def is_ready(self) -> bool:
         """Whether keys can be served."""
-        return not self.problems
+        return self.audit_problem is None and self.store_problem is None
+
+    @property
+    def is_degraded(self) -> bool:
+        """Whether some keys cannot be served, though others can."""
+        return self.is_ready and self.held_problem is not None
 
 
 class HealthCheck:
@@ -64,9 +78,11 @@ class HealthCheck:
         *,
         deadline_s: float = _DEADLINE_S,
         find_distrust: Callable[[], str | None] = lambda: None,
+        held: TransitHealth | None = None,
     ) -> None:
         """`find_distrust` says what is wrong with a store that is known not to be genuine."""
         self._find_distrust = find_distrust
+        self._held = held or TransitHealth(store, None, clock, deadline_s)
         self._store = store
         self._audit = audit
         self._clock = clock
@@ -83,11 +99,15 @@ class HealthCheck:
         """How it stands, at most a second old."""
         if self._looked_s is None or self._clock() - self._looked_s >= _KEEP_S:
             await self._refresh()
+        held_problem = None
+        if not self._store_problem:
+            held_problem = await self._held.find_problem()
         state = self._audit.state
         unwritable = state.problem if state.required else None
         return Health(
             self._find_distrust() or self._store_problem,
             f"the audit log cannot be written: {unwritable}" if unwritable is not None else None,
+            f"keys that Vault holds cannot be used: {held_problem}" if held_problem is not None else None,
         )
 
     async def _refresh(self) -> None:
