@@ -83,6 +83,6 @@ def _refuse_other_custody(policy: Policy, custodies: Sequence[Custody], keys: Ma
         key = keys.get(zone.key)
         if key is not None and (found := custody_word(key.attributes)) != zone.custody:
             raise InputError(
-                f"the key {zone.key} of {zone.path} is in custody {found}, which it keeps; the policy says {zone.custody}",
+                f"key {zone.key} of {zone.path} is in custody {found}, which it keeps; the policy says {zone.custody}",
                 hint=f"write  custody: {found}  for the zone",
             )
