@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,9 +47,12 @@ class CustodyKms:
         self.config.write_text(json.dumps({"admin": admin, "vault": self.vault_block, **self.settings}))
 
     @contextmanager
-    def serving(self, *options: str, workers: int = 1) -> Iterator[RunningKms]:
+    def serving(
+        self, *options: str, workers: int = 1, environment: Mapping[str, str] | None = None
+    ) -> Iterator[RunningKms]:
         self.write_config()
-        with self.place.serving(workers, "--config", str(self.config), *options) as kms:
+        config = ("--config", str(self.config))
+        with self.place.serving(workers, *config, *options, environment=environment) as kms:
             yield kms
 
 
