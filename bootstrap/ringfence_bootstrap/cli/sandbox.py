@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -52,11 +53,15 @@ def _read_settings(_context: click.Context, _parameter: click.Parameter, value: 
     if value is None:
         return ""
     try:
-        return Path(value).read_text(encoding="utf-8").rstrip() + "\n"
+        settings = yaml.safe_load(Path(value).read_text(encoding="utf-8"))
     except OSError as error:
         raise click.BadParameter(f"cannot read {value}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise click.BadParameter(f"{value} is not UTF-8") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise click.BadParameter(f"{value} is not well-formed YAML") from error
+    if not isinstance(settings, dict) or not settings:
+        raise click.BadParameter(f"{value} holds no settings, as in  vault: {{...}}")
+    # Written anew, in lines that can follow others: a mapping in braces could not.
+    return yaml.safe_dump(settings, sort_keys=False)
 
 
 @click.group(cls=CommandGroup)
