@@ -42,7 +42,7 @@ class GivenVault:
         self._approle = f"approle-{self.cluster}"
         self._directory = directory / "vault"
         self._directory.mkdir(mode=0o700)
-        self._ringfence = str(ringfence)
+        self._ringfence = ringfence
         self._address = address.rstrip("/")
         self._session = requests.Session()
         # Neither proxies nor authorities of the environment: as Ringfence itself.
@@ -114,7 +114,8 @@ class GivenVault:
 
     def _run(self, *arguments: str, show: bool = True) -> bytes:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RINGFENCE_")}
-        command = (self._ringfence, *arguments)
+        environment["PATH"] = os.pathsep.join((str(self._ringfence.parent), environment.get("PATH", "")))
+        command = (self._ringfence.name, *arguments)
         return run_both(*command, environment=environment, directory=self._directory, show=show)[0]
 
     def _find(self, path: str) -> dict[str, Any] | None:
