@@ -113,6 +113,13 @@ class SqlSlots:
         self._records.refresh_slots()
         return self._protection.header.active
 
+    def make_newest(self, change: Change) -> None:
+        """Makes a store of an older format one of this format, for a record that the older one does not know: with the
+        slots it has. `Records.refresh_slots` is to follow after the change."""
+        header = self._protection.header
+        if header.revision == 0:
+            self._set(change, header.activated(header.active_id))
+
     def remove(self, slot_id: int) -> Slot:
         """Takes a slot away that no version needs, while another one opens the store here and now. Raises InputError
         when it may not go.

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from sqlalchemy import bindparam, insert, select
 
-from ringfence_agent.keystore.held import AnyVersion, HeldKey, Material, made_version
+from ringfence_agent.keystore.held import AnyVersion, HeldKey, HeldVersion, Material, made_version
 from ringfence_agent.keystore.interface import (
     ChangeOrigin,
     Changes,
@@ -163,8 +163,12 @@ class SqlKeyStore(SqlTokens):
             )
             self._rows.write(change, old, key)
             version = made_version(new.name, number, new.material)
+            if isinstance(version, HeldVersion):
+                self.slots.make_newest(change)
             self._rows.insert_version(change, key, version, now_ms, prepared)
             self._note_maker(change, version, now_ms, made_by)
+        if isinstance(version, HeldVersion):
+            self._records.refresh_slots()
         return version
 
     def roll_key(self, name: str, material: Material | None, origin: ChangeOrigin | None = None) -> AnyVersion:
