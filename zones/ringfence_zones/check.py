@@ -133,10 +133,7 @@ def _plain_http(kms: KmsState) -> Finding:
     else:
         severity = Severity.ERROR
         message = f"data keys cross the network in clear: the cluster reaches its KMS as {kms.uri}"
-    if kms.is_ringfence:
-        hint = "keep the KMS on loopback or in a closed network: this release of Ringfence serves no TLS yet"
-    else:
-        hint = "serve the KMS with TLS and name it kms://https@HOST:PORT/kms in hadoop.security.key.provider.path"
+    hint = "serve the KMS with TLS and name it kms://https@HOST:PORT/kms in hadoop.security.key.provider.path"
     return Finding(severity=severity, rule=Rule.KMS_PLAIN_HTTP, path=_CLUSTER, message=message, hint=hint)
 
 
