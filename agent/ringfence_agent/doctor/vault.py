@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 
 from ringfence_agent.doctor.check import Check, NotChecked, finding, finding_of
-from ringfence_agent.doctor.vault_held import FindHeld, check_making, check_records
+from ringfence_agent.doctor.vault_held import FindHeld, check_records
 from ringfence_agent.doctor.vault_trial import check_transit
 from ringfence_agent.vault.control import VaultControl
 from ringfence_agent.vault.kv import MAX_VERSIONS
@@ -201,12 +201,11 @@ def _key_faults(keys: TransitKeys, name: str) -> Iterator[Finding]:
 
 
 def check_held(subject: VaultSubject) -> Iterator[Finding]:
-    """Whether keys in custody transit are there, and new ones can be made."""
+    """Whether keys in custody transit are there, and can be rolled."""
     subject.require_token()
-    yield from check_making(subject.own)
     if subject.find_held is None:
         raise NotChecked("no key store is named, so that what it holds in Vault is not known")
-    yield from check_records((subject.administrator or subject.own).transit, subject.find_held)
+    yield from check_records(subject.own, (subject.administrator or subject.own).transit, subject.find_held)
 
 
 def check_engines(subject: VaultSubject) -> Iterator[Finding]:

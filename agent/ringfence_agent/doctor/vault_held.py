@@ -19,21 +19,22 @@ FindHeld = Callable[[], Sequence[HeldVersion]]
 """Every version that the key store's records say Vault holds. Raises what opening the store raises."""
 
 
-def check_making(own: VaultControl) -> Iterator[Finding]:
-    """Whether the key server's token may make, look at and roll the Transit key of a zone."""
+def _check_making(own: VaultControl) -> Iterator[Finding]:
+    """Whether the key server's token may make and roll the Transit key of a zone."""
     settings = own.settings
     required = transit_custody_capabilities(settings, new_transit_name())
     found = own.system.capabilities(list(required))
     missing = [path for path, needed in required.items() if not found[path] & {needed, "root"}]
     if missing:
-        message = "the key server's token may not make and roll keys: nothing new can be in custody transit"
+        message = "the key server's token may not make and roll keys, though some are in custody transit"
         hint = "attach what this prints to its role as well"
         place = ", ".join(missing)
         yield finding(Severity.WARN, Rule.VAULT_POLICY, place, message, hint, "ringfence vault policy --role keyadmin")
 
 
-def check_records(keys: TransitKeys, find_held: FindHeld) -> Iterator[Finding]:
-    """Whether Vault has every version that is on record, and how many keys it has that are on none.
+def check_records(own: VaultControl, keys: TransitKeys, find_held: FindHeld) -> Iterator[Finding]:
+    """Whether Vault has every version that is on record, and how many keys it has that are on none; with any on record,
+    whether `own` may roll them. `keys` are looked at by whoever may see most.
 
     Raises NotChecked when the store cannot be read, or Vault's keys not listed.
     """
@@ -41,6 +42,8 @@ def check_records(keys: TransitKeys, find_held: FindHeld) -> Iterator[Finding]:
         held = find_held()
     except RingfenceError as error:
         raise NotChecked(f"the key store could not be read: {error.message}") from None
+    if held:
+        yield from _check_making(own)
     for problem in find_held_problems(held, keys.find):
         place = f"{keys.mount}/keys/{problem.version.place.key}"
         message = f"{problem.version.name} is held here in version {problem.version.place.version}: {problem.message}"
