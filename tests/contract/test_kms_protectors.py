@@ -62,8 +62,18 @@ def test_a_store_whose_keys_are_under_several_protectors_is_degraded_while_one_i
             protected.run("protect", "--with", protector)
             assert create(client, f"by-{protector}").status == 201
         eeks = {name: generate(client, f"by-{name}") for name in ("file", "vault-transit", "aws-kms")}
+        assert "slot 1 (file" in protected.run("protect", "--with", "file")
+        assert create(client, "by-file-again").status == 201
+        assert "slot 3 (aws-kms" in protected.run("protect", "--with", "aws-kms")
         slots = json.loads(protected.run("slots", "--json"))["slots"]
-        assert [slot["versions"] for slot in slots] == [1, 1, 1]
+        assert [(slot["slot"], slot["versions"], slot["active"]) for slot in slots] == [
+            (1, 2, False),
+            (2, 1, False),
+            (3, 1, True),
+        ]
+        assert "goes with --with file" in protected.run(
+            *("protect", "--with", "aws-kms", "--new-root-key", "/nonexistent/key"), exit_code=2
+        )
 
         def until(**statuses: int) -> None:
             deadline = time.monotonic() + DEADLINE_S
