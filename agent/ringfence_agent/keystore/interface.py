@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from ringfence_agent.keystore.held import AnyVersion, HeldKey, Material
@@ -56,7 +56,8 @@ class SealedKey:
     """A live key whose material stays sealed until it is used; what is kept of it is what rests in the store.
 
     `numbers` are its live versions, oldest first; those in `remote` are opened by asking a protector elsewhere, the
-    others without I/O. `open_versions` may be called in any thread.
+    others without I/O. `slots` says of the remote ones which protector's slot sealed them, where the store has several.
+    `open_versions` may be called in any thread.
     """
 
     metadata: KeyMetadata
@@ -65,6 +66,7 @@ class SealedKey:
     """Some of `numbers` with their material, in the order given, all in one call to a protector. Raises
     StoreTamperedError when a seal does not open, ProtectorUnavailableError, ProtectorRefusedError."""
     remote: frozenset[int] = frozenset()
+    slots: Mapping[int, int] = field(default_factory=dict)
 
     def open(self) -> StoredKey:
         """The key with all its material. Raises what `open_versions` does."""
@@ -211,6 +213,13 @@ class KeyStore(Protocol):
 
     def list_metadata(self) -> Sequence[KeyMetadata]:
         """Every live key, by name, without touching material."""
+
+    def list_canaries(self) -> Sequence[tuple[str, int]]:
+        """One live version, as name and number, for each way in which live versions are sealed: without I/O, and by
+        each slot of a remote protector. Empty without keys.
+
+        What it is chosen by is not verified: who reads the key then sees whether it is there and genuine.
+        """
 
     def publish_policy(self, expected_revision: int, document: bytes, published_by: str) -> PolicyRevision:
         """Compare-and-set: stores `document` as revision `expected_revision + 1`. Raises RevisionConflictError."""

@@ -139,8 +139,10 @@ class Records:
         if any(self.protection.is_held(row.sealed) for row in versions):
             return self._held_key(key, versions)
         rows = {row.version: (self.binding(row), row) for row in versions}
-        remote = frozenset(row.version for row in versions if self.protection.is_remote(row.sealed))
-        return SealedKey(self.metadata(key), numbers, functools.partial(self._open_versions, key, rows), remote)
+        found = {row.version: self.protection.find_slot_id(row.sealed) for row in versions}
+        slots = {number: slot_id for number, slot_id in found.items() if slot_id is not None}
+        opening = functools.partial(self._open_versions, key, rows)
+        return SealedKey(self.metadata(key), numbers, opening, frozenset(slots), slots)
 
     def _held_key(self, key: ZoneKeyRow, rows: Sequence[KeyVersionRow]) -> HeldKey:
         for row in rows:

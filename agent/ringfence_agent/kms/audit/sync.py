@@ -1,4 +1,5 @@
-"""Brings audit files to disk off the event loop: soon after something was written, and never twice at a time.
+"""Brings audit files to disk off the event loop: soon after something was written, never twice at a time, and no more
+often than it must. Each sync costs as much as hundreds of requests, and holds up those of the moment.
 
 A sync that fails may have lost what was written since the last one that did not (fsync(2) reports it once and calls
 the pages clean): it is logged, counts as a problem, and another is tried until one succeeds.
@@ -37,6 +38,8 @@ class DiskSync:
         self._before = before
         # When the oldest record was made that no sync has begun to cover, and the oldest that one is covering.
         self._waiting_since_s: float | None = None
+        # When the next sync begins, in the event loop's time.
+        self._due_s = 0.0
         self._running_since_s: float | None = None
         self._running = False
         self._closed = False
@@ -47,7 +50,9 @@ class DiskSync:
         """Something was recorded: it is on disk within `sync_s`, and the time that a sync takes."""
         if self._waiting_since_s is None:
             self._waiting_since_s = now_s
-            asyncio.get_running_loop().call_later(self._sync_s, self._on_timer)
+            self._due_s = asyncio.get_running_loop().time() + self._sync_s
+            if not self._running:  # else the end of the sync under way sets the timer
+                self._set_timer()
 
     async def run(self) -> None:
         """Returns when everything written before the call is on disk, or `problem` says why it is not."""
@@ -72,11 +77,11 @@ class DiskSync:
         """Starts nothing any more."""
         self._closed = True
 
+    def _set_timer(self) -> None:
+        asyncio.get_running_loop().call_at(self._due_s, self._on_timer)
+
     def _on_timer(self) -> None:
         if self._closed:
-            return
-        if self._running:
-            # The disk is slower than the interval: the sync under way starts the next when it ends.
             return
         self._before()
         self._running = True
@@ -94,12 +99,14 @@ class DiskSync:
         if isinstance(error, OSError):
             self._failed(error)
             self._waiting_since_s = self._running_since_s
+            self._due_s = asyncio.get_running_loop().time() + self._sync_s
         else:
             self.completed += 1
             self.problem = None
         self._running_since_s = None
+        # Past its time already where the disk is slower than the interval.
         if self._waiting_since_s is not None and not self._closed:
-            asyncio.get_running_loop().call_later(self._sync_s if self.problem else 0, self._on_timer)
+            self._set_timer()
 
     def _aside_ended(self, future: asyncio.Future[None]) -> None:
         error = future.exception()

@@ -5,22 +5,25 @@ key read afresh from the store, so through the database, its protector and the c
 list of keys is read, seals and all. The published policy must be genuine, and the audit log writable where it is
 required.
 
-Keys that Vault holds have a canary of their own (`transit_health`). While it fails, the worker is *degraded* and still
-ready: other keys are served, and no other instance on the same Vault would do better.
+A store may hold keys that different protectors sealed (slots). Each of them has a canary. While some open and others
+do not, because a protector is away or refuses, the worker is ready and *degraded*: zones of the others are served, and
+so is what is in memory. When none opens it is not ready. Keys that Vault holds have a canary too (`transit_health`);
+while that alone fails the worker is degraded: no other instance would do better.
 
 Rules:
 
-1. Anybody may ask, and learns yes or no; why is for administrators.
+1. Anybody may ask, and learns whether it is ready, and whether degraded; why is for administrators.
 2. However often it is asked, a worker looks once a second at most, and once at a time. A store that does not answer
    within the deadline counts as down; it is asked again only when that look has ended.
-3. A remote protector that opened the canary is asked again after ten seconds; one that did not, at the next look.
+3. A remote protector that opened its canary is asked again after ten seconds; one that did not, at the next look. One
+   that does not answer within most of the deadline counts as away; it is asked again when that call has ended.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ringfence_agent.keystore.interface import KeyStore, SealedKey
@@ -28,14 +31,15 @@ from ringfence_agent.kms.audit.log import AuditLog
 from ringfence_agent.kms.eek import EekCipher
 from ringfence_agent.kms.monitoring.transit_health import TransitHealth
 from ringfence_agent.kms.store_access import StoreAccess
-from ringfence_zones.custody import DEFAULT_CUSTODY, custody_word
-from ringfence_zones.errors import RingfenceError
-from ringfence_zones.keys import IV_BYTES
+from ringfence_zones.errors import KeyStoreError, ProtectorRefusedError, ProtectorUnavailableError, RingfenceError
+from ringfence_zones.keys import IV_BYTES, KeyVersion
 
 _KEEP_S = 1.0
 # What a remote protector opened is believed for longer: it is asked by each worker, and may cost money.
 _ASK_AGAIN_S = 10.0
 _DEADLINE_S = 5.0
+# Of the deadline, what a remote protector may take: the look has to end in time to say which one is away.
+_PROTECTOR_SHARE = 0.8
 _DEK_BYTES = 32
 
 
@@ -43,18 +47,18 @@ _DEK_BYTES = 32
 class Health:
     """One look: what is wrong, in sentences for administrators; None for what is not.
 
-    `held_problem` concerns the keys that Vault holds and no other.
+    `degradations` are what keeps some keys, not all, from being opened.
     """
 
     store_problem: str | None
     audit_problem: str | None
-    held_problem: str | None = None
+    degradations: tuple[str, ...] = ()
 
     @property
     def problems(self) -> tuple[str, ...]:
         """All that is wrong."""
-        found = (self.audit_problem, self.store_problem, self.held_problem)
-        return tuple(problem for problem in found if problem is not None)
+        serious = (problem for problem in (self.audit_problem, self.store_problem) if problem is not None)
+        return (*serious, *self.degradations)
 
     @property
     def is_ready(self) -> bool:
@@ -63,8 +67,28 @@ class Health:
 
     @property
     def is_degraded(self) -> bool:
-        """Whether some keys cannot be served, though others can."""
-        return self.is_ready and self.held_problem is not None
+        """Whether keys can be served, but not all of them."""
+        return self.is_ready and bool(self.degradations)
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What a look found of the store: as in Health."""
+
+    problem: str | None
+    degradations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Canary:
+    """A live key, and the number of the version that is to open."""
+
+    key: SealedKey
+    number: int
+
+    @property
+    def place(self) -> tuple[str, int]:
+        return self.key.metadata.name, self.number
 
 
 class HealthCheck:
@@ -80,34 +104,37 @@ class HealthCheck:
         find_distrust: Callable[[], str | None] = lambda: None,
         held: TransitHealth | None = None,
     ) -> None:
-        """`find_distrust` says what is wrong with a store that is known not to be genuine."""
+        """`find_distrust` says what is wrong with a store that is known not to be genuine. `held` looks at the keys
+        that Vault holds; where it is None, any are found unusable.
+        """
         self._find_distrust = find_distrust
         self._held = held or TransitHealth(store, None, clock, deadline_s)
         self._store = store
         self._audit = audit
         self._clock = clock
         self._deadline_s = deadline_s
-        self._canary_key: str | None = None
-        # When a remote protector last opened the canary.
-        self._asked_s: float | None = None
-        self._store_problem: str | None = None
+        # Which versions are the canaries, and the store's change number when they were chosen.
+        self._chosen: tuple[int, Sequence[tuple[str, int]]] | None = None
+        # By canary: when a remote protector last opened it, and the call that is under way.
+        self._asked_s: dict[tuple[str, int], float] = {}
+        self._openings: dict[tuple[str, int], asyncio.Task[Sequence[KeyVersion]]] = {}
+        self._found = _Look(None)
         self._looked_s: float | None = None
-        self._look: asyncio.Task[str | None] | None = None
+        self._look: asyncio.Task[_Look] | None = None
         self._is_overdue = False
 
     async def check(self) -> Health:
         """How it stands, at most a second old."""
         if self._looked_s is None or self._clock() - self._looked_s >= _KEEP_S:
             await self._refresh()
-        held_problem = None
-        if not self._store_problem:
-            held_problem = await self._held.find_problem()
+        held_problem = None if self._found.problem is not None else await self._held.find_problem()
+        held = () if held_problem is None else (f"keys that Vault holds cannot be used: {held_problem}",)
         state = self._audit.state
         unwritable = state.problem if state.required else None
         return Health(
-            self._find_distrust() or self._store_problem,
+            self._find_distrust() or self._found.problem,
             f"the audit log cannot be written: {unwritable}" if unwritable is not None else None,
-            f"keys that Vault holds cannot be used: {held_problem}" if held_problem is not None else None,
+            (*self._found.degradations, *held),
         )
 
     async def _refresh(self) -> None:
@@ -120,43 +147,78 @@ class HealthCheck:
         if not look.done():
             # The look goes on, and stays the one look, until the store answers; nobody waits for it any more.
             self._is_overdue = True
-            self._store_problem = f"the key store does not answer within {self._deadline_s:g} s"
+            self._found = _Look(f"the key store does not answer within {self._deadline_s:g} s")
             return
         if self._look is look:
             self._look = None
-            self._store_problem = look.result()
+            self._found = look.result()
             self._looked_s = self._clock()
 
-    async def _look_at_store(self) -> str | None:
+    async def _look_at_store(self) -> _Look:
         try:
-            key = await self._store.read(self._find_canary)
-            return None if key is None else await self._try_canary(key)
+            canaries = await self._store.read(self._find_canaries)
+            found = await asyncio.gather(*(self._try(canary) for canary in canaries))
         except RingfenceError as error:
-            return error.message
+            return _Look(error.message)
         except Exception as error:  # noqa: BLE001 - whatever stands in the way, the worker is not ready; kind only
-            return f"the key store fails with {type(error).__name__}"
+            return _Look(f"the key store fails with {type(error).__name__}")
+        self._asked_s = {each.place: self._asked_s[each.place] for each in canaries if each.place in self._asked_s}
+        problems = tuple(problem for problem in found if problem is not None)
+        if problems and len(problems) == len(found):
+            return _Look("; ".join(problems))
+        return _Look(None, problems)
 
-    def _find_canary(self, store: KeyStore) -> SealedKey | None:
+    def _find_canaries(self, store: KeyStore) -> Sequence[_Canary]:
         """In the store's thread. A policy that cannot be believed refuses every key."""
         store.find_policy()
-        key = store.find_sealed_key(self._canary_key) if self._canary_key is not None else None
-        if key is None:
-            names = [key.name for key in store.list_metadata() if custody_word(key.attributes) == DEFAULT_CUSTODY]
-            self._canary_key = names[0] if names else None
-            key = store.find_sealed_key(names[0]) if names else None
-        # None as well when it was deleted in between: the next look takes another.
-        return key if isinstance(key, SealedKey) else None
+        number = store.change_number()
+        if self._chosen is None or self._chosen[0] != number:
+            self._chosen = number, store.list_canaries()
+        _, places = self._chosen
+        if not places:
+            store.list_metadata()
+        found = []
+        for name, version in places:
+            key = store.find_sealed_key(name)
+            # Else it was deleted in between, or made again.
+            if isinstance(key, SealedKey) and version in key.numbers:
+                found.append(_Canary(key, version))
+        return found
 
-    async def _try_canary(self, key: SealedKey) -> str | None:
-        """With ciphers of its own."""
-        current = key.numbers[-1]
-        is_remote = current in key.remote
-        if is_remote and self._asked_s is not None and self._clock() - self._asked_s < _ASK_AGAIN_S:
+    async def _try(self, canary: _Canary) -> str | None:
+        """With ciphers of its own. What is wrong with this canary's protector; raises what is wrong with the store."""
+        if canary.number not in canary.key.remote:
+            _round_trip(await self._store.open_versions(canary.key, [canary.number]))
             return None
-        (version,) = await self._store.open_versions(key, [current])
-        cipher = EekCipher(version)
-        dek, iv = secrets.token_bytes(_DEK_BYTES), secrets.token_bytes(IV_BYTES)
-        if EekCipher(version).apply(iv, cipher.apply(iv, dek)) != dek:
-            return f"an EDEK of key {key.metadata.name} does not open"
-        self._asked_s = self._clock() if is_remote else None
+        asked_s = self._asked_s.get(canary.place)
+        if asked_s is not None and self._clock() - asked_s < _ASK_AGAIN_S:
+            return None
+        try:
+            opened = await self._ask_protector(canary)
+        except (ProtectorUnavailableError, ProtectorRefusedError) as error:
+            return error.message
+        if opened is None:
+            return f"what sealed {canary.place[0]}@{canary.place[1]} does not answer"
+        _round_trip(opened)
+        self._asked_s[canary.place] = self._clock()
         return None
+
+    async def _ask_protector(self, canary: _Canary) -> Sequence[KeyVersion] | None:
+        """None while it does not answer; who asks then waits no more."""
+        task = self._openings.get(canary.place)
+        if task is None:
+            opening = self._store.open_versions(canary.key, [canary.number])
+            task = self._openings[canary.place] = asyncio.get_running_loop().create_task(opening)
+            await asyncio.wait({task}, timeout=self._deadline_s * _PROTECTOR_SHARE)
+        if not task.done():
+            return None
+        del self._openings[canary.place]
+        return task.result()
+
+
+def _round_trip(opened: Sequence[KeyVersion]) -> None:
+    """Raises KeyStoreError when an EDEK does not open."""
+    (version,) = opened
+    dek, iv = secrets.token_bytes(_DEK_BYTES), secrets.token_bytes(IV_BYTES)
+    if EekCipher(version).apply(iv, EekCipher(version).apply(iv, dek)) != dek:
+        raise KeyStoreError(f"an EDEK of key {version.key_name} does not open")

@@ -2,8 +2,8 @@
 
 `/health/live`, `/health/ready` and `/metrics` are answered here, before anybody is asked for a name:
 
-- health to anybody, as yes or no, and whether some keys cannot be used (`degraded`); what is wrong, over the Unix
-  socket alone;
+- health to anybody, as yes or no, and `degraded` beside a yes when some keys cannot be opened; what is wrong, over
+  the Unix socket alone;
 - metrics as `metrics.access` says: to callers on this machine (`local`, the default), to every authenticated user too,
   or to anybody. They name no user and no key, but rates and outcomes are nobody else's business by default. Behind a
   proxy on this machine everybody is local.
@@ -137,8 +137,8 @@ class Monitoring:
             "started": utc_text(table.created_s),
             "uptime_s": int(time.time() - table.created_s),
             "ready": health.is_ready,
-            "problems": list(health.problems),
             "degraded": health.is_degraded,
+            "problems": list(health.problems),
             "risks": self._risks(),
             "workers": [
                 {

@@ -5,6 +5,7 @@ import errno
 import json
 import logging
 import os
+import time
 import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -231,6 +232,23 @@ def test_records_reach_the_disk_within_the_interval_and_a_disk_that_fails_is_a_r
     asyncio.run(run())
     assert len(records(tmp_path)) == 2
     assert log.state.syncs >= 1
+
+
+def test_records_that_never_pause_are_synced_once_an_interval(open_log: Open, clock: Clock) -> None:
+    interval_s = 0.05
+    log = open_log(sync_s=interval_s)
+
+    async def run() -> float:
+        began_s = time.monotonic()
+        while (passed_s := time.monotonic() - began_s) < 10 * interval_s:
+            clock.now_s += 0.001
+            log.record(DECISION)
+            assert log.commit() is None
+            await asyncio.sleep(0.001)
+        return passed_s
+
+    passed_s = asyncio.run(run())
+    assert 1 <= log.state.syncs <= passed_s / interval_s + 1
 
 
 def test_the_sequence_goes_on_after_a_restart_and_a_rotation(tmp_path: Path, open_log: Open) -> None:
