@@ -18,7 +18,7 @@ from ringfence_agent.kms.authorization.acls import KeyOperation, Operation
 from ringfence_agent.kms.call import Call
 from ringfence_agent.kms.custody.envelope import EnvelopeKey
 from ringfence_agent.kms.custody.held import TransitHeldKey
-from ringfence_agent.kms.custody.transit import HeldEek, TransitCustody
+from ringfence_agent.kms.custody.transit import HeldEek, TransitCustody, in_slices
 from ringfence_agent.kms.eek import MAX_GENERATE
 from ringfence_agent.kms.key_cache import CachedKey
 from ringfence_agent.kms.kms import Kms
@@ -152,17 +152,19 @@ def reencrypt_batch(kms: Kms, call: Call) -> Response | Awaitable[Response]:
         # Hadoop looks for the entries' versions, never for the key itself.
         raise KeyVersionNotFoundError(require_text(bodies[0].version_name, "versionName")) from None
     if not isinstance(key, EnvelopeKey):
-        return _reencrypt_held(kms.get_transit(), call, key, [_held_entry(key, body) for body in bodies])
+        return _reencrypt_held(kms.get_transit(), call, key, bodies)
     key.require({key.metadata.versions - 1, *_versions_in(key, bodies)})
     return _reencrypt_all(key, bodies)
 
 
 async def _reencrypt_held(
-    transit: TransitCustody, call: Call, key: TransitHeldKey, held: Sequence[HeldEek]
+    transit: TransitCustody, call: Call, key: TransitHeldKey, bodies: Sequence[EncryptedKeyVersionBody]
 ) -> Response:
+    held = await in_slices(lambda body: _held_eek(*_entry(key, body)), bodies)
     edeks = await transit.reencrypt(key, held, call.user)
     words = key.words_of(key.current.version)
-    entries = [words.eek_json(each.iv, edek) for each, edek in zip(held, edeks, strict=True)]
+    pairs = list(zip(held, edeks, strict=True))
+    entries = await in_slices(lambda pair: words.eek_json(pair[0].iv, pair[1]), pairs)
     return json_ok(b"[%b]" % b",".join(entries))
 
 
@@ -190,10 +192,6 @@ def _reencrypt_one(key: EnvelopeKey, body: EncryptedKeyVersionBody) -> bytes:
     if cipher is not key.current:
         edek = eek.reencrypt(cipher, key.current, iv, edek)
     return key.current.eek_json(iv, edek)
-
-
-def _held_entry(key: TransitHeldKey, body: EncryptedKeyVersionBody) -> HeldEek:
-    return _held_eek(*_entry(key, body))
 
 
 def _held_eek(number: int, iv_text: str, material: str) -> HeldEek:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 from ringfence_agent.keystore.held import HeldVersion, TransitVersion
@@ -41,12 +41,15 @@ from ringfence_zones.keys import IV_BYTES
 from ringfence_zones.secret import Secret
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 # One call waits for others, and may go to a second node: less than a client's own time-out (60 s).
 _PATIENCE_S = 10.0
 # A thousand EDEKs are eight calls, which take turns with everybody else's.
 _BATCH_PATIENCE_S = 25.0
 _PROOF_PATIENCE_S = 5.0
+# About a millisecond of work.
+_SLICE = 200
 _PROVER = "ringfence"
 _MISSING = ItemFault.NO_SUCH_KEY.name.lower()
 _PASSING = frozenset({ItemFault.VERSION_AHEAD, ItemFault.SERVER_FAILED})
@@ -82,10 +85,11 @@ class TransitCustody:
 
         Raises ProtectorUnavailableError, ProtectorRefusedError.
         """
-        current = key.current
+        dek_bytes = key.metadata.length_bits // 8
         ivs = [secrets.token_bytes(IV_BYTES) for _ in range(count)]
-        deks = [Secret(secrets.token_bytes(key.metadata.length_bits // 8)) for _ in range(count)]
-        return list(zip(ivs, await self._wrap(current, ivs, deks, caller, _patience_s(count)), strict=True))
+        deks = [Secret(secrets.token_bytes(dek_bytes)) for _ in range(count)]
+        edeks = await self._wrap(key.current, list(zip(ivs, deks, strict=True)), caller, _patience_s(count))
+        return list(zip(ivs, edeks, strict=True))
 
     async def open(self, key: TransitHeldKey, eek: HeldEek, caller: str) -> Secret:
         """The DEK. Raises InputError for an EDEK that was not made for this key, version and IV, else as `generate`."""
@@ -101,19 +105,27 @@ class TransitCustody:
     async def reencrypt(self, key: TransitHeldKey, eeks: Sequence[HeldEek], caller: str) -> list[bytes]:
         """Each EDEK under the current version, with the same DEK and IV; as it is when it was made with that."""
         current = key.current
-        again = [each.edek for each in eeks]
-        old = [index for index, each in enumerate(eeks) if each.number != current.version]
-        items = []
-        for eek in eeks:
+
+        def to_rewrap(eek: HeldEek) -> RewrapItem | None:
             version = key.get_version(eek.number)
             ciphertext = _ciphertext(version, eek)
-            if eek.number != current.version:
-                items.append(RewrapItem(ciphertext, _context(version, eek.iv), current.place.version))
-        if items:
-            found = await self._batcher.rewrap(current.place.key, items, caller, _by(_patience_s(len(items))))
-            for index, each in zip(old, found, strict=True):
-                again[index] = edek_from(_of_version(current, _good(key.get_version(eeks[index].number), each)))
-        return again
+            if version is current:
+                return None
+            return RewrapItem(ciphertext, _context(version, eek.iv), current.place.version)
+
+        asked = await in_slices(to_rewrap, eeks)
+        items = [item for item in asked if item is not None]
+        if not items:
+            return [eek.edek for eek in eeks]
+        found = iter(await self._batcher.rewrap(current.place.key, items, caller, _by(_patience_s(len(items)))))
+
+        def again(pair: tuple[HeldEek, RewrapItem | None]) -> bytes:
+            eek, item = pair
+            if item is None:
+                return eek.edek
+            return edek_from(_of_version(current, _good(key.get_version(eek.number), next(found))))
+
+        return await in_slices(again, list(zip(eeks, asked, strict=True)))
 
     async def prove(self, place: TransitVersion) -> None:
         """That what is encrypted with a version comes back: a new one is believed after that, and not before.
@@ -133,19 +145,30 @@ class TransitCustody:
 
     async def _round_trip(self, version: HeldVersion) -> None:
         iv, plain = secrets.token_bytes(IV_BYTES), Secret(secrets.token_bytes(32))
-        (edek,) = await self._wrap(version, [iv], [plain], _PROVER, _PROOF_PATIENCE_S)
+        (edek,) = await self._wrap(version, [(iv, plain)], _PROVER, _PROOF_PATIENCE_S)
         item = OpenItem(_ciphertext(version, HeldEek(0, iv, edek)), _context(version, iv))
         (found,) = await self._batcher.decrypt(version.place.key, [item], _PROVER, _by(_PROOF_PATIENCE_S))
         if _good(version, found) != plain:
             raise ProtectorRefusedError(f"{version.place} gives back what was not put into it; it is not used")
 
     async def _wrap(
-        self, version: HeldVersion, ivs: Sequence[bytes], deks: Sequence[Secret], caller: str, patience_s: float
+        self, version: HeldVersion, pairs: Sequence[tuple[bytes, Secret]], caller: str, patience_s: float
     ) -> list[bytes]:
+        """The EDEK for each IV and DEK."""
         number = version.place.version
-        items = [EncryptItem(dek, _context(version, iv), number) for iv, dek in zip(ivs, deks, strict=True)]
+        items = await in_slices(lambda pair: EncryptItem(pair[1], _context(version, pair[0]), number), pairs)
         found = await self._batcher.encrypt(version.place.key, items, caller, _by(patience_s))
-        return [edek_from(_of_version(version, _good(version, each))) for each in found]
+        return await in_slices(lambda each: edek_from(_of_version(version, _good(version, each))), found)
+
+
+async def in_slices(make: Callable[[T], U], of: Sequence[T]) -> list[U]:
+    """`make` of each; between some of a thousand others are answered."""
+    made: list[U] = []
+    for start in range(0, len(of), _SLICE):
+        if start:
+            await asyncio.sleep(0)
+        made += [make(each) for each in of[start : start + _SLICE]]
+    return made
 
 
 def _context(version: HeldVersion, iv: bytes) -> bytes:
