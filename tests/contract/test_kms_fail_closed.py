@@ -578,18 +578,18 @@ def vault_policy_withdrawn(stage: Stage) -> Scene:
     return Scene(world, withdrawn)
 
 
-def on_transit(stage: Stage) -> tuple[World, VaultCluster]:
+def on_transit(stage: Stage) -> tuple[World, VaultCluster, Start]:
     """A server whose store a file opens, and a Vault that holds the keys of some zones."""
     cluster: VaultCluster = stage.request.getfixturevalue("vault_cluster_on_double")
     start = stage.start()
     start.settle(f"vault: {json.dumps(vault_block(cluster))}\n")
     kms = stage.stack.enter_context(start.serving())
-    return World(kms, custody="transit").prepare(), cluster
+    return World(kms, custody="transit").prepare(), cluster, start
 
 
 @scenario("transit_sealed")
 def transit_sealed(stage: Stage) -> Scene:
-    world, cluster = on_transit(stage)
+    world, cluster, _ = on_transit(stage)
     vault = cluster.double
     assert vault is not None
 
@@ -606,27 +606,25 @@ def transit_sealed(stage: Stage) -> Scene:
 
 @scenario("transit_sealed_at_start")
 def transit_sealed_at_start(stage: Stage) -> Scene:
-    first = stage.stack.enter_context(ExitStack())
-    world, cluster = on_transit(Stage(stage.request, stage.directory, first))
-    vault, start = cluster.double, Start(world.kms.place, ["--config", str(stage.directory / "kms/kms.yaml")], {})
+    world, cluster, start = on_transit(stage)
+    vault = cluster.double
     assert vault is not None
 
     @contextmanager
-    def started_anew() -> Iterator[None]:
+    def sealed() -> Iterator[None]:
         vault.seal()
         try:
-            first.close()
-            world.kms = stage.stack.enter_context(start.serving())
+            start_again(stage, world, start)
             yield
         finally:
             vault.unseal()
 
-    return Scene(world, started_anew)
+    return Scene(world, sealed)
 
 
 @scenario("transit_token_dead")
 def transit_token_dead(stage: Stage) -> Scene:
-    world, cluster = on_transit(stage)
+    world, cluster, _ = on_transit(stage)
     file = cluster.settings().token_file
 
     @contextmanager
@@ -646,7 +644,7 @@ def transit_token_dead(stage: Stage) -> Scene:
 
 @scenario("transit_policy_withdrawn")
 def transit_policy_withdrawn(stage: Stage) -> Scene:
-    world, cluster = on_transit(stage)
+    world, cluster, _ = on_transit(stage)
     roles = (PolicyRole.SERVICE, PolicyRole.KEYADMIN)
     paths = [f"sys/policies/acl/{policy_name(role, cluster.settings())}" for role in roles]
     policies = {path: cluster.done("GET", path).data["policy"] for path in paths}
@@ -668,7 +666,7 @@ def transit_policy_withdrawn(stage: Stage) -> Scene:
 
 @scenario("transit_keys_disabled")
 def transit_keys_disabled(stage: Stage) -> Scene:
-    world, cluster = on_transit(stage)
+    world, cluster, _ = on_transit(stage)
     mount = cluster.settings().transit_mount
     names = cluster.done("LIST", f"{mount}/keys").data["keys"]
 
