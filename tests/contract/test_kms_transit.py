@@ -181,6 +181,9 @@ def test_the_name_in_vault_is_on_record_before_the_key_is_there(kms: RunningKms,
     assert [line["outcome"] for line in lines] == ["begun", "ok"]
     for line in lines:
         assert (line["custody"], line["transit_key"]) == ("transit", name)
+    roll(kms.one_worker(), "recorded")
+    lines = [line for line in kms.place.audit_lines() if line.get("key") == "recorded"]
+    assert (lines[-1]["op"], lines[-1]["transit_key"], lines[-1]["transit_version"]) == ("ROLL_NEW_VERSION", name, 2)
 
 
 def zone_keys(cluster: VaultCluster) -> list[str]:

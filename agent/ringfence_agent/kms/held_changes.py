@@ -37,6 +37,7 @@ async def roll_held(kms: Kms, call: Call, changes: TransitChanges, name: str, or
         if any(change.origin == origin and change.version in key.numbers for change in unconfirmed):
             raise UnconfirmedChangeError(name)
         place = await changes.next_version(key.current.place)
+        call.detail = {**(call.detail or {}), "transit_key": place.key, "transit_version": place.version}
         try:
             return await _record(kms, name, place, origin)
         except KeyChangedError:
