@@ -47,8 +47,8 @@ CONTENT = bytes(range(256)) * 1024 + b"the end"
 SHORTEST_SHARE = 0.8
 # What the key server's timer and a busy machine may add.
 SLACK_S = 4.0
-# With one key server Hadoop's client tries once more and gives up. It makes no pause after a RetriableException, so that
-# who means to outlast Vault needs many tries.
+# With one key server Hadoop's client tries once more and gives up. It makes no pause after a RetriableException, so
+# that who means to outlast Vault needs many tries.
 PATIENT = "-Dhadoop.security.kms.client.failover.max.retries=1000000"
 
 
