@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -172,3 +173,38 @@ def test_its_custody_shows_in_its_metadata_and_in_absent_material(served: Served
     assert metadata["attributes"]["ringfence.custody"] == served.custody
     material = json_of(call(client, "GET", f"/kms/v1/keyversion/{name}%400"))["material"]
     assert (material is None) == (served.custody == "transit")
+
+
+def test_two_servers_on_one_store_agree_about_a_key_that_vault_holds(
+    postgresql: DatabaseServer, vault_cluster_on_double: VaultCluster, tmp_path: Path
+) -> None:
+    uri, root_key = postgresql.new_database(), tmp_path / "root.key"
+    options = ["--init", "--keystore-password-file", str(postgresql.password_file), "--root-key", str(root_key)]
+
+    def server(name: str) -> CustodyKms:
+        (tmp_path / name).mkdir()
+        place = CustodyKms.make(tmp_path / name, vault_cluster_on_double)
+        place.place = DatabasePlace(tmp_path / name, uri)
+        place.settings["audit"] = {"directory": str(place.place.audit_directory)}
+        return place
+
+    with server("a").serving(*options) as first, server("b").serving(*options) as second:
+        a, b = first.one_worker(), second.one_worker()
+        for number in range(5):
+            name = f"k{number}"
+            assert create(a, name).status == 201
+            (eek,) = generate(b, name)
+            secret = dek(a, eek)
+            assert json_of(roll(b, name))["versionName"] == f"{name}@1"
+            assert json_of(roll(a, name))["versionName"] == f"{name}@2"
+            again = reencrypt(b, eek)
+            assert (again[0], dek(a, again)) == (f"{name}@2", secret)
+            assert call(a, "DELETE", f"/kms/v1/key/{name}").status == 200
+            assert generate_status(b, name) == 500
+            assert json_of(create(b, name))["versionName"] == f"{name}@3"
+            assert dek(a, generate(b, name)[0])
+    postgresql.recycle(uri)
+
+
+def generate_status(client: RawClient, name: str) -> int:
+    return call(client, "GET", f"/kms/v1/key/{name}/_eek", query={"eek_op": "generate"}).status
