@@ -99,6 +99,16 @@ def test_what_vault_holds_is_not_exported(scene: Scene, tmp_path: Path) -> None:
     assert [key["name"] for key in scene.run("key", "export", *target, "plain")["keys"]] == ["plain"]
 
 
+def test_what_vault_holds_is_not_taken_over_from_a_running_server(scene: Scene, tmp_path: Path) -> None:
+    with scene.kms.serving() as running:
+        source = f"kms://http@localhost:{running.port}/kms"
+        command = [RINGFENCE, "key", "import", "--from", source, "--as", "hdfs", "--json"]
+        command += ["--keystore", f"sqlite:///{tmp_path}/k.db", "--init", "--hadoop-conf", str(tmp_path / "none")]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 1, done.stderr
+    assert "no material of key held: Vault holds it" in json.loads(done.stderr.splitlines()[-1])["error"]["message"]
+
+
 def test_verify_and_doctor_find_what_vault_has_lost(scene: Scene) -> None:
     transit, cluster = scene.cluster.administrator().transit, scene.cluster
     told = doctor(scene)
