@@ -89,10 +89,18 @@ def test_a_held_key_is_remembered_with_no_material_and_grows_old_like_others(wor
     asyncio.run(look())
 
 
-def test_without_a_held_key_vault_is_not_asked(worker: Worker) -> None:
-    worker.store.create_key(new_key("plain"))
-    assert asyncio.run(worker.health.find_problem()) is None
-    assert worker.asked == []
+def test_without_a_held_key_vault_is_not_asked_until_there_is_one(worker: Worker) -> None:
+    async def look() -> None:
+        worker.store.create_key(new_key("plain"))
+        for worker.now_s in (0.0, 10.0, 20.0):
+            assert await worker.health.find_problem() is None
+        assert worker.asked == []
+        worker.create_held()
+        worker.now_s = 30.0
+        assert await worker.health.find_problem() is None
+        assert worker.asked == [TransitVersion(KEY, 3)]
+
+    asyncio.run(look())
 
 
 def test_vault_is_asked_every_ten_seconds_and_every_second_while_it_fails(worker: Worker) -> None:

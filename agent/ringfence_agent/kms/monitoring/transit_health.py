@@ -36,6 +36,8 @@ class TransitHealth:
         self._clock = clock
         self._deadline_s = deadline_s
         self._canary_key: str | None = None
+        # The store's change number at which it had no such key: all are not looked at again before it changes.
+        self._without_at: int | None = None
         self._problem: str | None = None
         self._look: asyncio.Task[str | None] | None = None
         self._due_s = clock()
@@ -72,8 +74,13 @@ class TransitHealth:
     def _find_canary(self, store: KeyStore) -> HeldKey | None:
         """In the store's thread."""
         key = store.find_sealed_key(self._canary_key) if self._canary_key is not None else None
-        if not isinstance(key, HeldKey):
-            held = [key.name for key in store.list_metadata() if custody_word(key.attributes) != DEFAULT_CUSTODY]
-            self._canary_key = held[0] if held else None
-            key = store.find_sealed_key(held[0]) if held else None
+        if isinstance(key, HeldKey):
+            return key
+        number = store.change_number()
+        if number == self._without_at:
+            return None
+        held = [key.name for key in store.list_metadata() if custody_word(key.attributes) != DEFAULT_CUSTODY]
+        self._canary_key = held[0] if held else None
+        self._without_at = None if held else number
+        key = store.find_sealed_key(held[0]) if held else None
         return key if isinstance(key, HeldKey) else None
