@@ -1,8 +1,9 @@
 """`key/NAME/_eek`, `keyversion/NAME@N/_eek` and `key/NAME/_reencryptbatch`: EDEKs made, opened and re-encrypted.
 
 Source: `KMS.generateEncryptedKeys`, `handleEncryptedKeyOp` and `reencryptEncryptedKeys`. These are the hot
-endpoints: with the key in memory they answer without leaving the event loop. Order of checks as in Hadoop: operation
-ACL, then existence and belonging, then key ACL.
+endpoints: with the key in memory they answer without leaving the event loop. What a key that Vault holds is needed for
+waits for Vault, after every check. Order of checks as in Hadoop: operation ACL, then existence and belonging, then key
+ACL.
 """
 
 from __future__ import annotations
