@@ -31,6 +31,7 @@ from ringfence_agent.http.request import Peer, Request
 from ringfence_agent.http.response import Response
 from ringfence_agent.http.worker import WorkerContext
 from ringfence_agent.keystore.held import is_zone_key_name
+from ringfence_agent.keystore.held_check import find_held_problems
 from ringfence_agent.keystore.open import open_keystore
 from ringfence_agent.kms.config import Options, load_settings
 from ringfence_agent.kms.monitoring.config import MetricsAccess
@@ -39,7 +40,6 @@ from ringfence_agent.kms.monitoring.pages import ServerFacts
 from ringfence_agent.kms.serve import open_application
 from ringfence_agent.kms.store_record import StoreRecord
 from ringfence_agent.vault.control import VaultControl
-from ringfence_agent.vault.held_check import find_held_problems
 from ringfence_agent.vault.servers import VaultServers
 
 WAIT_S = 30.0

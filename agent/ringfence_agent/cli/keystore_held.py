@@ -10,8 +10,8 @@ import click
 
 from ringfence_agent.keystore.backup.drill import KeyDrill
 from ringfence_agent.keystore.held import HeldVersion
+from ringfence_agent.keystore.held_check import HeldProblem, find_held_problems
 from ringfence_agent.kms.config import StoreSettings
-from ringfence_agent.vault.held_check import HeldProblem, find_held_problems
 from ringfence_zones.cli.render import counted, shown
 from ringfence_zones.errors import RingfenceError
 

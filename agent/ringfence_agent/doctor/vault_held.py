@@ -7,8 +7,8 @@ from http import HTTPStatus
 
 from ringfence_agent.doctor.check import NotChecked, finding
 from ringfence_agent.keystore.held import HeldVersion, is_zone_key_name, new_transit_name
+from ringfence_agent.keystore.held_check import find_held_problems
 from ringfence_agent.vault.control import VaultControl
-from ringfence_agent.vault.held_check import find_held_problems
 from ringfence_agent.vault.policy import transit_custody_capabilities
 from ringfence_agent.vault.refusal import VaultRefusedError
 from ringfence_agent.vault.transit_keys import TransitKeys
