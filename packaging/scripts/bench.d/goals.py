@@ -10,6 +10,7 @@ from figures import Spread, cell, number, spread_of
 from kms_figures import KmsFigures
 from kms_load import GENERATE_COUNT
 from kms_servers import JAVA, RINGFENCE
+from protectors import FILE
 from throughput import Throughput
 
 
@@ -30,6 +31,7 @@ def goals_of(kms: KmsFigures, zones: zone_creation.ZoneFigures | None) -> list[G
         *_start_goals(kms),
         *_worker_goals(kms),
         *_key_goals(kms),
+        *_protector_goals(kms),
         _transit_goal(kms),
         *_zone_goals(zones),
     ]
@@ -72,6 +74,24 @@ def _memory_goal(plain: Throughput | None) -> Goal:
     memory = plain.memory if plain else None
     ratio = memory[JAVA].after_load_mib / memory[RINGFENCE].after_load_mib if memory else None
     return _at_least("memory after the load: the Java KMS over our one worker and its supervisor", 3, ratio)
+
+
+def _protector_goals(kms: KmsFigures) -> list[Goal]:
+    found = kms.protectors
+    remote = [name for name in found.keys if name != FILE] if found else ["another protector"]
+    ratios = [found.warm_ratio(name) if found else None for name in remote]
+    cold = [found.cold[name] if found else None for name in remote]
+    asked = [each.openings / each.keys if each and each.openings is not None else None for each in cold]
+    return [
+        *(
+            _at_most(f"decrypt, sealed by {name}: CPU time over that with a root key file", 1.1, ratio)
+            for name, ratio in zip(remote, ratios, strict=True)
+        ),
+        *(
+            _at_most(f"a cold start into full load, sealed by {name}: times it was asked for each key", 1, ratio)
+            for name, ratio in zip(remote, asked, strict=True)
+        ),
+    ]
 
 
 def _transit_goal(kms: KmsFigures) -> Goal:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kms_servers import JAVA, Java, Ringfence
 from latency import Latency, measure_latency
 from many_keys import ManyKeys, measure_many_keys
-from protectors import measure_protectors
+from protectors import ProtectorFigures, measure_protectors
 from sandbox import Sandbox
 from startup import Startup, measure_startup
 from throughput import FULL, PLAIN, QUICK, SLOW, Effort, Throughput, measure_throughput
@@ -30,7 +30,7 @@ class KmsFigures:
     startup: Mapping[str, Startup] | None = None
     workers: Workers | None = None
     keys: Mapping[str, ManyKeys] | None = None
-    protectors: Mapping[str, ManyKeys] | None = None
+    protectors: ProtectorFigures | None = None
     transit: TransitFigures | None = None
     audited_requests: int = 0
 
@@ -71,9 +71,8 @@ class KmsBench:
                 for kind, count in ((self._ringfence("keys"), ours), (self._java("keys"), theirs))
             }
         if "protectors" in parts:
-            figures.protectors = measure_protectors(
-                self._program, self._scratch, 20 if self._quick else 1000, self._say
-            )
+            keys, effort = (20, QUICK) if self._quick else (1000, replace(FULL, rounds=9))
+            figures.protectors = measure_protectors(self._program, self._scratch, keys, effort, self._say)
         if "transit" in parts:
             rounds, round_s = (1, 2.0) if self._quick else (5, 5.0)
             figures.transit = measure_transit(

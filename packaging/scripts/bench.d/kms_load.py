@@ -166,18 +166,23 @@ def decrypt_requests(generator: KmsCaller, reader: KmsCaller) -> list[KmsRequest
 
     Each key's first EEK is opened twice to see that the KMS gives one DEK of the right length.
     """
+    requests = open_requests(generator, key_names(), EEKS_PER_KEY)
+    for request in requests[::EEKS_PER_KEY]:
+        _check_dek(reader, request)
+    return requests
+
+
+def open_requests(generator: KmsCaller, names: Sequence[str], count: int) -> list[KmsRequest]:
+    """`count` new EEKs of each key, as the requests that open them."""
     requests = []
-    for name in key_names():
-        eeks = generator.call("GET", f"/v1/key/{name}/_eek?num_keys={EEKS_PER_KEY}&eek_op=generate")
-        for number, eek in enumerate(eeks):
-            target = f"/v1/keyversion/{quote(eek['versionName'], safe='')}/_eek?eek_op=decrypt"
+    for name in names:
+        for eek in generator.call("GET", f"/v1/key/{name}/_eek?num_keys={count}&eek_op=generate"):
             body = {
                 "name": name,
                 "iv": _standard_base64(eek["iv"]),
                 "material": _standard_base64(eek["encryptedKeyVersion"]["material"]),
             }
-            if number == 0:
-                _check_dek(reader, target, body)
+            target = f"/v1/keyversion/{quote(eek['versionName'], safe='')}/_eek?eek_op=decrypt"
             requests.append(KmsRequest("POST", target, body))
     return requests
 
@@ -218,8 +223,8 @@ def run_wrk(base_url: str, script: Path, *, connections: int, seconds: float) ->
     return result
 
 
-def _check_dek(reader: KmsCaller, target: str, body: dict[str, str]) -> None:
-    first, second = (reader.call("POST", target, body)["material"] for _ in range(2))
+def _check_dek(reader: KmsCaller, request: KmsRequest) -> None:
+    first, second = (reader.call(request.method, request.target, request.body)["material"] for _ in range(2))
     if first != second or len(_decode_base64(first)) != KEY_LENGTH_BITS // 8:
         raise BenchError(f"the KMS at {reader.host}:{reader.port} does not decrypt its own EEK")
 

@@ -54,7 +54,10 @@ class Server:
 
 
 class Ringfence:
-    """Our server with an SQLite key store in its own `directory`. `config` is a kms.yaml, for what Hadoop lacks."""
+    """Our server with an SQLite key store in its own `directory`.
+
+    `config` is a kms.yaml, for what Hadoop lacks; `environment` is added to this process's own.
+    """
 
     def __init__(
         self,
@@ -65,11 +68,13 @@ class Ringfence:
         cache: bool = True,
         name: str = RINGFENCE,
         config: Path | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
+        self.directory = directory
         self._config = config
+        self._environment = environment or {}
         self._program = program
-        self._directory = directory
         self._tls = _Tls(directory) if tls else None
         self._settings = {} if cache else {"hadoop.kms.cache.enable": "false"}
 
@@ -77,17 +82,19 @@ class Ringfence:
     def running(self, *, cpus: Sequence[int] | None = None, workers: int | None = None) -> Iterator[Server]:
         """Serves until the end of the block. One core, and so one worker, unless told otherwise."""
         port = _free_port()
-        _write_conf(self._directory, self._settings)
-        argv = [str(self._program), "kms", "serve", f"--hadoop-conf={self._directory}", f"--listen=localhost:{port}"]
-        argv.append(f"--keystore=sqlite:///{self._directory}/keys.db")
+        _write_conf(self.directory, self._settings)
+        argv = [str(self._program), "kms", "serve", f"--hadoop-conf={self.directory}", f"--listen=localhost:{port}"]
+        argv.append(f"--keystore=sqlite:///{self.directory}/keys.db")
         if self._config is not None:
             argv += [f"--config={self._config}", "--init"]
         if workers is not None:
             argv.append(f"--workers={workers}")
         if self._tls is not None:
             argv += self._tls.options()
-        audit = AuditLog(self._directory / "keys.db.audit.d")
-        with _running(self.name, argv, dict(os.environ), self._directory, _url(port, self._tls), cpus) as (pid, s):
+        audit = AuditLog(self.directory / "keys.db.audit.d")
+        with _running(
+            self.name, argv, {**os.environ, **self._environment}, self.directory, _url(port, self._tls), cpus
+        ) as (pid, s):
             yield Server(self.name, _url(port, self._tls), pid, audit, s, _ca(self._tls))
 
 

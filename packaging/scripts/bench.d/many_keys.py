@@ -30,7 +30,7 @@ class ManyKeys:
 
 def measure_many_keys(kind: Ringfence | Java, keys: int, say: Callable[[str], None]) -> ManyKeys:
     """Creates `keys` keys, starts the server again, and asks for EEKs of each over one connection."""
-    names = [f"many-{number}" for number in range(keys)]
+    names = key_names_of(keys)
     say(f"creating {keys:,} keys: {kind.name}")
     with kind.running() as server:
         creates = _create(server.caller(GENERATOR), names)
@@ -44,6 +44,11 @@ def measure_many_keys(kind: Ringfence | Java, keys: int, say: Callable[[str], No
     window = min(_WINDOW, keys // 2)
     first, last = statistics.median(creates[:window]), statistics.median(creates[-window:])
     return ManyKeys(keys, first * 1e3, last * 1e3, touch_s)
+
+
+def key_names_of(keys: int) -> list[str]:
+    """The keys that were made, when there were to be so many."""
+    return [f"many-{number}" for number in range(keys)]
 
 
 def _create(caller: KmsCaller, names: Sequence[str]) -> list[float]:

@@ -11,6 +11,7 @@ from kms_figures import KmsFigures
 from kms_load import EEKS_PER_KEY, GENERATE_COUNT, KEY_LENGTH_BITS, KEYS
 from kms_servers import JAVA, RINGFENCE
 from many_keys import ManyKeys
+from protectors import ProtectorFigures
 from throughput import CONNECTIONS, PLAIN, Samples, Throughput
 from transit import TransitFigures
 
@@ -45,7 +46,10 @@ def render(
         _keys_table(kms.keys, (RINGFENCE, JAVA), "server"),
         "### Who seals the keys",
         "Ringfence, each key opened once after the restart. Vault and AWS KMS are asked on this machine: no network.",
-        _keys_table(kms.protectors, tuple(kms.protectors or (NOT_MEASURED,)), "sealed by"),
+        _keys_table(kms.protectors.keys if kms.protectors else None, _protectors(kms), "sealed by"),
+        "Decrypts. Warm: keys in memory, all servers there at once and their rounds in turn; the ratio is that of the "
+        f"leasts. Cold: a start with no key in memory and {CONNECTIONS} clients at once for each of the keys.",
+        _protectors_table(kms.protectors, _protectors(kms)),
         "### Custody transit",
         "Data keys opened a second at 64 clients by a real Vault on this machine: through Ringfence, one worker on one "
         "core, and by one call of hvac each from that core. Rounds interleaved; least / median / most.",
@@ -167,6 +171,24 @@ def _keys_table(measured: Mapping[str, ManyKeys] | None, names: Sequence[str], w
         "the last",
         f"ms a key for {GENERATE_COUNT} EEKs, after a restart",
     )
+    return markdown_table(head, rows)
+
+
+def _protectors(kms: KmsFigures) -> Sequence[str]:
+    return tuple(kms.protectors.keys) if kms.protectors else (NOT_MEASURED,)
+
+
+def _protectors_table(found: ProtectorFigures | None, names: Sequence[str]) -> str:
+    rows: list[tuple[object, ...]] = []
+    for name in names:
+        if found is None:
+            rows.append((name, *(None,) * 5))
+            continue
+        cold, warm, ratio = found.cold[name], found.warm[name].cpu, found.warm_ratio(name)
+        rows.append((name, warm, "" if ratio is None else ratio, cold.first_per_s, cold.then_per_s,
+                     "" if cold.openings is None else cold.openings))  # fmt: skip
+    head = ("sealed by", "CPU µs a warm decrypt", "times the file's", "decrypts a second from a cold start", "then",
+            "times the protector was asked")  # fmt: skip
     return markdown_table(head, rows)
 
 
