@@ -10,7 +10,6 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -128,15 +127,6 @@ def custodies(
             yield Custodies(Cluster(described), vault, tmp_path)
 
 
-@contextmanager
-def sealed(double: VaultDouble) -> Iterator[None]:
-    double.seal()
-    try:
-        yield
-    finally:
-        double.unseal()
-
-
 def test_files_are_written_and_read_in_four_zones_that_each_keep_their_key_in_another_way(
     custodies: Custodies, double: VaultDouble
 ) -> None:
@@ -171,7 +161,7 @@ def test_files_are_written_and_read_in_four_zones_that_each_keep_their_key_in_an
 
     roll_and_reencrypt(custodies)
     refuse_another_custody(custodies)
-    with sealed(double):
+    with double.sealed():
         # What is in memory goes on, and so does what Vault has no part in; what Vault holds does not.
         for zone in (FILE, VAULT, AWS):
             custodies.check_read(zone)

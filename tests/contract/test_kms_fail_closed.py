@@ -548,15 +548,7 @@ def vault_sealed(stage: Stage) -> Scene:
     world, vault = stage.world(start), cluster.double
     assert vault is not None
 
-    @contextmanager
-    def sealed() -> Iterator[None]:
-        vault.seal()
-        try:
-            yield
-        finally:
-            vault.unseal()
-
-    return Scene(world, sealed)
+    return Scene(world, vault.sealed)
 
 
 @scenario("vault_policy_withdrawn")
@@ -593,15 +585,7 @@ def transit_sealed(stage: Stage) -> Scene:
     vault = cluster.double
     assert vault is not None
 
-    @contextmanager
-    def sealed() -> Iterator[None]:
-        vault.seal()
-        try:
-            yield
-        finally:
-            vault.unseal()
-
-    return Scene(world, sealed)
+    return Scene(world, vault.sealed)
 
 
 @scenario("transit_sealed_at_start")
@@ -612,12 +596,9 @@ def transit_sealed_at_start(stage: Stage) -> Scene:
 
     @contextmanager
     def sealed() -> Iterator[None]:
-        vault.seal()
-        try:
+        with vault.sealed():
             start_again(stage, world, start)
             yield
-        finally:
-            vault.unseal()
 
     return Scene(world, sealed)
 
@@ -693,12 +674,9 @@ def vault_away_at_start(stage: Stage) -> Scene:
 
     @contextmanager
     def sealed() -> Iterator[None]:
-        vault.seal()
-        try:
+        with vault.sealed():
             start_again(stage, world, start)
             yield
-        finally:
-            vault.unseal()
 
     return Scene(world, sealed)
 

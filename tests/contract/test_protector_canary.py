@@ -120,19 +120,11 @@ class World:
         assert double is not None
         body, elsewhere = self.body_with_plaintexts(), f"http://127.0.0.1:{self.thief.port}/v1/thief"
 
-        @contextmanager
-        def sealed() -> Iterator[None]:
-            double.seal()
-            try:
-                yield
-            finally:
-                double.unseal()
-
         def fault(action: str, **order: Any) -> Callable[[], contextlib.AbstractContextManager[Any]]:
             return lambda: double.fault(action, **{"path": EVERYTHING_BUT_HEALTH, **order})
 
         return {
-            "sealed": sealed,
+            "sealed": double.sealed,
             "forbidden": fault("status", status=403, body=body),
             "bad request": fault("status", status=400, body=body),
             "failed": fault("status", status=500, body=body),

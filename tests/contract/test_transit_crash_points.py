@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kms_monitoring import plain_facts
 from kms_serving import KmsPlace
 from local_stores import in_child, kill, read_all
 from vault_clusters import VaultCluster
@@ -34,9 +35,7 @@ from ringfence_agent.keystore.held import is_zone_key_name
 from ringfence_agent.keystore.held_check import find_held_problems
 from ringfence_agent.keystore.open import open_keystore
 from ringfence_agent.kms.config import Options, load_settings
-from ringfence_agent.kms.monitoring.config import MetricsAccess
 from ringfence_agent.kms.monitoring.metrics import MetricsTable
-from ringfence_agent.kms.monitoring.pages import ServerFacts
 from ringfence_agent.kms.serve import open_application
 from ringfence_agent.kms.store_record import StoreRecord
 from ringfence_agent.vault.control import VaultControl
@@ -79,16 +78,7 @@ class Scene:
         settings = load_settings(Options(config=self.config))
         table = GenerationTable(1)
         context = WorkerContext(0, 1, table.view(0), GenerationTable(1).view(0), 0)
-        facts = ServerFacts(
-            address="localhost:9600",
-            scheme="http",
-            only_loopback=True,
-            authentication="simple",
-            revocation_bound_s=30.0,
-            service_name="KMS",
-            metrics_access=MetricsAccess.LOCAL,
-        )
-        opened = open_application(settings, MetricsTable(2), StoreRecord(), facts, context)
+        opened = open_application(settings, MetricsTable(2), StoreRecord(), plain_facts(), context)
         async with opened as recorded:
             return await action(Client(recorded))
 

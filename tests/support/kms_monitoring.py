@@ -28,9 +28,9 @@ def idle_keeper(store: OpenStore | None = None) -> StoreKeeper:
     return StoreKeeper(store or MemoryKeyStore(), StoreRecord(), settings, None, ThreadPoolExecutor(1))
 
 
-def plain_monitoring(store: StoreAccess, audit: AuditLog, keeper: StoreKeeper | None = None) -> Monitoring:
-    """Of one worker on loopback, with simple authentication and without TLS."""
-    facts = ServerFacts(
+def plain_facts() -> ServerFacts:
+    """Of a server on loopback, with simple authentication and without TLS."""
+    return ServerFacts(
         address="localhost:9600",
         scheme="http",
         only_loopback=True,
@@ -39,5 +39,9 @@ def plain_monitoring(store: StoreAccess, audit: AuditLog, keeper: StoreKeeper | 
         service_name="KMS",
         metrics_access=MetricsAccess.LOCAL,
     )
+
+
+def plain_monitoring(store: StoreAccess, audit: AuditLog, keeper: StoreKeeper | None = None) -> Monitoring:
+    """Of one worker on loopback, with simple authentication and without TLS."""
     health = HealthCheck(store, audit, time.monotonic)
-    return Monitoring(facts, MetricsTable(1).worker(0, 0), health, audit, keeper or idle_keeper())
+    return Monitoring(plain_facts(), MetricsTable(1).worker(0, 0), health, audit, keeper or idle_keeper())

@@ -113,6 +113,15 @@ class VaultDouble:
         self.order("unseal", node=node)
 
     @contextmanager
+    def sealed(self) -> Iterator[None]:
+        """While the block runs, the first node is sealed."""
+        self.seal()
+        try:
+            yield
+        finally:
+            self.unseal()
+
+    @contextmanager
     def frozen_standbys(self) -> Iterator[None]:
         """While the block runs (at most 30 s), standbys see nothing of what changes."""
         self.order("freeze_standbys", value=True)

@@ -31,7 +31,7 @@ from typing import NamedTuple
 import msgspec
 
 from ringfence_agent.vault.connection import Answer, NoAnswerError
-from ringfence_zones.errors import InputError
+from ringfence_zones.errors import InputError, ProtectorRefusedError, ProtectorUnavailableError
 from ringfence_zones.keys import IV_BYTES
 from ringfence_zones.secret import Secret
 
@@ -198,6 +198,21 @@ class ItemFault(enum.Enum):
     NO_SUCH_KEY = "belongs to a key that is not there"
     SERVER_FAILED = "could not be worked on, for the server failed"
     OUR_BUG = "was sent in a way that the server does not understand"
+
+    def error(self, what: str, look_at: str) -> ProtectorUnavailableError | ProtectorRefusedError:
+        """What this means for the item `what`; `look_at` is what may be at fault in Vault when it does not pass."""
+        message = f"{what} {self.value}"
+        if self in _PASSING:
+            return ProtectorUnavailableError(message, hint="it is tried again with the next request")
+        return ProtectorRefusedError(
+            message,
+            hint=f"look at the key in Vault: {look_at}, and whether it was deleted or disabled",
+            reason=self.name.lower(),
+        )
+
+
+# Faults that the same call may not meet later, or on another node.
+_PASSING = frozenset({ItemFault.VERSION_AHEAD, ItemFault.SERVER_FAILED})
 
 
 class Refusal(enum.Enum):

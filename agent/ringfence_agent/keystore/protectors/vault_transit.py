@@ -43,8 +43,6 @@ T = TypeVar("T")
 _FORM = 1
 _VERSION = struct.Struct(">I")
 _LOOK_AGAIN_S = 60.0
-# Faults that the same call may not meet later, or on another node.
-_PASSING = frozenset({ItemFault.VERSION_AHEAD, ItemFault.SERVER_FAILED})
 
 
 class KeyDescriptions(Protocol):
@@ -113,14 +111,8 @@ class WrapKey:
         return good
 
     def _failed(self, fault: ItemFault) -> ProtectorRefusedError | ProtectorUnavailableError:
-        what = f"key material sealed by Vault ({self.settings.transit_mount}/keys/{WRAP_KEY}) {fault.value}"
-        if fault in _PASSING:
-            return ProtectorUnavailableError(what, hint="it is tried again with the next request")
-        return ProtectorRefusedError(
-            what,
-            hint="look at the key in Vault: its min_decryption_version, and whether it was deleted or disabled",
-            reason=fault.name.lower(),
-        )
+        what = f"key material sealed by Vault ({self.settings.transit_mount}/keys/{WRAP_KEY})"
+        return fault.error(what, "its min_decryption_version")
 
 
 class VaultTransitMaterials:

@@ -36,7 +36,7 @@ from ringfence_agent.vault.transit_wire import (
     edek_context,
     edek_from,
 )
-from ringfence_zones.errors import InputError, ProtectorRefusedError, ProtectorUnavailableError, RingfenceError
+from ringfence_zones.errors import InputError, ProtectorRefusedError, RingfenceError
 from ringfence_zones.keys import IV_BYTES
 from ringfence_zones.secret import Secret
 
@@ -52,7 +52,6 @@ _PROOF_PATIENCE_S = 5.0
 _SLICE = 200
 _PROVER = "ringfence"
 _MISSING = ItemFault.NO_SUCH_KEY.name.lower()
-_PASSING = frozenset({ItemFault.VERSION_AHEAD, ItemFault.SERVER_FAILED})
 
 
 class HeldEek(NamedTuple):
@@ -196,14 +195,7 @@ def _good(version: HeldVersion, found: T | ItemFault) -> T:
 def _failed(version: HeldVersion, fault: ItemFault) -> RingfenceError:
     if fault is ItemFault.CORRUPT:
         return InputError(f"the EDEK given for {version.name} {fault.value}")
-    what = f"an EDEK of {version.name}, held as {version.place}, {fault.value}"
-    if fault in _PASSING:
-        return ProtectorUnavailableError(what, hint="it is tried again with the next request")
-    return ProtectorRefusedError(
-        what,
-        hint="look at the key in Vault: its minimum versions, and whether it was deleted or disabled",
-        reason=fault.name.lower(),
-    )
+    return fault.error(f"an EDEK of {version.name}, held as {version.place},", "its minimum versions")
 
 
 def _of_version(version: HeldVersion, ciphertext: TransitCiphertext) -> TransitCiphertext:
