@@ -235,6 +235,18 @@ def test_what_waited_while_aws_throttled_is_gone_soon_after(aws_kms_double: AwsK
     assert len(patient.seal([(BINDING, PLAIN)])) == 1
 
 
+def test_a_clock_that_is_set_back_holds_up_nobody_whom_aws_throttled_before(
+    aws_kms_double: AwsKmsDouble, materials: AwsKmsMaterials, sealed: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The SDK's pacing, which begins with the first throttling and never ends, goes by no clock that is ever set."""
+    aws_kms_double.fault("Decrypt", code="ThrottlingException", times=1)
+    assert materials.open([(BINDING, sealed)]) == [PLAIN]
+    real_time = time.time
+    for step_s in (-3600, 86_400, -3600):
+        monkeypatch.setattr(time, "time", lambda step_s=step_s: real_time() + step_s)
+        assert materials.open([(BINDING, sealed)]) == [PLAIN]
+
+
 @pytest.mark.parametrize(
     "code", ["KMSInternalException", "DependencyTimeoutException", "KeyUnavailableException", "SomethingNew"]
 )

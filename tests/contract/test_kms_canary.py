@@ -28,7 +28,8 @@ from typing import Any
 import pytest
 from canary import Canaries, process_tree, spellings
 from certificates import Certificates
-from databases import DatabaseServer, database_of
+from database_canary import find_in_database
+from databases import DatabaseServer
 from http_serving import Answer, RawClient
 from kdc import Kdc
 from kerberos_kms import KerberosKms, kerberos_site
@@ -378,7 +379,8 @@ def test_no_secret_is_anywhere_but_where_it_belongs(running: Running, request: p
         server: DatabaseServer = request.getfixturevalue(
             "postgresql" if "postgresql" in request.node.name else "mariadb"
         )
-        assert database_finds(site, server, began_s) == {}
+        mine = site.canaries.only("key material", "DEK", "root", "master key", "token", "planted", "cookie")
+        assert find_in_database(mine, server, site.keystore[1], began_s) == {}
     check_controls(site)
 
 
@@ -443,25 +445,6 @@ def kill_one_with_a_core(session: Session) -> None:
         time.sleep(0.02)
     os.close(ended)
     assert list((session.site.directory / "work").iterdir()) == []
-
-
-def database_finds(site: Site, server: DatabaseServer, began_s: float) -> dict[str, set[str]]:
-    """In a dump, and in the files that the database wrote meanwhile, its log of changes among them."""
-    mine = site.canaries.only("key material", "DEK", "root", "master key", "token", "planted", "cookie")
-    found = {}
-    for path in (server.directory / "data").rglob("*"):
-        with suppress(FileNotFoundError):
-            if path.is_file() and path.stat().st_mtime >= began_s - 1 and (names := mine.find_in_file(path)):
-                found[path.name] = names
-    control = secrets.token_bytes(24)
-    server.sql(f"CREATE TABLE canary_control (note text); INSERT INTO canary_control VALUES ('{control.hex()}')",
-               database_of(site.keystore[1]))  # fmt: skip
-    planted = Canaries()
-    planted.add("control", control)
-    files = [path for path in (server.directory / "data").rglob("*") if path.is_file()]
-    assert any(planted.find_in_file(path) for path in files if path.stat().st_mtime >= began_s - 1)
-    server.sql("DROP TABLE canary_control", database_of(site.keystore[1]))
-    return found
 
 
 # -- what the scans are worth

@@ -30,6 +30,8 @@ from aws_kms_double import AwsKmsDouble
 from aws_kms_places import double_settings, make_key
 from canary import Canaries, process_tree
 from crash_scenes import Scene
+from database_canary import find_in_database
+from databases import DatabaseServer, database_of
 from http_serving import Answer, RawClient
 from kms_serving import DEADLINE_S, KmsPlace, RunningKms, call, json_of
 from local_stores import in_child
@@ -41,6 +43,7 @@ from vault_doubles import VaultDouble, running_vault
 from vault_settings import write_private
 
 from ringfence_agent.cli.doctor import doctor
+from ringfence_agent.cli.key_transfer import export_keys, import_keys
 from ringfence_agent.cli.keystore import keystore
 from ringfence_agent.cli.vault import vault
 from ringfence_agent.keystore.open import open_protected
@@ -219,8 +222,8 @@ class World:
         finally:
             aws.mend()
 
-    def attempt(self, name: str, group: Any, *words: str) -> None:
-        """In a child, with all that hangs on its error, at the log's most talkative."""
+    def attempt(self, name: str, group: Any, *words: str) -> bytes:
+        """In a child, with all that hangs on its error, at the log's most talkative; what it said."""
         path = self.directory / f"attempt-{len(self.outputs)}"
 
         def act(_report: int) -> None:
@@ -241,12 +244,14 @@ class World:
         pid, read_end = in_child(act)
         os.close(read_end)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-        self.outputs[f"{len(self.outputs)} {name}: {' '.join(words[:2])}"] = path.read_bytes()
+        said = self.outputs[f"{len(self.outputs)} {name}: {' '.join(words[:2])}"] = path.read_bytes()
         path.unlink()
+        return said
 
     # -- the search
 
-    def check_nothing_is_found(self) -> None:
+    def check_nothing_is_found(self, *, seals_elsewhere: bool = False) -> None:
+        """`seals_elsewhere`: no file below the directory has what is sealed, for a database has it."""
         assert self.canaries.find_in_texts(self.outputs) == {}
         assert self.sealed.find_in_texts(self.outputs) == {}
         assert self.canaries.find_in_tree(self.directory, self.keeps) == {}
@@ -255,20 +260,21 @@ class World:
         assert list((self.directory / "temporary").iterdir()) == []
         assert list((self.directory / "work").iterdir()) == []
         assert self.thief.seen == []
-        self._check_controls()
+        self._check_controls(seals_elsewhere=seals_elsewhere)
 
-    def _check_controls(self) -> None:
+    def _check_controls(self, *, seals_elsewhere: bool) -> None:
         """The same searches find what is put there."""
         for name, secret in list(self.secrets.items())[:3]:
             planted = {"output": b"x " + base64.b64encode(b"a" + secret) + b" y", **self.outputs}
             assert self.canaries.find_in_texts(planted) == {"output": {name}}
-            for place in ("temporary/left", "work/core"):
+            for place in ("temporary/left", "work/core", "a.rfbackup"):
                 path = self.directory / place
                 path.write_bytes(b"\0" * 100 + secret.hex().encode())
                 assert self.canaries.find_in_tree(self.directory, self.keeps) == {place: {name}}
                 path.unlink()
         rests = self.sealed.find_in_tree(self.directory)
-        assert any(name.endswith(".db") for name in rests), "the seals are looked for where they do rest"
+        where = any(name.endswith(".db") for name in rests)
+        assert where != seals_elsewhere, "the seals are looked for where they do rest"
 
 
 @pytest.fixture(params=KINDS)
@@ -352,6 +358,19 @@ def the_backup(scene: Scene) -> str:
     return str(max(scene.backups.glob("*.rfbackup")))
 
 
+def export_words(world: World, scene: Scene) -> tuple[list[str], str]:
+    """`key export` of all keys of a store that its remote protector opens; beginning with --to and --password-file.
+    And where they go: a Java key store, sealed with a password."""
+    password = world.directory / "jceks.password"
+    if not password.exists():
+        write_private(password, secrets.token_hex(16))
+        world.add("password of the Java key store", password.read_bytes())
+        world.keeps.append(password)
+    jceks = f"jceks://file@{world.directory}/exported-{len(world.outputs)}.jceks"
+    named = ["--to", jceks, "--password-file", str(password), "--keystore", f"sqlite:///{scene.store}"]
+    return [*named, "--audit-directory", str(scene.audit), *scene.options()], jceks
+
+
 def test_commands_that_do_their_work(world: World) -> None:
     if world.cluster is not None:
         prepare_vault(world)
@@ -363,6 +382,19 @@ def test_commands_that_do_their_work(world: World) -> None:
     backup = the_backup(scene)
     for words in (("drill", backup), ("verify", backup)):
         world.run("keystore", *words, *options)
+    without_file = scene.named(world.kind)
+    exported, jceks = export_words(world, without_file)
+    target = f"sqlite:///{world.directory}/imported.db"
+    for group, words in (
+        (keystore, ["verify", *without_file.options()]),
+        (keystore, ["unprotect", "1", *without_file.options()]),
+        (export_keys, exported),
+        (import_keys, ["--from", jceks, *exported[2:4], "--keystore", target]),
+    ):
+        assert b"Traceback" not in world.attempt("well", group, *words)
+    world.keeps.append(world.directory / "imported.db.root-key")
+    assert world.sealed.find_in_tree(scene.directory)
+    scene = scene.named("file", world.kind)
     for path in scene.directory.glob("keys.db*"):
         if path != scene.root_key:
             path.unlink()
@@ -370,6 +402,7 @@ def test_commands_that_do_their_work(world: World) -> None:
     alone = scene.named(world.kind).options()
     world.crash("keystore", "drill", backup, *alone)
     world.crash("keystore", "slots", *alone)
+    world.crash("key", "export", *export_words(world, scene.named(world.kind))[0])
     if world.cluster is not None:
         give_lasting_secret_id(world)
         for words in (("vault", "login"), ("vault", "setup", *admin_option(world)), ("doctor", "vault")):
@@ -395,6 +428,9 @@ def test_commands_that_fail(world: World, every: bool) -> None:
         (keystore, ["rotate-root", *alone.options()]),
         (keystore, ["backup", *alone.options()]),
         (keystore, ["drill", backup, *alone.options()]),
+        (keystore, ["verify", *alone.options()]),
+        (keystore, ["verify", backup, *alone.options()]),
+        (export_keys, export_words(world, alone)[0]),
         (keystore, ["restore", backup, "--to", f"sqlite:///{world.directory}/elsewhere.db", *alone.options()]),
     ]
     if world.cluster is not None:
@@ -417,7 +453,8 @@ def test_commands_that_fail(world: World, every: bool) -> None:
     world.attempt("first", keystore, "protect", "--with", world.kind, *moving.options())
     for name, failing in failures.items():
         with failing():
-            world.attempt(name, keystore, "rewrap", *moving.options())
+            for words in (("rewrap",), ("unprotect", "1")):
+                world.attempt(name, keystore, *words, *moving.options())
     refused = [output for output in world.outputs.values() if b"Error" in output]
     assert len(refused) > 2 * len(failures), "commands that fail fail"
     world.check_nothing_is_found()
@@ -433,10 +470,23 @@ def give(world: World, name: str) -> dict[str, Any]:
     return {"length": 256, "material": base64.b64encode(material).decode()}
 
 
-def open_eek(client: RawClient, eek: dict[str, Any]) -> Answer:
+def generate(client: RawClient, name: str) -> dict[str, Any]:
+    (eek,) = json_of(call(client, "GET", f"/kms/v1/key/{name}/_eek", query={"eek_op": "generate"}))
+    return {"name": name, **eek}
+
+
+def open_eek(client: RawClient, eek: dict[str, Any], operation: str = "decrypt") -> Answer:
     path = f"/kms/v1/keyversion/{eek['versionName'].replace('@', '%40')}/_eek"
-    body = {"name": "served", "iv": eek["iv"], "material": eek["encryptedKeyVersion"]["material"]}
-    return call(client, "POST", path, body, query={"eek_op": "decrypt"})
+    body = {"name": eek["name"], "iv": eek["iv"], "material": eek["encryptedKeyVersion"]["material"]}
+    return call(client, "POST", path, body, query={"eek_op": operation})
+
+
+def use_eek(world: World, client: RawClient, name: str) -> dict[str, Any]:
+    """A new EDEK, whose DEK is a secret from here on."""
+    eek = generate(client, name)
+    world.add(f"DEK of {name}", base64.urlsafe_b64decode(json_of(open_eek(client, eek))["material"] + "=="))
+    assert open_eek(client, eek, "reencrypt").status == 200
+    return eek
 
 
 @contextmanager
@@ -463,50 +513,91 @@ def serving(world: World, place: KmsPlace, *options: str) -> Iterator[RunningKms
         process.stdout.close()
 
 
-def test_a_server(world: World) -> None:
+def keystore_options(world: World, place: KmsPlace, server: DatabaseServer | None) -> list[str]:
+    """A file in the place, or a database of its own."""
+    if server is None:
+        return ["--keystore", f"sqlite:///{place.store}"]
+    world.add("password of the database", server.password_file.read_bytes().strip())
+    return ["--keystore", server.new_database(), "--keystore-password-file", str(server.password_file)]
+
+
+@pytest.mark.parametrize(
+    "engine", ["sqlite", *(pytest.param(engine, marks=pytest.mark.long) for engine in ("postgresql", "mariadb"))]
+)
+def test_a_server(world: World, engine: str, request: pytest.FixtureRequest) -> None:
+    """Keys in both custodies where there is a Vault."""
+    began_s, custodies = time.time(), {"served": "envelope"}
     if world.cluster is not None:
         prepare_vault(world)
         give_lasting_secret_id(world)
+        custodies["held"] = "transit"
+    server: DatabaseServer | None = None if engine == "sqlite" else request.getfixturevalue(engine)
     (world.directory / "kms").mkdir(mode=0o700)
     place = KmsPlace.make(world.directory / "kms")
+    options = keystore_options(world, place, server)
     document = {"protector": [world.kind], "admin": {"socket": str(place.admin_socket)}, **world.blocks}
+    document["audit"] = {"directory": str(place.audit_directory)}
     (place.directory / "kms.yaml").write_text(json.dumps(document))
-    with serving(world, place, "--init") as kms, kms.connect() as client:
-        made = call(client, "POST", "/kms/v1/keys", {"name": "served", **give(world, "given at create")})
-        assert made.status == 201
+    with serving(world, place, *options, "--init") as kms, kms.connect() as client:
+        for name, custody in custodies.items():
+            given = give(world, "given at create") if custody == "envelope" else {"length": 256}
+            body = {"name": name, "attributes": {"ringfence.custody": custody}, **given}
+            assert call(client, "POST", "/kms/v1/keys", body).status == 201
         rolled = call(client, "POST", "/kms/v1/key/served", {"material": give(world, "given at roll")["material"]})
         assert rolled.status == 200
-        (eek,) = json_of(call(client, "GET", "/kms/v1/key/served/_eek", query={"eek_op": "generate"}))
-        dek = base64.urlsafe_b64decode(json_of(open_eek(client, eek))["material"] + "==")
-        world.add("DEK", dek)
+        eeks = [use_eek(world, client, name) for name in custodies]
     if world.cluster is not None:
         world.add("token of the server", (world.directory / "vault" / "vault-token").read_bytes().strip())
-    with serving(world, place) as kms, kms.connect() as client:
+    with serving(world, place, *options) as kms, kms.connect() as client:
         for name, failing in world.failures().items():
             with failing():
-                asked = [
-                    call(
-                        client, "POST", "/kms/v1/keys", {"name": f"k{len(world.secrets)}", **give(world, f"{name} 1")}
-                    ),
-                    call(client, "POST", "/kms/v1/key/served", give(world, f"{name} 2")),
-                    call(client, "POST", "/kms/v1/key/served", {}),
-                    call(client, "GET", "/health/ready", user=None),
-                ]
-            # Who made a key is told its material, as Hadoop does.
-            refused = {number: answer.body for number, answer in enumerate(asked) if answer.status >= 400}
-            assert refused, name
-            world.outputs |= {f"answer {number} when {name}": body for number, body in refused.items()}
-        assert open_eek(client, eek).status == 200
+                ask_for_everything(world, client, name, eeks[1:])
+        for eek in eeks:
+            wait_until_opened(client, eek)
         crash_a_worker(world, kms)
         found = world.canaries.find_in_processes(process_tree(kms.process.pid))
         assert all(place.endswith("/environ") and names <= {"credential", "session"} for place, names in found.items())
+        crash_the_master(world, kms)
     assert (world.directory / "server.log").stat().st_size > 0
-    with contextlib.closing(open_protected(f"sqlite:///{place.store}", None, False, None, protectors(world))) as store:
+    password = None if server is None else server.password_file
+    with contextlib.closing(open_protected(options[1], None, False, password, protectors(world))) as store:
         world.add("root", store._records.protection.root.secret.reveal())
         with store.snapshot() as snapshot:
             for number, sealed in enumerate(snapshot.versions):
                 world.sealed.add(f"seal {number}", sealed.sealed[-32:])
-    world.check_nothing_is_found()
+    if server is not None:
+        looked_for = world.canaries.only("given", "DEK", "root", "token", "secret id", "credential")
+        assert find_in_database(looked_for, server, options[1], began_s) == {}
+        assert world.sealed.find(server.dump(database_of(options[1]))), "the seals rest there"
+    world.check_nothing_is_found(seals_elsewhere=server is not None)
+
+
+def ask_for_everything(world: World, client: RawClient, name: str, held: list[dict[str, Any]]) -> None:
+    """While the protector fails in the way `name`: what is refused is looked through."""
+    asked = [
+        call(client, "POST", "/kms/v1/keys", {"name": f"k{len(world.secrets)}", **give(world, f"given when {name} 1")}),
+        call(client, "POST", "/kms/v1/key/served", give(world, f"given when {name} 2")),
+        call(client, "POST", "/kms/v1/key/served", {}),
+        call(client, "GET", "/health/ready", user=None),
+    ]
+    for eek in held:
+        asked += [open_eek(client, eek, operation) for operation in ("decrypt", "reencrypt")]
+        asked += [
+            call(client, "GET", f"/kms/v1/key/{eek['name']}/_eek", query={"eek_op": "generate"}),
+            call(client, "POST", f"/kms/v1/key/{eek['name']}", {}),
+        ]
+    # Who made a key is told its material, and who opens an EDEK its DEK, as Hadoop does.
+    refused = {number: answer.body for number, answer in enumerate(asked) if answer.status >= 400}
+    assert refused, name
+    world.outputs |= {f"answer {number} when {name}": body for number, body in refused.items()}
+
+
+def wait_until_opened(client: RawClient, eek: dict[str, Any]) -> None:
+    """A node of Vault that failed is not asked for a moment."""
+    deadline = time.monotonic() + DEADLINE_S
+    while (answer := open_eek(client, eek)).status != 200:
+        assert time.monotonic() < deadline, answer.body
+        time.sleep(0.05)
 
 
 def protectors(world: World) -> Protectors:
@@ -518,6 +609,18 @@ def crash_a_worker(world: World, kms: RunningKms) -> None:
     os.kill(worker, signal.SIGSEGV)
     deadline = time.monotonic() + DEADLINE_S
     while worker in process_tree(kms.process.pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert list((world.directory / "work").iterdir()) == []
+
+
+def crash_the_master(world: World, kms: RunningKms) -> None:
+    """It keeps the token of Vault; its workers end with it."""
+    pids = process_tree(kms.process.pid)
+    kms.process.send_signal(signal.SIGSEGV)
+    assert kms.process.wait(DEADLINE_S) == -signal.SIGSEGV
+    deadline = time.monotonic() + DEADLINE_S
+    while any(Path(f"/proc/{pid}/stat").exists() for pid in pids[1:]):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     assert list((world.directory / "work").iterdir()) == []

@@ -56,6 +56,7 @@ try:
     import boto3.session
     from botocore import exceptions as sdk
     from botocore.config import Config
+    from botocore.retries import bucket
 except ModuleNotFoundError as error:
     raise MissingExtraError("a key store protected by AWS KMS", "aws") from error
 
@@ -109,6 +110,7 @@ class AwsKms:
         self._thread = threading.local()
         self._turn = threading.Lock()
         _silence_the_sdk()
+        _pace_by_a_steady_clock()
         problem = None
         try:
             self._session = boto3.session.Session(region_name=settings.region)
@@ -371,6 +373,12 @@ def _silence_the_sdk() -> None:
             logger = logging.getLogger(name)
             if "." not in name or logger.level != logging.NOTSET:
                 logger.setLevel(max(logger.level, logging.WARNING))
+
+
+def _pace_by_a_steady_clock() -> None:
+    """Its adaptive mode, once it was throttled, sends by the clock on the wall: set back an hour, it would send nothing
+    for an hour. Such a clock is made with each client."""
+    bucket.Clock.current_time = lambda _self: time.monotonic()
 
 
 def _first_failure(futures: Sequence[Future[dict[str, Any]]]) -> BaseException | None:

@@ -45,6 +45,9 @@ _MASTER_KEY_BYTES = 32
 _CACHE_LIMIT = 4096
 _MAX_NAME_CHARS = 256
 _MAX_SERVICE_CHARS = 1024
+# What expired stays in the store for so long: a server whose clock is ahead by less takes no good token from the
+# others, nor the key that proves it.
+_KEPT_EXPIRED_MS = 2 * 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,8 +203,9 @@ class DelegationTokens:
         if not self._is_genuine(store, token, identifier):
             raise AccessDeniedError(f"{renewer} is trying to renew a token ({identifier}) with wrong password")
         expires_ms = min(identifier.max_date_ms, now_ms + self._lifetimes.renew_interval_ms)
-        renewed = None
-        if _find(store, token, identifier) is not None:
+        renewed, record = None, _find(store, token, identifier)
+        # What expired before that is as good as removed.
+        if record is not None and record.expires_ms >= now_ms - self._lifetimes.removal_scan_ms:
             renewed = store.renew_token(identifier.sequence, expires_ms)
         if renewed is None:
             raise InvalidTokenError(f"Renewal request for unknown token ({identifier})")
@@ -241,11 +245,11 @@ class DelegationTokens:
         return hmac.digest(secret.reveal(), self._identity.value.encode("ascii") + identifier, "sha256")
 
     async def keep_clean(self) -> None:
-        """Removes what expired from the store, each removal-scan interval, until it is cancelled."""
+        """Removes what expired two days ago from the store, each removal-scan interval, until it is cancelled."""
         while True:
             await asyncio.sleep(self._lifetimes.removal_scan_ms / 1000)
             try:
-                await self._store.change_tokens(lambda store: store.remove_expired(self._now_ms()))
+                await self._store.change_tokens(lambda store: store.remove_expired(self._now_ms() - _KEPT_EXPIRED_MS))
             except RingfenceError as error:
                 # Nothing hangs on it: an expired token is refused whether its record is there or not.
                 _log.warning("expired delegation tokens could not be removed: %s", error.message)

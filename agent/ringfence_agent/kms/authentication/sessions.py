@@ -1,7 +1,8 @@
 """Sessions of one authentication type: begun with a signed cookie, found again by it.
 
 A verified cookie is remembered by its whole Cookie header, so that a caller of many requests costs one look-up. The
-memory is bounded, holds nothing that was not verified, and every hit checks the expiry.
+memory is bounded, holds nothing that was not verified, and every hit checks the expiry. After the clock was set back
+it is verified again: the secret that signed it may be none of now, and its expiry may be further off than any.
 
 With an idle limit (`token.max-inactive-interval`) a cookie in use is renewed long before that limit.
 """
@@ -41,15 +42,16 @@ class Sessions:
         self._identity = identity
         self._attributes = attributes
         self._renewal_ms = None if max_inactive_s is None else max_inactive_s * 1000 // _RENEWALS_PER_LIMIT
-        self._known: dict[bytes, Caller] = {}
+        # By header: when it was verified (epoch ms), and whose session it is.
+        self._known: dict[bytes, tuple[int, Caller]] = {}
 
     def find(self, header: bytes | None) -> Caller | None:
         """Whose session a Cookie header carries; None without a valid one."""
         if header is None:
             return None
         known = self._known.get(header)
-        if known is not None and known.expires_ms >= self.now_ms():
-            return known
+        if known is not None and known[0] <= self.now_ms() <= known[1].expires_ms:
+            return known[1]
         return self._verify(header)
 
     def begin(self, user: str, principal: str | None, *headers: tuple[str, str]) -> Caller:
@@ -78,7 +80,7 @@ class Sessions:
         if len(header) <= _REMEMBERED_BYTES:
             if len(self._known) >= _CACHE_LIMIT:
                 self._known.clear()
-            self._known[header] = caller
+            self._known[header] = self.now_ms(), caller
         return caller
 
     def _caller(self, session: Session) -> Caller:

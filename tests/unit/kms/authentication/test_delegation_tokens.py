@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections.abc import Awaitable, Iterator
 from dataclasses import replace
@@ -29,6 +30,7 @@ T = TypeVar("T")
 START_MS = 1_700_000_000_000
 LIFETIMES = TokenLifetimes(1000, 400, 600, 100)
 KEEP_MS = 50
+DAY_MS = 86_400_000
 
 
 class Clock:
@@ -157,8 +159,9 @@ def test_renewals_grow_by_milliseconds_and_end_at_the_maximum_life(instance: Ins
         clock.now_ms += 3
         dates.append(instance.renew(token))
     assert dates == [START_MS + 403, START_MS + 406, START_MS + 409]
-    clock.now_ms = START_MS + 900
-    assert instance.renew(token) == START_MS + 1000
+    for now_ms, expires_ms in ((500, 900), (900, 1000)):
+        clock.now_ms = START_MS + now_ms
+        assert instance.renew(token) == START_MS + expires_ms
     clock.now_ms = START_MS + 1001
     with pytest.raises(InvalidTokenError, match=r"yarn tried to renew an expired token .*max expiration date"):
         instance.renew(token)
@@ -330,9 +333,9 @@ def test_a_number_that_was_never_given_out_is_no_token(instance: Instance, seque
         instance.verify(forged)
 
 
-def test_expired_tokens_are_removed(store: MemoryKeyStore, instance: Instance, clock: Clock) -> None:
+def test_what_expired_two_days_ago_is_removed(store: MemoryKeyStore, instance: Instance, clock: Clock) -> None:
     instance.issue()
-    clock.now_ms += 401
+    clock.now_ms += 401 + 2 * DAY_MS
 
     async def scan() -> None:
         task = asyncio.create_task(instance.tokens.keep_clean())
@@ -346,6 +349,44 @@ def test_expired_tokens_are_removed(store: MemoryKeyStore, instance: Instance, c
             time.sleep(0.01)
 
     run(scan())
+
+
+def test_a_server_whose_clock_is_a_day_ahead_takes_no_token_from_the_others(
+    store: MemoryKeyStore, instance: Instance, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead = Clock()
+    ahead.now_ms = clock.now_ms + DAY_MS
+    elsewhere, scanned = Instance(store, ahead), threading.Event()
+    real = store.remove_expired
+
+    def remove_expired(now_ms: int) -> int:
+        removed = real(now_ms)
+        scanned.set()
+        return removed
+
+    async def scan() -> None:
+        task = asyncio.create_task(elsewhere.tokens.keep_clean())
+        assert await asyncio.to_thread(scanned.wait, 20)
+        task.cancel()
+
+    monkeypatch.setattr(store, "remove_expired", remove_expired)
+    token = instance.issue()
+    with pytest.raises(InvalidTokenError):
+        elsewhere.verify(token)
+    run(scan())
+    assert instance.verify(token).user == "alice"
+    assert instance.renew(token) == START_MS + 400
+    elsewhere.access.close()
+
+
+def test_what_expired_longer_ago_than_hadoop_keeps_it_is_not_renewed(instance: Instance, clock: Clock) -> None:
+    instance.tokens._lifetimes = replace(LIFETIMES, max_life_ms=100_000)
+    token = instance.issue()
+    clock.now_ms += 400 + LIFETIMES.removal_scan_ms
+    assert instance.renew(token) == clock.now_ms + 400
+    clock.now_ms += 400 + LIFETIMES.removal_scan_ms + 1
+    with pytest.raises(InvalidTokenError, match="Renewal request for unknown token"):
+        instance.renew(token)
 
 
 def test_under_simple_authentication_names_stay_as_they_are(store: MemoryKeyStore, clock: Clock) -> None:

@@ -92,6 +92,25 @@ def test_a_remembered_cookie_still_expires(authenticator: CallAuthenticator, clo
         authenticate(authenticator, header, None)
 
 
+def test_a_cookie_is_not_remembered_into_a_time_that_its_secret_is_not_of(
+    authenticator: CallAuthenticator, clock: Clock
+) -> None:
+    """The clock ran a day ahead, and was set right: what was signed then is no session for a day and more."""
+    clock.now_ms += 86_400_000
+    header = cookie_of(authenticator, "alice")
+    assert authenticate(authenticator, header, None).user == "alice"
+    clock.now_ms -= 86_400_000
+    with pytest.raises(AuthenticationError):
+        authenticate(authenticator, header, None)
+
+
+def test_a_clock_set_back_by_less_than_a_session_ends_none(authenticator: CallAuthenticator, clock: Clock) -> None:
+    header = cookie_of(authenticator, "alice")
+    for step_s in (0, -VALIDITY_S // 2, VALIDITY_S // 2):
+        clock.now_ms += step_s * 1000
+        assert authenticate(authenticator, header, None).user == "alice"
+
+
 def test_the_cookie_given_for_a_user_name_is_renewed_long_before_it_expires(
     authenticator: CallAuthenticator, clock: Clock
 ) -> None:
