@@ -81,6 +81,17 @@ def test_backup_verify_drill_and_restore_say_what_is_vaults(scene: Scene) -> Non
         assert roll(running.one_worker(), "held").status == 200
 
 
+def test_slots_count_what_vault_holds_apart(scene: Scene) -> None:
+    versions = scene.run("keystore", "verify")["held"]["versions"]
+    told = scene.run("keystore", "slots")
+    assert versions >= 2
+    assert ([slot["versions"] for slot in told["slots"]], told["held"]) == ([1], versions)
+    command = [RINGFENCE, "keystore", "slots", "--config", str(scene.kms.config)]
+    command += ["--keystore", f"sqlite:///{scene.kms.place.store}"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    assert shown.splitlines()[-1] == f"{versions} versions more: held by Vault (custody transit), in no slot"
+
+
 def test_without_vault_verify_says_that_it_did_not_ask(scene: Scene) -> None:
     config = json.loads(scene.kms.config.read_text())
     scene.kms.config.write_text(json.dumps({**config, "vault": None}))
