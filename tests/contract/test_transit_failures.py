@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -13,13 +15,14 @@ import pytest
 from canary import Canaries
 from http_serving import RawClient
 from kms_serving import KmsPlace, RunningKms, call, json_of, remote_exception_of
-from transit_custody import CustodyKms, create, dek, generate, open_eek, roll
+from transit_custody import CustodyKms, Eek, create, dek, generate, open_eek, roll
 from vault_clusters import VaultCluster, VaultServer, server_of, vault_cluster
 from vault_doubles import VaultDouble, running_vault
 
 from ringfence_agent.keystore.held import HeldKey, is_zone_key_name
 from ringfence_agent.keystore.open import open_keystore
 
+WAITING = "ringfence_kms_transit_waiting "
 RETRIABLE = "org.apache.hadoop.ipc.RetriableException"
 
 
@@ -141,6 +144,57 @@ def test_a_vault_that_hangs_holds_up_no_other_key(custody: CustodyKms, double: V
             waiting.join(30)
         assert answered == [503]
         other.socket.close()
+
+
+def test_what_clients_that_left_asked_for_is_not_sent_to_vault(custody: CustodyKms, double: VaultDouble) -> None:
+    custody.vault_block["server_cores"] = 1  # one call at a time
+    with custody.serving() as kms:
+        client = kms.one_worker()
+        create(client, "k")
+        eeks = generate(client, "k", 4)
+
+        def begin(number: int) -> RawClient:
+            """Sends a decrypt, and reads no answer."""
+            sender = kms.connect()
+            send_open(sender, eeks[number])
+            wait_for(kms, number + 1)
+            return sender
+
+        double.forget_requests()
+        with double.fault("delay", path="/decrypt/", seconds=4.5):
+            first, reset, closed, stays = map(begin, range(4))
+            reset.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            reset.socket.close()
+            wait_for(kms, 3)
+            closed.socket.close()
+            wait_for(kms, 2)
+        assert [first.read_answer().status, stays.read_answer().status] == [200, 200]
+        assert [seen["items"] for seen in double.requests("/decrypt/")] == [1, 1]
+        wait_for(kms, 0)
+        first.socket.close()
+        stays.socket.close()
+    told = [line["status"] for line in custody.place.audit_lines() if line["op"] == "DECRYPT_EEK"]
+    assert sorted(told) == [200, 200, 503, 503]
+
+
+def send_open(client: RawClient, eek: Eek) -> None:
+    body = json.dumps(eek[1]).encode()
+    path = f"/kms/v1/keyversion/{eek[0].replace('@', '%40')}/_eek?eek_op=decrypt&user.name=hdfs"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    client.send(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+
+
+def wait_for(kms: RunningKms, waiting: int) -> None:
+    """Until so many EDEKs wait for Vault."""
+    deadline = time.monotonic() + 4
+    with kms.connect() as client:
+        while True:
+            text = call(client, "GET", "/metrics", user=None).body.decode()
+            (now,) = [float(line.split()[1]) for line in text.splitlines() if line.startswith(WAITING)]
+            if now == waiting:
+                return
+            assert time.monotonic() < deadline, f"{now} wait, never {waiting}"
+            time.sleep(0.02)
 
 
 def test_no_secret_is_left_anywhere(custody: CustodyKms, cluster: VaultCluster, double: VaultDouble) -> None:

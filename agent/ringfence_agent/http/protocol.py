@@ -9,6 +9,8 @@ Rules:
    may have waiting there is bounded like everything else.
 4. Every phase has a deadline, enforced by the server's one-second sweep (`expire`).
 5. An answer of the server's own (400, 408, 413, ...) ends the connection, without a reset that would destroy it.
+6. An awaited answer is told when its client may be gone (`Request.is_gone`): at once when the connection is lost. A
+   client that ended looks like one that only closed its side and reads on; after a second it is taken for the former.
 
 It refuses to speak HTTP/2 and to switch protocols. What a request may look like is decided in `reader`.
 """
@@ -32,6 +34,7 @@ _WRITE_BUFFER_BYTES = 256 * 1024
 _LINGER_S = 2.0
 # A client reuses a connection up to the last moment it was promised; close a little later than that.
 _IDLE_GRACE_S = 1.0
+_HALF_CLOSED_S = 1.0
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _CONTENT_LENGTH = b"Content-Length: "
 
@@ -41,6 +44,7 @@ class HttpProtocol(asyncio.Protocol):
 
     __slots__ = (
         "_answered",
+        "_awaited",
         "_blocked",
         "_eof",
         "_held_answers",
@@ -68,6 +72,7 @@ class HttpProtocol(asyncio.Protocol):
         # the outbox holds many bytes for this connection.
         self._blocked = False
         self._pending = False
+        self._awaited: Request | None = None
         self._write_paused = False
         self._held_answers = 0
         self._held_bytes = 0
@@ -104,6 +109,8 @@ class HttpProtocol(asyncio.Protocol):
         self._input_closed = True
         self._queue.clear()
         self._held_input = b""
+        if self._awaited is not None:
+            self._awaited.tell_gone()
 
     def data_received(self, data: bytes) -> None:
         if self._input_closed:
@@ -119,6 +126,7 @@ class HttpProtocol(asyncio.Protocol):
     def eof_received(self) -> bool:
         """A half-closed client still gets the answers it asked for."""
         self._eof = True
+        self._since = self._service.now
         if self._held_answers and self._service.outbox is not None:
             self._service.outbox.flush()
         return self._pending or self._held_answers > 0 or bool(self._queue) or bool(self._held_input)
@@ -192,6 +200,7 @@ class HttpProtocol(asyncio.Protocol):
             self._send(answer, request.keep_alive, request.method == b"HEAD", replaceable)
             return
         self._pending = self._blocked = True
+        self._awaited = request
         task = asyncio.get_running_loop().create_task(self._answer_later(request, answer))
         self._service.tasks.add(task)
         task.add_done_callback(self._forget_task)
@@ -214,6 +223,7 @@ class HttpProtocol(asyncio.Protocol):
         except Exception as error:  # noqa: BLE001 - as in _answer
             response, replaceable = self._service.failure_response(error), False
         self._pending = False
+        self._awaited = None
         self._set_blocked()
         self._since = self._service.now
         self._send(response, request.keep_alive, request.method == b"HEAD", replaceable)
@@ -342,6 +352,8 @@ class HttpProtocol(asyncio.Protocol):
         limits = self._service.limits
         reader = self._reader
         age_s = now - self._since
+        if self._awaited is not None and self._eof and age_s > _HALF_CLOSED_S:
+            self._awaited.tell_gone()
         if (self._pending or self._held_answers) and not self._write_paused:
             return  # the application's own deadlines bound it
         if self._write_paused or self._input_closed:

@@ -6,7 +6,7 @@ query is not parsed, header values are not interpreted. Only header *names* are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 TLS_PEER = "ringfence.tls_peer"
@@ -63,9 +63,14 @@ class Request:
     body        b"" when there is none; chunked bodies arrive joined
     peer        who sent it
     keep_alive  whether the client can send another request on this connection
+
+    is_gone     whether nobody may wait for the answer any more: the connection is lost, or the client closed its side
+                of it a second ago and more. Who only half-closed it still reads the answer, whatever that is then
+    on_gone     called when that comes to be known, on the event loop, before the answer is there; for whoever answers
+                later to set, and to take away when it has done with what nobody would miss
     """
 
-    __slots__ = ("body", "headers", "keep_alive", "method", "peer", "raw_path", "raw_query")
+    __slots__ = ("body", "headers", "is_gone", "keep_alive", "method", "on_gone", "peer", "raw_path", "raw_query")
 
     def __init__(
         self,
@@ -84,6 +89,15 @@ class Request:
         self.body = body
         self.peer = peer
         self.keep_alive = keep_alive
+        self.is_gone = False
+        self.on_gone: Callable[[], object] | None = None
+
+    def tell_gone(self) -> None:
+        """For the connection, once or more often."""
+        if not self.is_gone:
+            self.is_gone = True
+            if self.on_gone is not None:
+                self.on_gone()
 
     def __repr__(self) -> str:
         # Neither query nor headers nor body: they carry user names, tokens and key material.

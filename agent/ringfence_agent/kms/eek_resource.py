@@ -2,8 +2,8 @@
 
 Source: `KMS.generateEncryptedKeys`, `handleEncryptedKeyOp` and `reencryptEncryptedKeys`. These are the hot
 endpoints: with the key in memory they answer without leaving the event loop. What a key that Vault holds is needed for
-waits for Vault, after every check. Order of checks as in Hadoop: operation ACL, then existence and belonging, then key
-ACL.
+waits for Vault, after every check, and for as long as the client does. Order of checks as in Hadoop: operation ACL,
+then existence and belonging, then key ACL.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ringfence_agent.kms.eek import MAX_GENERATE
 from ringfence_agent.kms.key_cache import CachedKey
 from ringfence_agent.kms.kms import Kms
 from ringfence_agent.kms.parameters import check_name, find_version, json_body, require, require_text
+from ringfence_agent.kms.while_wanted import while_wanted
 from ringfence_zones import kms_wire
 from ringfence_zones.errors import InputError, KeyMismatchError, KeyNotFoundError, KeyVersionNotFoundError
 from ringfence_zones.keys import split_version_name
@@ -48,7 +49,7 @@ def generate(kms: Kms, call: Call) -> Response | Awaitable[Response]:
     if isinstance(key, EnvelopeKey):
         call.version = key.current.number
         return json_ok(key.current.generate_json(count))
-    return _generate_held(kms.get_transit(), call, key, count)
+    return while_wanted(call.request, _generate_held(kms.get_transit(), call, key, count))
 
 
 async def _generate_held(transit: TransitCustody, call: Call, key: TransitHeldKey, count: int) -> Response:
@@ -100,7 +101,8 @@ def open_eek(kms: Kms, call: Call) -> Response | Awaitable[Response]:
     else:
         raise InputError(_WRONG_EEK_OP)
     if not isinstance(key, EnvelopeKey):
-        return _open_held(kms.get_transit(), call, key, eek_op, _held_eek(number, iv_text, material))
+        held = _held_eek(number, iv_text, material)
+        return while_wanted(call.request, _open_held(kms.get_transit(), call, key, eek_op, held))
     cipher = key.find_cipher(number)
     assert cipher is not None, "the version was found above"
     call.version = number
@@ -153,7 +155,7 @@ def reencrypt_batch(kms: Kms, call: Call) -> Response | Awaitable[Response]:
         # Hadoop looks for the entries' versions, never for the key itself.
         raise KeyVersionNotFoundError(require_text(bodies[0].version_name, "versionName")) from None
     if not isinstance(key, EnvelopeKey):
-        return _reencrypt_held(kms.get_transit(), call, key, bodies)
+        return while_wanted(call.request, _reencrypt_held(kms.get_transit(), call, key, bodies))
     key.require({key.metadata.versions - 1, *_versions_in(key, bodies)})
     return _reencrypt_all(key, bodies)
 

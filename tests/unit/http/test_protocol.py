@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import socket
+import struct
 import threading
 import time
 from collections.abc import Awaitable, Iterator
@@ -563,6 +564,76 @@ def test_awaitable_runs_to_its_end_after_the_client_has_gone() -> None:
             assert started.wait(DEADLINE_S)
         assert finished.wait(DEADLINE_S)
         _wait_until(lambda: not running.service.connections and not running.service.tasks)
+
+
+class Waiting:
+    """An application whose answers wait until the test says so, and that notes whose client is gone."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self.gone: list[bytes] = []
+        self._may_answer = threading.Event()
+
+    async def __call__(self, request: Request) -> Response:
+        request.on_gone = lambda: self.gone.append(request.raw_path)
+        self.requests.append(request)
+        await asyncio.to_thread(self._may_answer.wait, DEADLINE_S)
+        return _echo(request)
+
+    def is_asked(self, times: int) -> bool:
+        return len(self.requests) == times
+
+    def answer(self) -> None:
+        self._may_answer.set()
+
+
+def test_who_answers_later_is_told_at_once_when_the_connection_is_lost() -> None:
+    waiting = Waiting()
+    with serving(waiting) as running, running.connect() as stays:
+        leaves = running.connect()
+        leaves.send(GET % b"/leaves")
+        stays.send(GET % b"/stays")
+        _wait_until(lambda: waiting.is_asked(2))
+        leaves.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        leaves.socket.close()  # with a reset
+        _wait_until(lambda: bool(waiting.gone))
+        waiting.answer()
+        assert stays.read_answer().status == 200
+        assert waiting.gone == [b"/leaves"]
+        assert {request.raw_path: request.is_gone for request in waiting.requests} == {
+            b"/leaves": True,
+            b"/stays": False,
+        }
+
+
+@pytest.mark.parametrize("with_tls", [False, True], ids=["plain", "tls"])
+def test_who_only_closed_its_side_is_taken_for_gone_after_a_second_and_reads_its_answer_still(
+    certificates: Certificates, with_tls: bool
+) -> None:
+    waiting = Waiting()
+    tls, context = (certificates.server_tls(), certificates.client_context()) if with_tls else (None, None)
+    with serving(waiting, tls=tls, client_context=context) as running, running.connect() as client:
+        client.send(GET % b"/half")
+        _wait_until(lambda: waiting.is_asked(1))
+        client.end_input()
+        began = time.monotonic()
+        _wait_until(lambda: bool(waiting.gone))
+        assert 0.9 < time.monotonic() - began < 5.0
+        waiting.answer()
+        assert json.loads(client.read_answer().body)["path"] == "/half"
+        assert client.is_closed()
+        assert waiting.gone == [b"/half"]
+
+
+def test_nobody_is_told_of_a_client_that_leaves_with_its_answer() -> None:
+    waiting = Waiting()
+    waiting.answer()
+    with serving(waiting) as running:
+        with running.connect() as client:
+            client.send(GET % b"/")
+            assert client.read_answer().status == 200
+        _wait_until(lambda: not running.service.connections)
+    assert waiting.gone == []
 
 
 def test_peer_of_a_tcp_connection_is_its_address(client: RawClient) -> None:

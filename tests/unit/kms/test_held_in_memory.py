@@ -60,6 +60,12 @@ class Worker:
         raise AssertionError("never ready")
 
 
+async def turns() -> None:
+    """A few of the event loop: what was let go ends."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
 @pytest.fixture
 def worker(tmp_path: Path) -> Iterator[Worker]:
     worker = Worker(tmp_path)
@@ -135,9 +141,34 @@ def test_a_vault_that_hangs_is_one_look_that_nobody_waits_for_longer(worker: Wor
         assert await worker.health.find_problem() == first[0]
         assert len(worker.asked) == 1
         worker.hangs.set()
-        while await worker.health.find_problem() is not None:
-            pass
+        await turns()
+        assert await worker.health.find_problem() is None
         assert len(worker.asked) == 1
+
+    asyncio.run(look())
+
+
+def test_nobody_waits_again_for_a_vault_that_was_waited_for_in_vain(worker: Worker) -> None:
+    deadline_s = 0.5
+    worker.health = TransitHealth(worker.access, worker.prove, lambda: worker.now_s, deadline_s)
+    worker.create_held()
+
+    async def look() -> None:
+        worker.hangs.clear()
+        assert await worker.health.find_problem() is not None
+        clock = asyncio.get_running_loop().time
+        began_s = clock()
+        assert {await worker.health.find_problem() for _ in range(20)} == {"Vault does not answer within 0.5 s"}
+        assert clock() - began_s < deadline_s
+        worker.hangs.set()
+        await turns()
+        assert await worker.health.find_problem() is None
+        worker.hangs.clear()
+        worker.now_s = 10.0
+        # A new look is waited for again.
+        began_s = clock()
+        assert await worker.health.find_problem() is not None
+        assert clock() - began_s >= deadline_s * 0.9
 
     asyncio.run(look())
 

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from ringfence_agent.keystore.interface import KeyStore, SealedKey
 from ringfence_agent.kms.audit.log import AuditLog
 from ringfence_agent.kms.eek import EekCipher
+from ringfence_agent.kms.monitoring.one_at_a_time import OneAtATime
 from ringfence_agent.kms.monitoring.transit_health import TransitHealth
 from ringfence_agent.kms.store_access import StoreAccess
 from ringfence_zones.errors import KeyStoreError, ProtectorRefusedError, ProtectorUnavailableError, RingfenceError
@@ -117,11 +118,10 @@ class HealthCheck:
         self._chosen: tuple[int, Sequence[tuple[str, int]]] | None = None
         # By canary: when a remote protector last opened it, and the call that is under way.
         self._asked_s: dict[tuple[str, int], float] = {}
-        self._openings: dict[tuple[str, int], asyncio.Task[Sequence[KeyVersion]]] = {}
+        self._openings: dict[tuple[str, int], OneAtATime[Sequence[KeyVersion]]] = {}
         self._found = _Look(None)
         self._looked_s: float | None = None
-        self._look: asyncio.Task[_Look] | None = None
-        self._is_overdue = False
+        self._look = OneAtATime[_Look](deadline_s)
 
     async def check(self) -> Health:
         """How it stands, at most a second old."""
@@ -138,21 +138,12 @@ class HealthCheck:
         )
 
     async def _refresh(self) -> None:
-        if self._look is None:
-            self._look = asyncio.get_running_loop().create_task(self._look_at_store())
-            self._is_overdue = False
-        look = self._look
-        if not self._is_overdue:
-            await asyncio.wait({look}, timeout=self._deadline_s)
-        if not look.done():
-            # The look goes on, and stays the one look, until the store answers; nobody waits for it any more.
-            self._is_overdue = True
+        look = await self._look.find_ended(self._look_at_store)
+        if look is None:
             self._found = _Look(f"the key store does not answer within {self._deadline_s:g} s")
             return
-        if self._look is look:
-            self._look = None
-            self._found = look.result()
-            self._looked_s = self._clock()
+        self._found = look.result()
+        self._looked_s = self._clock()
 
     async def _look_at_store(self) -> _Look:
         try:
@@ -205,15 +196,14 @@ class HealthCheck:
 
     async def _ask_protector(self, canary: _Canary) -> Sequence[KeyVersion] | None:
         """None while it does not answer; who asks then waits no more."""
-        task = self._openings.get(canary.place)
-        if task is None:
-            opening = self._store.open_versions(canary.key, [canary.number])
-            task = self._openings[canary.place] = asyncio.get_running_loop().create_task(opening)
-            await asyncio.wait({task}, timeout=self._deadline_s * _PROTECTOR_SHARE)
-        if not task.done():
+        opening = self._openings.get(canary.place)
+        if opening is None:
+            opening = self._openings[canary.place] = OneAtATime(self._deadline_s * _PROTECTOR_SHARE)
+        ended = await opening.find_ended(lambda: self._store.open_versions(canary.key, [canary.number]))
+        if ended is None:
             return None
         del self._openings[canary.place]
-        return task.result()
+        return ended.result()
 
 
 def _round_trip(opened: Sequence[KeyVersion]) -> None:

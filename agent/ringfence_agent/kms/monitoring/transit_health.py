@@ -1,16 +1,17 @@
 """Whether keys that Vault holds can be used here: a canary EDEK is made with one of them and opened again.
 
-A worker asks Vault every ten seconds at most, and every second while it fails; one look at a time, which a caller waits
-for no longer than the deadline. Without such a key nothing is asked.
+A worker asks Vault every ten seconds at most, and every second while it fails; one look at a time. Nobody waits for it
+longer than the deadline, and once that has passed nobody waits at all until it has ended (`one_at_a_time`). Without
+such a key nothing is asked.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 from ringfence_agent.keystore.held import HeldKey, TransitVersion
 from ringfence_agent.keystore.interface import KeyStore
+from ringfence_agent.kms.monitoring.one_at_a_time import OneAtATime
 from ringfence_agent.kms.store_access import StoreAccess
 from ringfence_zones.custody import DEFAULT_CUSTODY, custody_word
 from ringfence_zones.errors import RingfenceError
@@ -39,22 +40,17 @@ class TransitHealth:
         # The store's change number at which it had no such key: all are not looked at again before it changes.
         self._without_at: int | None = None
         self._problem: str | None = None
-        self._look: asyncio.Task[str | None] | None = None
+        self._look = OneAtATime[str | None](deadline_s)
         self._due_s = clock()
 
     async def find_problem(self) -> str | None:
         """What stands in the way of keys that Vault holds, as it was at the last look."""
-        if self._look is None and self._clock() >= self._due_s:
-            self._look = asyncio.get_running_loop().create_task(self._look_at_vault())
-        look = self._look
-        if look is not None:
-            await asyncio.wait({look}, timeout=self._deadline_s)
-            if not look.done():
+        if self._clock() >= self._due_s:
+            look = await self._look.find_ended(self._look_at_vault)
+            if look is None:
                 return f"Vault does not answer within {self._deadline_s:g} s"
-            if self._look is look:
-                self._look = None
-                self._problem = look.result()
-                self._due_s = self._clock() + (_KEEP_GOOD_S if self._problem is None else _KEEP_BAD_S)
+            self._problem = look.result()
+            self._due_s = self._clock() + (_KEEP_GOOD_S if self._problem is None else _KEEP_BAD_S)
         return self._problem
 
     async def _look_at_vault(self) -> str | None:
