@@ -150,8 +150,8 @@ class KeyStoreError(RingfenceError):
 class KeyExistsError(KeyStoreError):
     """A key of this name is already there."""
 
-    def __init__(self, key_name: str, where: str) -> None:
-        super().__init__(f"Key {key_name} already exists in {where}")
+    def __init__(self, key_name: str, where: str, message: str | None = None) -> None:
+        super().__init__(message or f"Key {key_name} already exists in {where}")
         self.key_name = key_name
 
 

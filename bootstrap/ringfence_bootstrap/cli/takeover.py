@@ -23,7 +23,7 @@ from ringfence_bootstrap.takeover.stock import read_stock_kms
 from ringfence_zones.cli.context import CommandContext, global_options
 from ringfence_zones.cli.render import counted, listed, print_json, shown
 from ringfence_zones.client_config import read_http_access
-from ringfence_zones.custody import DEFAULT_CUSTODY, custody_word
+from ringfence_zones.custody import custody_word
 from ringfence_zones.errors import ConfigError, InstallError, RolledBackError
 from ringfence_zones.http_session import HttpAccess
 from ringfence_zones.keys import KeyMetadata
@@ -239,7 +239,7 @@ def _list_keys(context: CommandContext, places: Places) -> list[KeyMetadata]:
 
 
 def _require_exportable(keys: Sequence[KeyMetadata]) -> None:
-    held = [key.name for key in keys if custody_word(key.attributes) != DEFAULT_CUSTODY]
+    held = [key.name for key in keys if custody_word(key.attributes) == "transit"]
     if held:
         raise InstallError(
             f"{listed('key', held)} {'is' if len(held) == 1 else 'are'} held by Vault (custody transit): a stock KMS"

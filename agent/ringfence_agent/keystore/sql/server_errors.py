@@ -49,7 +49,7 @@ _SENTENCES: dict[Cause, tuple[str, str | None]] = {
     Cause.DAMAGED: ("is damaged or was changed by something else", SERVER_RESTORE_HINT),
     Cause.NO_TLS: (
         "cannot be reached over TLS",
-        "name the CA of the server's certificate with tls_ca in the URI, and the server by a name that is in it",
+        "give the server a certificate for the name in the URI, and name its CA there with tls_ca",
     ),
     Cause.UNREACHABLE: ("cannot be reached", "see whether the server runs and the network lets this machine through"),
 }
