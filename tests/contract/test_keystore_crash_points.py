@@ -1,24 +1,27 @@
 """kill -9 at every crash point (`crash_points`) of what changes a store, under each protector.
 
 After each kill the store opens and verifies wholly or is not there yet, every key version opens, what was acknowledged
-is there; then the same again finishes, and leaves what it leaves when nobody is killed. By default points that leave
-the same are driven once (`crash_points.distinct`), with `long` each.
+is there; then the same again finishes, and leaves what it leaves when nobody is killed, to the last change number. By
+default points that leave the same are driven once (`crash_points.distinct`), with `long` each; and stores in databases,
+which `tests/unit/keystore/sql/test_server_crash_points.py` drives without servers that protect them.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aws_kms_double import AwsKmsDouble
+from aws_kms_places import make_key
 from crash_points import END, carry_out, distinct, kill_at, trace_points
-from crash_scenes import KEYS, Scene, left_directories, materials
+from crash_scenes import HELD, KEYS, Scene, left_directories, materials, slots_of, state_of
+from databases import DatabaseServer
 from local_stores import material_of, new_key
 from protector_places import RemotePlace
 from vault_clusters import VaultCluster
@@ -33,12 +36,17 @@ from ringfence_zones.errors import ConfigError, InputError, KeyExistsError, KeyN
 from ringfence_zones.secret import Secret
 
 ALL = ("file", "vault-transit", "aws-kms")
+ENGINES = ("postgresql", "mariadb")
 
 
-def driven(*names: str) -> pytest.MarkDecorator:
-    """Protectors under which a test drives its distinct points by default; under all of them every point, when long."""
+def driven(*names: str, engines: Sequence[str] = ENGINES) -> pytest.MarkDecorator:
+    """Protectors under which a test drives its distinct points by default; under all of them every point, when long,
+    and the distinct ones in each engine.
+    """
     cases = [pytest.param(name, False, id=name) for name in names]
     cases += [pytest.param(name, True, id=f"{name}-every", marks=pytest.mark.long) for name in ALL]
+    stores = [f"{name}+{engine}" for engine in engines for name in ALL]
+    cases += [pytest.param(store, False, id=store, marks=pytest.mark.long) for store in stores]
     return pytest.mark.parametrize(("protection", "every"), cases, indirect=["protection"])
 
 
@@ -49,15 +57,18 @@ OPENS = {"file": None, "vault-transit": r"answer /v1/.*/decrypt/z-wrap", "aws-km
 
 @dataclass(frozen=True)
 class Protection:
-    """One of the protectors, and how kms.yaml sets it up."""
+    """One of the protectors, and how kms.yaml sets it up. `server` is where stores are, when they are no files."""
 
     name: str
     blocks: dict[str, Any]
     open: Callable[[], Any] | None
+    server: DatabaseServer | None = None
 
     def scene(self, directory: Path, *names: str) -> Scene:
         remote = self.open
-        return Scene.make(directory, names or (self.name,), self.blocks, (lambda: (remote(),)) if remote else tuple)
+        remotes = (lambda: (remote(),)) if remote else tuple
+        named = names or (self.name,)
+        return Scene.make(directory, named, self.blocks, remotes, server=self.server, with_held=True)
 
 
 def before_forks(place: RemotePlace, settings: AwsKmsSettings, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
@@ -68,26 +79,42 @@ def before_forks(place: RemotePlace, settings: AwsKmsSettings, monkeypatch: pyte
 
 
 @pytest.fixture
-def protection(
+def protections(
     request: pytest.FixtureRequest, find_remote: Callable[[str], RemotePlace], monkeypatch: pytest.MonkeyPatch
-) -> Protection:
-    if request.param == "file":
-        return Protection("file", {}, None)
-    place = find_remote(request.param)
-    if request.param == "aws-kms":
-        aws: AwsKmsSettings = request.getfixturevalue("aws_kms_settings")
-        double: AwsKmsDouble = request.getfixturevalue("aws_kms_double")
-        block = {"key": aws.key, "cluster": aws.cluster, "endpoint": double.url, "deadline": "5s"}
-        return Protection("aws-kms", {"aws_kms": block}, before_forks(place, aws, monkeypatch))
-    cluster: VaultCluster = request.getfixturevalue("vault_cluster_on_double")
-    block = {
-        "addresses": cluster.addresses,
-        "cluster": cluster.name,
-        "kv_mount": cluster.kv_mount,
-        "token_file": str(cluster.settings().token_file),
-        "auth": {"method": "token_file"},
-    }
-    return Protection("vault-transit", {"vault": block}, place.open)
+) -> Callable[[str], Protection]:
+    """Each by its name."""
+
+    def find(name: str) -> Protection:
+        if name == "file":
+            return Protection("file", {}, None)
+        place = find_remote(name)
+        if name == "aws-kms":
+            aws: AwsKmsSettings = request.getfixturevalue("aws_kms_settings")
+            double: AwsKmsDouble = request.getfixturevalue("aws_kms_double")
+            return Protection("aws-kms", {"aws_kms": aws_block(aws, double)}, before_forks(place, aws, monkeypatch))
+        cluster: VaultCluster = request.getfixturevalue("vault_cluster_on_double")
+        block = {
+            "addresses": cluster.addresses,
+            "cluster": cluster.name,
+            "kv_mount": cluster.kv_mount,
+            "token_file": str(cluster.settings().token_file),
+            "auth": {"method": "token_file"},
+        }
+        return Protection("vault-transit", {"vault": block}, place.open)
+
+    return find
+
+
+def aws_block(settings: AwsKmsSettings, double: AwsKmsDouble) -> dict[str, Any]:
+    block = {"key": settings.key, "cluster": settings.cluster, "endpoint": double.url, "deadline": "5s"}
+    return {**block, "former_keys": list(settings.former_keys)}
+
+
+@pytest.fixture
+def protection(request: pytest.FixtureRequest, protections: Callable[[str], Protection]) -> Protection:
+    name, _, engine = request.param.partition("+")
+    server: DatabaseServer | None = request.getfixturevalue(engine) if engine else None
+    return replace(protections(name), server=server)
 
 
 class Storm:
@@ -97,7 +124,9 @@ class Storm:
         self._directory = directory
         self._template = template
         self._action = action
-        self.points = trace_points(action, template.copied(directory / "rehearsal"))
+        rehearsed = template.copied(directory / "rehearsal")
+        self.points = trace_points(action, rehearsed)
+        self._end = state_of(rehearsed)
         self.numbers = list(range(len(self.points))) if every else distinct(self.points)
         assert self.points[-1] == END
 
@@ -105,6 +134,10 @@ class Storm:
         """That the trace is not blind: it has points like these."""
         for pattern in patterns:
             assert pattern is None or any(re.fullmatch(pattern, label) for label in self.points), pattern
+
+    def check_end(self, scene: Scene) -> None:
+        """That all is as if nobody had been killed."""
+        assert state_of(scene) == self._end
 
     def check_each(self, check: Callable[[Scene, int], object]) -> None:
         """`check` gets what each kill left."""
@@ -116,11 +149,8 @@ class Storm:
             except BaseException as error:
                 error.add_note(f"killed before point {number}: {self.points[number]}")
                 raise
+            scene.drop()
         assert len(self.numbers) == len(list(self._directory.glob("[0-9]*")))
-
-
-def slots_of(store: SqlKeyStore) -> list[tuple[int, bool, int]]:
-    return [(use.slot.id, use.is_active, use.versions) for use in store.slots.describe()]
 
 
 # -- keys
@@ -144,20 +174,26 @@ def change_keys(scene: Scene) -> None:
         acknowledge("delete")
         store.create_key(new_key("b", 1))
         acknowledge("recreate")
+        store.roll_key("held", HELD[2])
+        acknowledge("roll-held")
+        store.delete_key("held")
+        acknowledge("delete-held")
 
 
-ORDER = ["create", "roll", "undelete", "delete", "recreate"]
+ORDER = ["create", "roll", "undelete", "delete", "recreate", "roll-held", "delete-held"]
 
 
 def what_happened(store: SqlKeyStore) -> list[str]:
     found = materials(store)
-    deleted = {key.metadata.name for key in store.list_deleted()}
+    deleted = {key.metadata.name: key.metadata.versions for key in store.list_deleted()}
     happened = {
         "create": "new" in found,
         "roll": len(found["a"]) == 3,
         "undelete": "gone" in found,
         "delete": "b" in deleted or found.get("b") == [material_of("b", 1)],
         "recreate": found.get("b") == [material_of("b", 1)],
+        "roll-held": 3 in (len(found.get("held", [])), deleted.get("held")),
+        "delete-held": "held" in deleted,
     }
     return [change for change, done in happened.items() if done]
 
@@ -178,6 +214,8 @@ def test_changes_of_keys(protection: Protection, tmp_path: Path, every: bool) ->
             seen.add(len(happened))
             finish(store)
             assert what_happened(store) == ORDER
+        storm.check_end(scene)
+        with scene.opened() as store:
             assert store.roll_key("a", material_of("a", 3)).version == 3
         assert scene.files() == set()
 
@@ -193,14 +231,16 @@ def test_changes_of_keys(protection: Protection, tmp_path: Path, every: bool) ->
             store.delete_key("b")
         with suppress(KeyExistsError):
             store.create_key(new_key("b", 1))
-        with pytest.raises(KeyNotFoundError):
-            store.delete_key("nobody")
+        if len(materials(store).get("held", [])) == 2:
+            store.roll_key("held", HELD[2])
+        with suppress(KeyNotFoundError):
+            store.delete_key("held")
 
     storm.check_each(check)
     assert seen == set(range(len(ORDER) + 1))
 
 
-@driven(*ALL)
+@driven(*ALL, engines=())
 def test_a_new_store(protection: Protection, tmp_path: Path, every: bool) -> None:
     template = protection.scene(tmp_path / "template")
     for path in template.directory.glob("keys.db*"):
@@ -214,7 +254,10 @@ def test_a_new_store(protection: Protection, tmp_path: Path, every: bool) -> Non
     storm.met(SEALS[protection.name], "os.link /.keys.db.new")
 
     def check(scene: Scene, _number: int) -> None:
-        with scene.opened(init=True) as store:
+        with scene.opened(init=True):
+            pass
+        storm.check_end(scene)
+        with scene.opened() as store:
             assert store.create_key(new_key("k")).version == 0
             assert slots_of(store) == [(1, True, 1)]
         assert scene.files() == set()
@@ -234,8 +277,10 @@ def protect_and_rewrap(name: str) -> Callable[[Scene], None]:
     return act
 
 
-def moves_to(tmp_path: Path, template: Scene, name: str, expected: list[tuple[int, bool, int]], *, every: bool) -> None:
-    """Every key opens after each kill, and the same again finishes."""
+def moves_to(
+    tmp_path: Path, template: Scene, name: str, expected: list[tuple[int, bool, int]], *, every: bool
+) -> Sequence[str]:
+    """Every key opens after each kill, and the same again finishes. The points."""
     action = protect_and_rewrap(name)
     storm = Storm(tmp_path, template, action, every=every)
     storm.met(SEALS[name], OPENS[name], "COMMIT", "os.link /.second.key.new" if name == "file" else None)
@@ -246,6 +291,7 @@ def moves_to(tmp_path: Path, template: Scene, name: str, expected: list[tuple[in
             assert {name: len(found) for name, found in materials(store).items()} == KEYS
             states.add(tuple(slots_of(store)))
         carry_out(action, scene)
+        storm.check_end(scene)
         with scene.opened() as store:
             assert slots_of(store) == expected
             assert {name: len(found) for name, found in materials(store).items()} == KEYS
@@ -254,6 +300,7 @@ def moves_to(tmp_path: Path, template: Scene, name: str, expected: list[tuple[in
 
     storm.check_each(check)
     assert len(states) > 1
+    return storm.points
 
 
 @driven(*ALL)
@@ -269,6 +316,44 @@ def test_a_move_to_another_protector(protection: Protection, tmp_path: Path, eve
 def test_a_move_back_to_a_root_key_file(protection: Protection, tmp_path: Path, every: bool) -> None:
     template = protection.scene(tmp_path / "template")
     moves_to(tmp_path, template, "file", [(1, False, 0), (2, True, 4)], every=every)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("source", "target"), [("vault-transit", "aws-kms"), ("aws-kms", "vault-transit")])
+def test_a_move_between_remote_protectors(
+    protections: Callable[[str], Protection], tmp_path: Path, source: str, target: str
+) -> None:
+    there, to = protections(source), protections(target)
+    assert there.open is not None and to.open is not None
+    opened = there.open, to.open
+    both = Scene.make(
+        *(tmp_path / "template", (source, target), {**there.blocks, **to.blocks}),
+        lambda: tuple(each() for each in opened),
+        with_held=True,
+    )
+    moves_to(tmp_path, both, target, [(1, False, 0), (2, True, 4)], every=False)
+
+
+@pytest.mark.long
+def test_a_move_to_another_key_of_aws_kms(
+    protections: Callable[[str], Protection],
+    aws_kms_settings: AwsKmsSettings,
+    aws_kms_double: AwsKmsDouble,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """AWS re-encrypts: no material comes here."""
+    first = protections("aws-kms").scene(tmp_path / "template")
+    settings = replace(aws_kms_settings, key=make_key(aws_kms_double), former_keys=(aws_kms_settings.key,))
+    parent, ours, childrens = os.getpid(), open_aws_kms(settings), open_aws_kms(settings)
+    monkeypatch.setattr(aws_kms, "open_aws_kms", lambda _settings: childrens)
+    moved = replace(
+        first,
+        blocks={"aws_kms": aws_block(settings, aws_kms_double)},
+        remotes=lambda: tuple(ours if os.getpid() == parent else childrens),
+    ).named("aws-kms")
+    points = moves_to(tmp_path, moved, "aws-kms", [(1, False, 0), (2, True, 4)], every=False)
+    assert "answer TrentService.ReEncrypt" in points
 
 
 def unprotect(scene: Scene) -> None:
@@ -292,6 +377,7 @@ def test_a_slot_that_is_taken_away(protection: Protection, tmp_path: Path, every
             assert {name: len(found) for name, found in materials(store).items()} == KEYS
             numbers_of_slots.add(len(slots_of(store)))
         carry_out(unprotect, scene)
+        storm.check_end(scene)
         with scene.opened() as store:
             assert slots_of(store) == [(2, True, 4)]
             assert {name: len(found) for name, found in materials(store).items()} == KEYS
@@ -319,7 +405,7 @@ def test_a_new_root(protection: Protection, tmp_path: Path, every: bool) -> None
         if first == old:  # else it is done, and only nobody was told
             carry_out(rotate, scene)
             assert root_of(scene) != old
-        assert scene.files() == set()
+        storm.check_end(scene)
 
     def root_of(scene: Scene) -> Secret:
         with scene.opened() as store:
@@ -361,6 +447,7 @@ def test_a_backup(protection: Protection, tmp_path: Path, every: bool) -> None:
             mark = find_mark(scene.backups, backup.manifest.store_id)
             assert mark is not None
             assert mark.change_number == backup.manifest.change_number
+        storm.check_end(scene)
 
     storm.check_each(check)
     assert counts == {0, 1}
@@ -371,7 +458,7 @@ def the_backup(scene: Scene) -> Path:
     return found
 
 
-@driven("file")
+@driven("file", engines=())
 @pytest.mark.parametrize("undoes", [pytest.param(False, marks=pytest.mark.long), True], ids=["", "undoing-changes"])
 def test_a_restore(protection: Protection, tmp_path: Path, every: bool, undoes: bool) -> None:
     template = protection.scene(tmp_path / "template")
@@ -408,6 +495,7 @@ def test_a_restore(protection: Protection, tmp_path: Path, every: bool, undoes: 
         assert mark is not None
         assert mark.change_number == number + (4 if undoes else 0)
         assert not left & left_directories()
+        storm.check_end(scene)
         if point == storm.numbers[-1]:
             carry_out(restore, scene)
             assert scene.restores_on_record() == 1

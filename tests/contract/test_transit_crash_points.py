@@ -1,4 +1,6 @@
-"""kill -9 between every two steps of a create and a roll in custody `transit`, and the same request sent again.
+"""kill -9 between every two steps of a create, a roll and a delete in a KMS on Vault, and the same request again.
+
+In custody `transit`, and (long) in custody `envelope` under the protector `vault-transit`.
 
 Crash points are enumerated, not listed: a rehearsal runs the request to its end in a child and writes down each step
 (before and after each call to Vault, each write of the store and its commit, the answer). Then one child per step stops
@@ -25,6 +27,7 @@ import pytest
 from kms_monitoring import plain_facts
 from kms_serving import KmsPlace
 from local_stores import in_child, kill, read_all
+from protector_places import vault_protector
 from vault_clusters import VaultCluster
 
 from ringfence_agent.http.generation import GenerationTable
@@ -33,7 +36,9 @@ from ringfence_agent.http.response import Response
 from ringfence_agent.http.worker import WorkerContext
 from ringfence_agent.keystore.held import is_zone_key_name
 from ringfence_agent.keystore.held_check import find_held_problems
+from ringfence_agent.keystore.interface import OpenStore
 from ringfence_agent.keystore.open import open_keystore
+from ringfence_agent.keystore.protector import FILE_ALONE, Protectors
 from ringfence_agent.kms.config import Options, load_settings
 from ringfence_agent.kms.monitoring.metrics import MetricsTable
 from ringfence_agent.kms.serve import open_application
@@ -43,8 +48,9 @@ from ringfence_agent.vault.servers import VaultServers
 
 WAIT_S = 30.0
 KEYS = b"/kms/v1/keys"
-CREATE = json.dumps({"name": "k", "length": 256, "attributes": {"ringfence.custody": "transit"}}).encode()
 KEY = b"/kms/v1/key/k"
+Ask = tuple[bytes, bytes, bytes]
+"""A request: method, path and body."""
 _WRITES = ("INSERT", "UPDATE", "DELETE", "COMMIT")
 
 
@@ -55,9 +61,10 @@ class Scene:
     place: KmsPlace
     config: Path
     cluster: VaultCluster
+    custody: str
 
     @classmethod
-    def make(cls, directory: Path, cluster: VaultCluster) -> Scene:
+    def make(cls, directory: Path, cluster: VaultCluster, custody: str) -> Scene:
         place = KmsPlace.make(directory)
         config = directory / "kms.yaml"
         vault = {
@@ -66,9 +73,18 @@ class Scene:
             "token_file": str(cluster.settings().token_file),
             "auth": {"method": "token_file"},
         }
+        protector = "file" if custody == "transit" else "vault-transit"
         settings = {"keystore": f"sqlite:///{place.store}", "vault": vault, "hadoop_conf": str(place.conf)}
-        config.write_text(json.dumps(settings))
-        return cls(place, config, cluster)
+        config.write_text(json.dumps({**settings, "protector": [protector]}))
+        scene = cls(place, config, cluster, custody)
+        scene.open_store(init=True).close()
+        return scene
+
+    def open_store(self, *, init: bool = False) -> OpenStore:
+        protectors = FILE_ALONE
+        if self.custody == "envelope":
+            protectors = Protectors(with_file=False, others=(vault_protector(self.cluster),))
+        return open_keystore(f"sqlite:///{self.place.store}", None, init, protectors=protectors)
 
     def run(self, action: Callable[[Client], Awaitable[Any]]) -> Any:
         """`action` with a worker of its own."""
@@ -186,7 +202,7 @@ class Steps:
             )
 
 
-def carry_out(scene: Scene, request: tuple[bytes, bytes, bytes], number: int, report: int) -> None:
+def carry_out(scene: Scene, request: Ask, number: int, report: int) -> None:
     steps = Steps(number, report)
 
     async def act(client: Client) -> None:
@@ -204,7 +220,7 @@ def carry_out(scene: Scene, request: tuple[bytes, bytes, bytes], number: int, re
     os.write(report, json.dumps(steps.seen).encode() + b"\n")
 
 
-def rehearse(scene: Scene, request: tuple[bytes, bytes, bytes]) -> list[str]:
+def rehearse(scene: Scene, request: Ask) -> list[str]:
     """Every step of a request, which is carried out."""
     pid, read_end = in_child(partial(carry_out, scene, request, -1))
     (line,) = read_all(read_end)
@@ -213,7 +229,7 @@ def rehearse(scene: Scene, request: tuple[bytes, bytes, bytes]) -> list[str]:
     return found
 
 
-def kill_at(scene: Scene, request: tuple[bytes, bytes, bytes], number: int, label: str) -> None:
+def kill_at(scene: Scene, request: Ask, number: int, label: str) -> None:
     pid, read_end = in_child(partial(carry_out, scene, request, number))
     try:
         ready, _, _ = select.select([read_end], [], [], WAIT_S)
@@ -227,26 +243,28 @@ def kill_at(scene: Scene, request: tuple[bytes, bytes, bytes], number: int, labe
 # -- what is left
 
 
-async def converges(scene: Scene, request: tuple[bytes, bytes, bytes], version: int, client: Client) -> None:
+async def makes_one_version(version: int, request: Ask, client: Client) -> None:
     """The client asks again; one version is made, and everything works."""
-    old = None
-    if version:
-        old = await client.generate()
-        secret = await client.dek(old)
     answer = await client.json(*request)
     assert answer["versionName"] == f"k@{version}", answer
     eek = await client.generate()
     assert eek[0] == f"k@{version}"
     await client.dek(eek)
-    if old is not None:
-        assert await client.dek(old) == secret
     metadata = await client.json(b"GET", KEY + b"/_metadata")
     assert metadata["versions"] == version + 1
 
 
+async def deletes(request: Ask, client: Client) -> None:
+    """The client asks again: it was there, or Hadoop's client is told that it is not, as by a stock KMS."""
+    response = await client.send(*request)
+    assert response.head.status == 200 or b"Key k does not exist" in response.body, response.body
+    assert await client.json(b"GET", KEYS + b"/names") == []
+    assert (await client.send(b"GET", KEY + b"/_eek", query=b"eek_op=generate")).head.status >= 400
+
+
 def check_left(scene: Scene, keys_before: set[str]) -> None:
     """The store verifies, Vault has what it names, and at most one key that it does not."""
-    store = open_keystore(f"sqlite:///{scene.place.store}", None, init=False)
+    store = scene.open_store()
     try:
         with store.snapshot() as snapshot:
             held = list(snapshot.held)
@@ -258,19 +276,39 @@ def check_left(scene: Scene, keys_before: set[str]) -> None:
     assert len(scene.zone_keys() - keys_before - named) <= 1
 
 
-ACTIONS = {"create": ((b"POST", KEYS, CREATE), 0), "roll": ((b"POST", KEY, b"{}"), 1)}
+def undelete(scene: Scene) -> None:
+    """What `ringfence key undelete` does in the store."""
+    store = scene.open_store()
+    try:
+        store.undelete_key("k", 0)
+    finally:
+        store.close()
 
 
-def new_scene(directory: Path, cluster: VaultCluster, version: int) -> Scene:
-    directory.mkdir(mode=0o700)
-    scene = Scene.make(directory, cluster)
+@dataclass(frozen=True)
+class Action:
+    """What comes before, what is killed and sent again, and what is then true. `keeps_old`: EDEKs from before open."""
 
-    async def prepare(client: Client) -> None:
-        if version:
-            await client.json(b"POST", KEYS, CREATE)
+    before: tuple[Ask, ...]
+    request: Ask
+    converged: Callable[[Ask, Client], Awaitable[None]]
+    keeps_old: bool = False
 
-    scene.run(prepare)
-    return scene
+
+NAMES = ["create", "roll", "delete", "recreate"]
+
+
+def action_of(name: str, custody: str) -> Action:
+    body = {"name": "k", "length": 256, "attributes": {"ringfence.custody": custody}}
+    create: Ask = (b"POST", KEYS, json.dumps(body).encode())
+    delete: Ask = (b"DELETE", KEY, b"")
+    if name == "create":
+        return Action((), create, partial(makes_one_version, 0))
+    if name == "roll":
+        return Action((create,), (b"POST", KEY, b"{}"), partial(makes_one_version, 1), keeps_old=True)
+    if name == "delete":
+        return Action((create,), delete, deletes)
+    return Action((create, delete), create, partial(makes_one_version, 1))
 
 
 def in_child_too(work: Callable[[], None]) -> None:
@@ -280,27 +318,54 @@ def in_child_too(work: Callable[[], None]) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
-@pytest.mark.parametrize("action", list(ACTIONS))
-def test_killed_at_any_step_the_same_request_again_makes_one_version(
-    vault_cluster_on_double: VaultCluster, tmp_path: Path, action: str
+def new_scene(directory: Path, cluster: VaultCluster, custody: str, action: Action) -> Scene:
+    """With an EDEK from before in a file, and its DEK, when there is a key."""
+
+    def make() -> None:
+        directory.mkdir(mode=0o700)
+        Scene.make(directory, cluster, custody).run(prepare)
+
+    async def prepare(client: Client) -> None:
+        for method, path, body in action.before:
+            assert (await client.send(method, path, body)).head.status < 300
+            if method == b"POST":
+                eek = await client.generate()
+                (directory / "before.json").write_text(json.dumps([eek, await client.dek(eek)]))
+
+    in_child_too(make)
+    return Scene(KmsPlace(directory), directory / "kms.yaml", cluster, custody)
+
+
+async def opens_what_was_made_before(scene: Scene, client: Client) -> None:
+    eek, secret = json.loads((scene.place.directory / "before.json").read_text())
+    assert await client.dek((eek[0], eek[1])) == secret
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("custody", ["transit", pytest.param("envelope", marks=pytest.mark.long)])
+def test_killed_at_any_step_the_same_request_again_ends_as_if_nobody_had_been_killed(
+    vault_cluster_on_double: VaultCluster, tmp_path: Path, name: str, custody: str
 ) -> None:
-    request, version = ACTIONS[action]
-    cluster = vault_cluster_on_double
-    rehearsed = new_scene_in_child(tmp_path / "rehearsal", cluster, version)
-    steps = rehearse(rehearsed, request)
-    assert any("control POST" in step for step in steps) and "store COMMIT" in steps, steps
+    action, cluster = action_of(name, custody), vault_cluster_on_double
+    steps = rehearse(new_scene(tmp_path / "rehearsal", cluster, custody, action), action.request)
+    assert "store COMMIT" in steps
+    assert any("control POST" in step for step in steps) == (name != "delete"), steps
     for number, step in enumerate(steps):
-        scene = new_scene_in_child(tmp_path / f"at-{number}", cluster, version)
+        scene = new_scene(tmp_path / f"at-{number}", cluster, custody, action)
         before = scene.zone_keys()
-        kill_at(scene, request, number, step)
-
-        def again(scene: Scene = scene) -> None:
-            scene.run(partial(converges, scene, request, version))
-
-        in_child_too(again)
+        kill_at(scene, action.request, number, step)
         check_left(scene, before)
 
+        async def again(client: Client, scene: Scene = scene) -> None:
+            if action.keeps_old:
+                await opens_what_was_made_before(scene, client)
+            await action.converged(action.request, client)
+            if action.keeps_old:
+                await opens_what_was_made_before(scene, client)
 
-def new_scene_in_child(directory: Path, cluster: VaultCluster, version: int) -> Scene:
-    in_child_too(lambda: new_scene(directory, cluster, version) and None)
-    return Scene(KmsPlace(directory), directory / "kms.yaml", cluster)
+        in_child_too(partial(scene.run, again))
+        check_left(scene, before)
+        if name == "delete":
+            assert scene.zone_keys() == before, "a key that is deleted stays in Vault"
+            undelete(scene)
+            in_child_too(partial(scene.run, partial(opens_what_was_made_before, scene)))

@@ -64,6 +64,20 @@ class DatabaseServer:
             self.sql(f"DROP DATABASE {name}; CREATE DATABASE {name}")
         self._free.append(name)
 
+    def copy(self, uri: str) -> str:
+        """A database of its own with all that is in another, which nobody has open; `drop` it."""
+        name, source = f"keys{next(self._numbers)}", database_of(uri)
+        if self.kind == "postgresql":
+            self.sql(f"CREATE DATABASE {name} TEMPLATE {source} OWNER {_OWNER}")
+        else:
+            self.sql(f"CREATE DATABASE {name}")
+            self.sql(self.dump(source).decode(), name)
+        return f"{uri.rpartition('/')[0]}/{name}"
+
+    def drop(self, uri: str) -> None:
+        """Takes a database away, with the sessions of clients that died."""
+        self.sql(f"DROP DATABASE {database_of(uri)}" + (" WITH (FORCE)" if self.kind == "postgresql" else ""))
+
     def sql(self, statement: str, database: str = "") -> str:
         """Runs a statement as the server's administrator, over its Unix socket; what it printed."""
         if self.kind == "postgresql":

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from ringfence_agent.keystore.backup.file_format import BackupFile
 from ringfence_agent.keystore.backup.records import encode_record
 from ringfence_agent.keystore.backup.targets import RestoreTarget
-from ringfence_agent.keystore.backup.unpacked import table_rows, unpacked
+from ringfence_agent.keystore.backup.unpacked import table_rows, told_of_room, unpacked
 from ringfence_agent.keystore.protector import Protector
 from ringfence_agent.keystore.snapshot import StoreFacts, StoreSnapshot
 from ringfence_agent.keystore.sql.store import SqlKeyStore
@@ -74,8 +74,10 @@ def restore(
         if undone and newest is not None:
             if not allow_rollback:
                 raise _would_roll_back(backup, newest)
-            store.skip_changes(newest.change_number + 1)
-        store.skip_sequences(_SKIPPED_SEQUENCES)
+            with told_of_room(backup):
+                store.skip_changes(newest.change_number + 1)
+        with told_of_room(backup):
+            store.skip_sequences(_SKIPPED_SEQUENCES)
         with store.snapshot() as snapshot:
             target.write(table_rows(snapshot.rows()), snapshot.facts.schema_version, protectors)
             return Restored(snapshot.facts, was_there=False, undone=undone)

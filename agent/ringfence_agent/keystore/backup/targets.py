@@ -33,7 +33,7 @@ from ringfence_agent.keystore.sql.sqlite_database import (
 )
 from ringfence_agent.keystore.sql.store import SqlKeyStore
 from ringfence_zones.durable_file import install_durably, sync, write_new_file
-from ringfence_zones.errors import BackupError
+from ringfence_zones.errors import BackupError, ProtectorUnavailableError, StoreUnavailableError
 
 
 class RestoreTarget(Protocol):
@@ -97,13 +97,15 @@ class SqliteTarget:
             with directory_locked(parent):
                 self._write_locked(rows, version, protectors)
         except sqlite3.Error as error:
-            told = translate_sqlite(error, self._path)
-            raise BackupError(f"{told.message}: it is not restored", hint=told.hint) from None
+            raise self._not_restored(translate_sqlite(error, self._path).message) from None
         except OSError as error:
-            raise BackupError(
-                f"key store {self._path} cannot be restored: {error.strerror}",
-                hint=f"see to space and permissions in {parent}, then start again; there is no half a store",
-            ) from None
+            raise self._not_restored(f"key store {self._path} cannot be written: {error.strerror}") from None
+
+    def _not_restored(self, why: str) -> BackupError:
+        return BackupError(
+            f"{why}: it is not restored",
+            hint=f"see to space and permissions in {self._path.parent}, then start again; there is no half a store",
+        )
 
     def _write_locked(self, rows: Iterable[TableRow], version: int, protectors: Sequence[Protector]) -> None:
         for name in (self._path, *_side_files(self._path)):
@@ -117,13 +119,21 @@ class SqliteTarget:
         try:
             write_new_file(self._draft, b"")
             create_file(self._draft, rows, version=version)
-            open_sql_keystore(SqliteDatabase(self._draft), protectors).close()
+            self._verify_draft(protectors)
             sync(self._draft)
             install_durably(self._draft, self._path)
         except BaseException:
             for name in (self._draft, *_side_files(self._draft)):
                 name.unlink(missing_ok=True)
             raise
+
+    def _verify_draft(self, protectors: Sequence[Protector]) -> None:
+        try:
+            open_sql_keystore(SqliteDatabase(self._draft), protectors).close()
+        except ProtectorUnavailableError:
+            raise
+        except StoreUnavailableError:  # it is here, and nobody else's: only room can be wanting
+            raise self._not_restored(f"no space left for key store {self._path}") from None
 
 
 class ServerTarget:

@@ -31,7 +31,7 @@ from ringfence_agent.keystore.sql.snapshot import BACKED_UP
 from ringfence_agent.keystore.sql.sqlite_database import SqliteDatabase, create_file, translate_sqlite
 from ringfence_agent.keystore.sql.store import SqlKeyStore
 from ringfence_agent.keystore.sql.tables import OLDEST_USED, SCHEMA_VERSION
-from ringfence_zones.errors import BackupError, StoreUnavailableError
+from ringfence_zones.errors import BackupError, ProtectorUnavailableError, StoreUnavailableError
 
 _IN_MEMORY = Path("/dev/shm")  # noqa: S108 -- a private directory is made in it
 _PREFIX = "ringfence-backup-"
@@ -48,9 +48,26 @@ def unpacked(backup: BackupFile, protectors: Sequence[Protector]) -> Iterator[Sq
         path = directory / "backup.db"
         path.touch(mode=0o600)
         _write_rows(backup, path)
-        with closing(open_sql_keystore(SqliteDatabase(path, called=f"in backup {backup.label}"), protectors)) as store:
+        database = SqliteDatabase(path, called=f"in backup {backup.label}")
+        with told_of_room(backup):
+            opened = open_sql_keystore(database, protectors)
+        with closing(opened) as store:
             _check_signed(backup, store)
             yield store
+
+
+@contextmanager
+def told_of_room(backup: BackupFile) -> Iterator[None]:
+    """Around what writes to an unpacked store: nobody knows its path, and nothing but room can be wanting there.
+
+    Raises BackupError.
+    """
+    try:
+        yield
+    except ProtectorUnavailableError:
+        raise
+    except StoreUnavailableError:
+        raise _no_room(backup, _find_parent()) from None
 
 
 @contextmanager
@@ -59,8 +76,7 @@ def private_directory() -> Iterator[Path]:
 
     One that a killed process left is removed by the next: whoever uses one holds its lock.
     """
-    in_memory = os.access(_IN_MEMORY, os.W_OK | os.X_OK) and file_system_of(_IN_MEMORY) == "tmpfs"
-    parent = _IN_MEMORY if in_memory else Path(tempfile.gettempdir())
+    parent = _find_parent()
     try:
         _remove_left(parent)
         directory, lock = _make_locked(parent)
@@ -78,12 +94,20 @@ def _write_rows(backup: BackupFile, path: Path) -> None:
         create_file(path, table_rows(backup.records()), version=backup.manifest.schema_version)
     except sqlite3.Error as error:
         if isinstance(translate_sqlite(error, path), StoreUnavailableError):
-            parent = path.parent.parent
-            raise BackupError(
-                f"there is no room in {parent} to open backup {backup.label}",
-                hint=f"it takes about {backup.manifest.body_bytes * 2 // 1024 + 1024} KiB there while it is looked at",
-            ) from None
+            raise _no_room(backup, path.parent.parent) from None
         raise BackupError(f"backup {backup.label} is damaged: rows in it do not fit their tables") from None
+
+
+def _find_parent() -> Path:
+    in_memory = os.access(_IN_MEMORY, os.W_OK | os.X_OK) and file_system_of(_IN_MEMORY) == "tmpfs"
+    return _IN_MEMORY if in_memory else Path(tempfile.gettempdir())
+
+
+def _no_room(backup: BackupFile, parent: Path) -> BackupError:
+    return BackupError(
+        f"there is no room in {parent} to open backup {backup.label}",
+        hint=f"it takes about {backup.manifest.body_bytes * 2 // 1024 + 1024} KiB there while it is looked at",
+    )
 
 
 def _make_locked(parent: Path) -> tuple[Path, int]:

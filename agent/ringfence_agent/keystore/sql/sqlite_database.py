@@ -319,7 +319,7 @@ def _no_space(path: Path) -> StoreUnavailableError:
 def _io_error(path: Path, name: str | None) -> KeyStoreError:
     if name == "SQLITE_IOERR_SHORT_READ":
         return StoreTamperedError(f"key store {path} is shorter than it says: it was truncated", hint=RESTORE_HINT)
-    if name in {"SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE", "SQLITE_IOERR_TRUNCATE"}:
+    if name in {"SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMOPEN", "SQLITE_IOERR_SHMSIZE", "SQLITE_IOERR_TRUNCATE"}:
         return StoreUnavailableError(
             f"key store {path} could not be written (disk full, file size limit or failing disk); nothing was changed",
             hint=f"free space in {path.parent} or raise the limit (ulimit -f); the store goes on by itself",
