@@ -155,6 +155,7 @@ async def open_application(
             settings.init,
             settings.keystore_password_file,
             open_protectors(settings.protectors),
+            settings.vault,
         )
         store = StoreAccess(
             opened,
