@@ -15,7 +15,8 @@ from store_places import Place, ServerPlace, SqlitePlace
 
 from ringfence_agent.keystore.backup.drill import drill
 from ringfence_agent.keystore.backup.make import make_backup
-from ringfence_agent.keystore.backup.places import S3Options, opened_backup, parse_place
+from ringfence_agent.keystore.backup.place import S3Options
+from ringfence_agent.keystore.backup.places import opened_backup, parse_place
 from ringfence_agent.keystore.backup.restore import restore
 from ringfence_agent.keystore.backup.targets import find_target
 from ringfence_agent.keystore.interface import OpenStore

@@ -81,6 +81,24 @@ def uses(store: SqlKeyStore) -> list[tuple[str, bool, int]]:
     return [(use.slot.scheme, use.is_active, use.versions) for use in store.slots.describe()]
 
 
+def test_a_canary_is_named_for_each_slot_that_sealed_a_live_version(store: Store) -> None:
+    opened = store.open()
+    assert opened.list_canaries() == []
+    fill(opened)
+    assert opened.list_canaries() == [("a", 1)]
+    opened.slots.protect_with(store.remote.open())
+    assert opened.list_canaries() == [("a", 1)]
+    opened.roll_key("b", None)
+    assert sorted(opened.list_canaries()) == [("a", 1), ("b", 2)]
+    opened.delete_key("b")
+    assert opened.list_canaries() == [("a", 1)]
+    opened.slots.rewrap()
+    assert opened.list_canaries() == [("a", 1)]
+    opened.create_key(new_key("gone"))
+    opened.delete_key("a")
+    assert opened.list_canaries() == [("gone", 2)]
+
+
 def test_a_store_moves_there_and_back_with_every_key_readable_on_every_handle(store: Store) -> None:
     mover, reader = store.open(), store.open()
     fill(mover)

@@ -11,7 +11,8 @@ from local_stores import LocalStore, new_key
 
 from ringfence_agent.keystore.backup.file_format import PURPOSE, BackupFile, BodyDigest, write_file, write_records
 from ringfence_agent.keystore.backup.make import BackupMade, make_backup
-from ringfence_agent.keystore.backup.places import S3Options, parse_place, unnamed_file
+from ringfence_agent.keystore.backup.place import S3Options, unnamed_file
+from ringfence_agent.keystore.backup.places import parse_place
 from ringfence_agent.keystore.backup.records import Record
 from ringfence_agent.keystore.interface import OpenStore
 from ringfence_agent.keystore.protectors.file import FileProtector

@@ -193,6 +193,9 @@ class MemoryKeyStore(MemoryTokenStore):
     def list_metadata(self) -> Sequence[KeyMetadata]:
         return [self._keys[name].metadata for name in sorted(self._keys)]
 
+    def list_canaries(self) -> Sequence[tuple[str, int]]:
+        return [(key.metadata.name, key.metadata.versions - 1) for _, key in sorted(self._keys.items())[:1]]
+
     def publish_policy(self, expected_revision: int, document: bytes, published_by: str) -> PolicyRevision:
         with self._lock:
             if expected_revision != len(self._revisions):

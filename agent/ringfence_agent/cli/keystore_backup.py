@@ -19,7 +19,8 @@ from ringfence_agent.keystore.backup.drill import KeyDrill, drill
 from ringfence_agent.keystore.backup.file_format import Manifest
 from ringfence_agent.keystore.backup.high_water import Mark, find_mark, raise_mark
 from ringfence_agent.keystore.backup.make import BackupMade, make_backup
-from ringfence_agent.keystore.backup.places import S3Options, find_change_beside, opened_backup, parse_place
+from ringfence_agent.keystore.backup.place import S3Options
+from ringfence_agent.keystore.backup.places import find_change_beside, opened_backup, parse_place
 from ringfence_agent.keystore.backup.restore import Restored, Seen, restore
 from ringfence_agent.keystore.backup.targets import find_target
 from ringfence_agent.keystore.backup.unpacked import unpacked

@@ -121,7 +121,7 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
     server = found["server"]
     lines = [
         ("KMS", f"{server['address']}, Ringfence {found['version']}, up {_duration(server['uptime_s'])}"),
-        ("ready", "yes" if server["ready"] else "NO"),
+        ("ready", _ready(server)),
         *(("problem", problem) for problem in server["problems"]),
         ("workers", _workers(server)),
         ("store", f"{server['store']}, {'keys unknown' if server['keys'] is None else counted(server['keys'], 'key')}"),
@@ -143,6 +143,12 @@ def _lines_over_http(found: dict[str, Any]) -> list[tuple[str, str]]:
     if found["revision"] is not None:
         lines.append(("policy", f"revision {found['revision']}" if found["revision"] else "none published"))
     return [*lines, ("TLS", _certificate(server)), ("limited", found["limited"])]
+
+
+def _ready(server: dict[str, Any]) -> str:
+    if not server["ready"]:
+        return "NO"
+    return "yes, but DEGRADED: some keys cannot be opened now" if server["degraded"] else "yes"
 
 
 def _workers(server: dict[str, Any]) -> str:

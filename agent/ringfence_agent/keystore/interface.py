@@ -205,6 +205,13 @@ class KeyStore(Protocol):
     def list_metadata(self) -> Sequence[KeyMetadata]:
         """Every live key, by name, without touching material."""
 
+    def list_canaries(self) -> Sequence[tuple[str, int]]:
+        """One live version, as name and number, for each way in which live versions are sealed: without I/O, and by
+        each slot of a remote protector. Empty without keys.
+
+        What it is chosen by is not verified: who reads the key then sees whether it is there and genuine.
+        """
+
     def publish_policy(self, expected_revision: int, document: bytes, published_by: str) -> PolicyRevision:
         """Compare-and-set: stores `document` as revision `expected_revision + 1`. Raises RevisionConflictError."""
 

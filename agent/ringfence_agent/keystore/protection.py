@@ -21,9 +21,10 @@ from ringfence_agent.keystore.store_root import StoreRoot
 from ringfence_zones.errors import ProtectorRefusedError, ProtectorUnavailableError
 from ringfence_zones.secret import Secret
 
-_REMOTE = 0x02
+REMOTE_SEAL = b"\x02"
+"""The first byte of what a remote protector sealed; its slot's number follows."""
 _ID_BYTES = 2
-_PREFIX_BYTES = 1 + _ID_BYTES
+REMOTE_PREFIX_BYTES = len(REMOTE_SEAL) + _ID_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ class Protection:
 
     def is_remote(self, sealed: bytes) -> bool:
         """Whether opening it asks somebody else."""
-        return sealed[:1] == bytes((_REMOTE,))
+        return sealed[:1] == REMOTE_SEAL
 
     def seal_here(self, binding: MaterialBinding, material: Secret) -> bytes:
         """Sealed under the root, for an active slot that is local."""
@@ -146,13 +147,13 @@ class Protection:
         if slot_id is None:
             raise SealBrokenError
         bound = _remote_binding(slot_id, binding)
-        return sealed[:_PREFIX_BYTES] + new_root.seal_remote(
-            self.root.open_remote(sealed[_PREFIX_BYTES:], bound), bound
+        return sealed[:REMOTE_PREFIX_BYTES] + new_root.seal_remote(
+            self.root.open_remote(sealed[REMOTE_PREFIX_BYTES:], bound), bound
         )
 
     def _wrap(self, slot: Slot, binding: MaterialBinding, made: bytes) -> bytes:
         """What a remote protector made, as it rests."""
-        prefix = bytes((_REMOTE,)) + slot.id.to_bytes(_ID_BYTES, "big")
+        prefix = REMOTE_SEAL + slot.id.to_bytes(_ID_BYTES, "big")
         return prefix + self.root.seal_remote(made, _remote_binding(slot.id, binding))
 
     def _remote_batches(
@@ -163,7 +164,7 @@ class Protection:
         for index, (binding, sealed) in enumerate(items):
             slot_id = _slot_id(sealed)
             if slot_id is not None:
-                inner = self.root.open_remote(sealed[_PREFIX_BYTES:], _remote_binding(slot_id, binding))
+                inner = self.root.open_remote(sealed[REMOTE_PREFIX_BYTES:], _remote_binding(slot_id, binding))
                 batches.setdefault(slot_id, []).append((index, binding, inner))
         return batches
 
@@ -215,9 +216,9 @@ def find_root(store_id: bytes, header: SlotHeader, protectors: Sequence[Protecto
 
 def _slot_id(sealed: bytes) -> int | None:
     """The slot that a seal names, None for a local seal. What is neither does not open as a local one."""
-    if sealed[:1] != bytes((_REMOTE,)):
+    if sealed[:1] != REMOTE_SEAL:
         return None
-    return int.from_bytes(sealed[1:_PREFIX_BYTES], "big")
+    return int.from_bytes(sealed[1:REMOTE_PREFIX_BYTES], "big")
 
 
 def _remote_binding(slot_id: int, binding: MaterialBinding) -> bytes:

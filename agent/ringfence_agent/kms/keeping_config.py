@@ -7,7 +7,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from ringfence_agent.keystore.backup.places import S3_SCHEME, S3Options
+from ringfence_agent.keystore.backup.place import S3Options
+from ringfence_agent.keystore.backup.places import S3_SCHEME
 from ringfence_zones.config_file import ConfigModel, DurationS
 from ringfence_zones.errors import ConfigError
 

@@ -24,7 +24,8 @@ from ringfence_agent.http.listening import Listener, TcpListener, listen_tcp, li
 from ringfence_agent.http.outbox import Recorded
 from ringfence_agent.http.supervisor import Supervisor
 from ringfence_agent.http.worker import WorkerContext
-from ringfence_agent.keystore.backup.places import BackupPlace, parse_place
+from ringfence_agent.keystore.backup.place import BackupPlace
+from ringfence_agent.keystore.backup.places import parse_place
 from ringfence_agent.keystore.interface import OpenStore
 from ringfence_agent.keystore.open import is_shared, local_path, open_keystore
 from ringfence_agent.kms.app import KmsApplication

@@ -24,7 +24,7 @@ from typing import Any
 from ringfence_agent.keystore.backup.canary import Canaries
 from ringfence_agent.keystore.backup.high_water import Mark, raise_mark
 from ringfence_agent.keystore.backup.make import make_backup
-from ringfence_agent.keystore.backup.places import BackupPlace
+from ringfence_agent.keystore.backup.place import BackupPlace
 from ringfence_agent.keystore.interface import OpenStore
 from ringfence_agent.kms.audit.record import utc_text
 from ringfence_agent.kms.keeping_config import KeepingSettings

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence_agent.keystore.backup.places import S3Options
+from ringfence_agent.keystore.backup.place import S3Options
 from ringfence_agent.kms.config import Options, load_settings
 from ringfence_agent.kms.keeping_config import BackupSettings, KeepingSettings
 from ringfence_zones.errors import ConfigError

@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 from local_stores import LocalStore, in_child, kill, new_key, read_all
 
+from ringfence_agent.keystore.backup.directory import DirectoryPlace
 from ringfence_agent.keystore.backup.high_water import Mark, find_mark, put_mark
-from ringfence_agent.keystore.backup.places import DirectoryPlace
 from ringfence_agent.keystore.interface import OpenStore
 from ringfence_agent.kms.keeping_config import KeepingSettings
 from ringfence_agent.kms.store_keeper import StoreKeeper

@@ -24,7 +24,8 @@ from ringfence_agent.keystore.backup.canary import (
     row_digest,
 )
 from ringfence_agent.keystore.backup.file_format import BodyDigest, Manifest, write_file, write_records
-from ringfence_agent.keystore.backup.places import BackupPlace, opened_backup, unnamed_file
+from ringfence_agent.keystore.backup.place import BackupPlace, unnamed_file
+from ringfence_agent.keystore.backup.places import opened_backup
 from ringfence_agent.keystore.backup.records import MalformedRecordError
 from ringfence_agent.keystore.snapshot import BackedUpStore, Pause, SealedVersion, StoreSnapshot, paced
 from ringfence_zones.errors import (

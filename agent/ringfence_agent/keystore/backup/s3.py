@@ -24,14 +24,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from ringfence_agent.keystore.backup.file_format import Manifest, copy_bytes
-from ringfence_agent.keystore.backup.places import (
-    S3Options,
-    backup_name,
-    change_number_of,
-    name_prefix,
-    newest_of,
-    unnamed_file,
-)
+from ringfence_agent.keystore.backup.names import backup_name, change_number_of, name_prefix, newest_of
+from ringfence_agent.keystore.backup.place import S3Options, unnamed_file
 from ringfence_zones.errors import BackupError, ConfigError, InputError, MissingExtraError
 
 try:
@@ -49,7 +43,7 @@ _TAKEN = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
 
 
 class S3Place:
-    """See `places.BackupPlace`."""
+    """See `place.BackupPlace`."""
 
     def __init__(self, uri: str, options: S3Options) -> None:
         self.label = uri

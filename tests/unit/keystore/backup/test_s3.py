@@ -18,7 +18,8 @@ from moto import mock_aws
 
 from ringfence_agent.keystore.backup.drill import drill
 from ringfence_agent.keystore.backup.make import BackupMade, make_backup
-from ringfence_agent.keystore.backup.places import S3Options, find_change_beside, opened_backup, parse_place
+from ringfence_agent.keystore.backup.place import S3Options
+from ringfence_agent.keystore.backup.places import find_change_beside, opened_backup, parse_place
 from ringfence_agent.keystore.backup.s3 import S3Place
 from ringfence_zones.errors import BackupError, ConfigError, InputError
 

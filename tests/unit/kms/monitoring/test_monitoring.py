@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ from memory_keystore import MemoryKeyStore
 from ringfence_agent.http.generation import GenerationTable
 from ringfence_agent.http.request import Peer, Request
 from ringfence_agent.http.response import Response, ResponseHead
-from ringfence_agent.keystore.interface import NewKey, StoredKey
+from ringfence_agent.keystore.interface import NewKey, SealedKey, StoredKey
 from ringfence_agent.kms.audit.config import AuditSettings
 from ringfence_agent.kms.audit.log import AuditLog
 from ringfence_agent.kms.audit.record import Decision
@@ -22,7 +25,8 @@ from ringfence_agent.kms.monitoring.health import HealthCheck
 from ringfence_agent.kms.monitoring.metrics import BUCKETS_S, METER_TICK_S, MetricsTable
 from ringfence_agent.kms.monitoring.pages import Monitoring, ServerFacts
 from ringfence_agent.kms.store_access import StoreAccess
-from ringfence_zones.errors import StoreTamperedError
+from ringfence_zones.errors import ProtectorRefusedError, ProtectorUnavailableError, StoreTamperedError
+from ringfence_zones.keys import KeyVersion
 from ringfence_zones.secret import Secret
 
 DECISION = Decision("DECRYPT_EEK", "k", 0, "etl", None, None, "kerberos", "10.0.0.7", 200, "ok", "r", 3)
@@ -119,6 +123,133 @@ def test_a_deleted_canary_gives_way_to_another_key(place: Place) -> None:
     place.store.delete_key("k")
     place.now_s += 1
     assert place.check() == ()
+
+
+class SlottedStore(MemoryKeyStore):
+    """Each key is sealed by a protector of its own name, but for those that are `local`."""
+
+    def __init__(self, *names: str, local: str = "") -> None:
+        super().__init__()
+        for name in names:
+            self.create_key(NewKey(name, "AES/CTR/NoPadding", 128, Secret(bytes(16)), None, {}))
+        self.local = local
+        self.problems: dict[str, Exception] = {}
+        self.gates: dict[str, threading.Event] = {}
+        self.asked: list[str] = []
+
+    def list_canaries(self) -> list[tuple[str, int]]:
+        return [(key.name, 0) for key in self.list_metadata()]
+
+    def find_sealed_key(self, name: str) -> SealedKey | None:
+        key = super().find_sealed_key(name)
+        if key is None:
+            return None
+        remote = frozenset() if name == self.local else frozenset(key.numbers)
+
+        def opened(numbers: Collection[int]) -> Sequence[KeyVersion]:
+            self.asked.append(name)
+            self.gates.get(name, threading.Event()).wait(30 if name in self.gates else 0)
+            if name in self.problems:
+                raise self.problems[name]
+            return key.open_versions(numbers)
+
+        return replace(key, open_versions=opened, remote=remote)
+
+
+@contextmanager
+def slotted(directory: Path, *names: str, local: str = "") -> Iterator[tuple[SlottedStore, Place]]:
+    store = SlottedStore(*names, local=local)
+    with ThreadPoolExecutor(1) as executor:
+        place = Place(directory, executor)
+        access = StoreAccess(store, GenerationTable(1).view(0), GenerationTable(1).view(0))
+        place.health = HealthCheck(access, place.audit, lambda: place.now_s, deadline_s=0.5)
+        yield store, place
+        for gate in store.gates.values():
+            gate.set()
+        access.close()
+        place.access.close()
+        place.audit.close()
+
+
+AWAY, REFUSED = ProtectorUnavailableError("vault is sealed"), ProtectorRefusedError("no such key", reason="key")
+
+
+@pytest.mark.parametrize(
+    ("failing", "ready", "degraded"),
+    [
+        ({}, True, False),
+        ({"vault": AWAY}, True, True),
+        ({"vault": AWAY, "aws": REFUSED}, True, True),
+        ({"vault": AWAY, "aws": REFUSED, "file": AWAY}, False, False),
+        ({"file": StoreTamperedError("row 3")}, False, False),
+        ({"vault": StoreTamperedError("row 3")}, False, False),
+    ],
+    ids=["all well", "one away", "all but one", "all", "tampered", "remote tampered"],
+)
+def test_some_protectors_that_do_not_open_degrade_and_all_of_them_make_unready(
+    tmp_path: Path, failing: dict[str, Exception], ready: bool, degraded: bool
+) -> None:
+    with slotted(tmp_path, "aws", "file", "vault") as (store, place):
+        store.problems = failing
+        health = asyncio.run(place.health.check())
+        assert (health.is_ready, health.is_degraded) == (ready, degraded)
+        assert {str(error) for error in failing.values()} == set("; ".join(health.problems).split("; ")) - {""}
+
+
+def test_only_the_protector_that_is_away_is_asked_at_each_look(tmp_path: Path) -> None:
+    with slotted(tmp_path, "aws", "file", "vault", local="file") as (store, place):
+        store.problems = {"vault": AWAY}
+        for _ in range(5):
+            place.now_s += 1.5
+            assert asyncio.run(place.health.check()).is_degraded
+        assert {name: store.asked.count(name) for name in ("aws", "file", "vault")} == {"aws": 1, "file": 5, "vault": 5}
+        store.problems = {}
+        place.now_s += 1.5
+        assert place.check() == ()
+
+
+def test_a_protector_that_hangs_degrades_in_time_and_is_asked_again_only_when_it_answered(tmp_path: Path) -> None:
+    with slotted(tmp_path, "file", "vault", local="file") as (store, place):
+        gate = store.gates["vault"] = threading.Event()
+
+        async def look() -> None:
+            for _ in range(3):
+                place.now_s += 1.5
+                health = await asyncio.wait_for(place.health.check(), 5)
+                assert health.problems == ("what sealed vault@0 does not answer",)
+                assert health.is_degraded
+            assert store.asked.count("vault") == 1
+            gate.set()
+            for _ in range(500):
+                place.now_s += 1.5
+                if (await place.health.check()).problems == ():
+                    return
+                await asyncio.sleep(0.01)
+            raise AssertionError("it stayed degraded")
+
+        asyncio.run(look())
+
+
+def test_the_page_says_degraded_beside_ready_and_why_on_the_socket_alone(tmp_path: Path) -> None:
+    with slotted(tmp_path, "aws", "file", local="file") as (store, place):
+        store.problems = {"aws": AWAY}
+        watched = monitoring(place, MetricsAccess.LOCAL).watch(lambda _: Response(ResponseHead(418)))
+
+        def ask(peer: Peer) -> tuple[int, object]:
+            answer = watched(Request(b"GET", b"/health/ready", b"", {}, b"", peer, keep_alive=True))
+
+            async def waited() -> Response:
+                return answer if isinstance(answer, Response) else await answer
+
+            response = asyncio.run(waited())
+            return response.head.status, json.loads(response.body)
+
+        assert ask(Peer("10.0.0.7")) == (200, {"ready": True, "degraded": True})
+        told = {"ready": True, "degraded": True, "problems": ["vault is sealed"]}
+        assert ask(Peer(None)) == (200, told)
+        place.now_s += 1.5
+        store.problems["file"] = StoreTamperedError("row 3")
+        assert ask(Peer("10.0.0.7")) == (503, {"ready": False})
 
 
 def monitoring(place: Place, access: MetricsAccess) -> Monitoring:
