@@ -19,7 +19,7 @@ from typing import Protocol
 import pytest
 from databases import DatabaseServer
 from protector_places import REMOTE, RemotePlace
-from vault_clusters import SERVERS, VaultCluster
+from vault_clusters import SERVERS, VaultCluster, vault_cluster, vault_server
 
 from ringfence_agent.keystore.interface import OpenStore
 from ringfence_agent.keystore.open import open_keystore
@@ -175,6 +175,28 @@ KINDS = [
 ]
 
 
+@pytest.fixture(scope="session")
+def storing_cluster_on_double(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VaultCluster]:
+    """A Vault that keeps stores; the one that protects them may be sealed meanwhile."""
+    with vault_server("double") as server, vault_cluster(server, tmp_path_factory.mktemp("vault")) as cluster:
+        cluster.set_up_and_log_in()
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def storing_cluster_on_real(vault_cluster_on_real: VaultCluster) -> VaultCluster:
+    """The same on the server that the environment names."""
+    return vault_cluster_on_real
+
+
+def storing_cluster(request: pytest.FixtureRequest, engine: str) -> VaultCluster:
+    """The Vault of one of VAULT_KV."""
+    server = "real" if engine.endswith("-real") else "double"
+    cluster = request.getfixturevalue(f"storing_cluster_on_{server}")
+    assert isinstance(cluster, VaultCluster)
+    return cluster
+
+
 @pytest.fixture(params=KINDS)
 def new_place(
     request: pytest.FixtureRequest,
@@ -194,9 +216,7 @@ def new_place(
         if engine == "sqlite":
             made.append(SqlitePlace(directory, protectors=protectors))
         elif engine in VAULT_KV:
-            server = "real" if engine.endswith("-real") else "double"
-            cluster = request.getfixturevalue(f"vault_cluster_on_{server}")
-            made.append(VaultKvPlace(cluster, directory, protectors=protectors))
+            made.append(VaultKvPlace(storing_cluster(request, engine), directory, protectors=protectors))
         else:
             made.append(ServerPlace(request.getfixturevalue(engine), directory, protectors=protectors))
         return made[-1]

@@ -189,14 +189,14 @@ def export_keys(
 def _open(
     keystore: str, config: Path | None, root_key: Path | None, password: Path | None, *, init: bool = False
 ) -> OpenStore:
-    protectors = FILE_ALONE
+    protectors, vault = FILE_ALONE, None
     if config is not None:
         settings = load_store_settings(
             Options(config=config, keystore=keystore, root_key=root_key, keystore_password_file=password)
         )
         root_key, password = settings.root_key, settings.keystore_password_file
-        protectors = open_protectors(settings.protectors)
-    return open_keystore(keystore, root_key, init, password, protectors)
+        protectors, vault = open_protectors(settings.protectors), settings.protectors.vault
+    return open_keystore(keystore, root_key, init, password, protectors, vault)
 
 
 def _read(

@@ -128,7 +128,7 @@ def restore_command(
     with opened_backup(backup_file) as opened, acting_as_owner(found.keystore):
         seen = _seen(backup_file, opened.manifest, marks)
         lost = _lost_changes(marks, opened.manifest)
-        target = find_target(found.keystore, found.keystore_password_file)
+        target = find_target(found.keystore, found.keystore_password_file, found.protectors.vault)
         try:
             done = restore(opened, protectors_of(found), target, seen, allow_rollback=allow_rollback)
         except StoreRollbackError:

@@ -39,7 +39,6 @@ from ringfence_agent.keystore.sql.open import is_empty, new_rows, open_sql_keyst
 from ringfence_agent.keystore.sql.server_address import FORMS, parse_server_uri
 from ringfence_agent.keystore.sql.server_open import open_server_keystore
 from ringfence_agent.keystore.sql.sqlite_database import SIDE_FILES, SqliteDatabase, create_file, translate_sqlite
-from ringfence_agent.keystore.sql.store import SqlKeyStore
 from ringfence_agent.keystore.vault_kv.address import SCHEME, is_vault_uri, parse_vault_uri, require_vault
 from ringfence_agent.vault.settings import VaultSettings
 from ringfence_zones.durable_file import install_durably, prepared_name, sync, write_new_file

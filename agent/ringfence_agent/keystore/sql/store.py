@@ -30,6 +30,7 @@ from ringfence_agent.keystore.interface import (
     StoredKey,
     UnconfirmedChange,
 )
+from ringfence_agent.keystore.protected_store import StoreSlots
 from ringfence_agent.keystore.protection import REMOTE_PREFIX_BYTES, REMOTE_SEAL
 from ringfence_agent.keystore.snapshot import Pause
 from ringfence_agent.keystore.sql.changes import NO_KEY, SEVERAL_KEYS, SqlChanges
@@ -39,7 +40,7 @@ from ringfence_agent.keystore.sql.key_rows import KeyRows, check_length, check_n
 from ringfence_agent.keystore.sql.prepared import Prepared, with_seals
 from ringfence_agent.keystore.sql.records import Records, attributes_text
 from ringfence_agent.keystore.sql.session import SqlSession
-from ringfence_agent.keystore.sql.slot_changes import SqlSlots
+from ringfence_agent.keystore.sql.slot_changes import SlotChanges, SqlSlotRows
 from ringfence_agent.keystore.sql.snapshot import SqlSnapshot, read_tables
 from ringfence_agent.keystore.sql.tables import (
     KEY_VERSION,
@@ -138,7 +139,7 @@ class SqlKeyStore(SqlTokens):
         self._rows = KeyRows(records)
         self._imports = SqlImports(records, self._transactions, self._rows)
         self._clock = clock
-        self.slots = SqlSlots(database, session, records, self._transactions)
+        self.slots: StoreSlots = SlotChanges(records, SqlSlotRows(database, session, records, self._transactions))
         records.protection.reread_with(self._read_slots)
 
     @property

@@ -78,6 +78,7 @@ class VaultDocuments:
         self.label = address.label
         self._control = control
         self._kv = control.kv
+        self._address = address
         self._prefix = address.prefix
         self._tag_key = b""
         self._seen: dict[str, int] = {}
@@ -87,6 +88,12 @@ class VaultDocuments:
     def use_root(self, root: StoreRoot) -> None:
         """From here on documents can be told from what others wrote."""
         self._tag_key = root.derive(_TAG_PURPOSE)
+
+    def under(self, root: StoreRoot) -> VaultDocuments:
+        """The same place under another root, with nothing seen of it yet."""
+        other = VaultDocuments(self._control, self._address)
+        other.use_root(root)
+        return other
 
     def find(self, path: str) -> Document | None:
         """The newest version. Raises StoreTamperedError, StoreUnavailableError, KeyStoreError."""
@@ -119,7 +126,10 @@ class VaultDocuments:
     def check(self, raw: RawDocument) -> Document:
         """Raises StoreTamperedError for what this store did not write as this version."""
         if not hmac.compare_digest(raw.tag, self._tag(raw.path, raw.version, raw.text)):
-            raise self.tampered(f"its document {raw.path} was changed, or put back from an earlier version")
+            raise self.tampered(
+                f"its document {raw.path} was changed or put back, or the store was given a new root while this process"
+                " had it open"
+            )
         body = json.loads(raw.text)
         assert isinstance(body, dict), "the store writes objects"
         return Document(raw.path, raw.version, body)

@@ -12,6 +12,7 @@ from typing import Any
 
 from ringfence_agent.keystore.interface import ChangeOrigin, UnconfirmedChange
 from ringfence_agent.keystore.sql.changes import KEPT_CHANGES, NO_KEY, SEVERAL_KEYS
+from ringfence_agent.keystore.sql.open import FIRST_TOKEN_STATE
 from ringfence_agent.keystore.sql.tables import HeaderRow, TokenMasterKeyRow, TokenStateRow
 from ringfence_agent.keystore.vault_kv.documents import Body, Document, RawDocument, VaultDocuments
 from ringfence_agent.keystore.vault_kv.rows import bytes_of, text_of
@@ -19,8 +20,8 @@ from ringfence_agent.keystore.vault_kv.rows import bytes_of, text_of
 _MAX_CHANGES_BYTES = 16 * 1024
 
 Redo = list[Any]
-"""One thing to write: `["put", path, body]`, `["tokens", path, operation, argument, ...]` or `["redo", path]`, a
-document with more of them."""
+"""One thing to write: `["put", path, body]`; `["over", path, body, version]` over exactly that version, which another
+root tagged; `["tokens", path, operation, argument, ...]`; or `["redo", path]`, a document with more of them."""
 
 
 @dataclass(slots=True)
@@ -37,7 +38,7 @@ class Head:
     changes_after: int = 0
     changed: dict[str, int] = field(default_factory=dict)
     notes: list[UnconfirmedChange] = field(default_factory=list)
-    tokens: TokenStateRow = TokenStateRow(next_sequence=1, newest_key_id=0, changes=0)
+    tokens: TokenStateRow = FIRST_TOKEN_STATE
     master_keys: list[TokenMasterKeyRow] = field(default_factory=list)
     pending: list[Redo] = field(default_factory=list)
 
@@ -86,7 +87,9 @@ class Head:
             "changed": self.changed,
             "notes": [_note_fields(note) for note in self.notes],
             "tokens": list(self.tokens),
-            "master_keys": [[key.key_id, key.created_ms, key.expires_ms, text_of(key.sealed)] for key in self.master_keys],
+            "master_keys": [
+                [key.key_id, key.created_ms, key.expires_ms, text_of(key.sealed)] for key in self.master_keys
+            ],
             "pending": self.pending,
         }
 

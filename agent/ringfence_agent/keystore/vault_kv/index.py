@@ -47,7 +47,8 @@ class KeyIndex:
         with self._lock:
             self._catch_up(head)
             documents = list(self._keys.values())
-        return _by_name(found for found in map(lambda each: self._as_of(each, head.version), documents) if found)
+        as_of = (self._as_of(document, head.version) for document in documents)
+        return _by_name(document for document in as_of if document is not None)
 
     def policy(self, path: str) -> PolicyRecord:
         """A published policy. Raises StoreTamperedError when its document is missing."""

@@ -100,9 +100,7 @@ class Journal:
         self._write_out(head, {})
         return head
 
-    def change(
-        self, key_name: str | None, attempt: Callable[[HeadChange], T], prepared: Prepared | None = None
-    ) -> T:
+    def change(self, key_name: str | None, attempt: Callable[[HeadChange], T], prepared: Prepared | None = None) -> T:
         """One change of keys, policy or slots; `key_name` as `Head.note_change` takes it. An exception in `attempt`
         changes nothing; it may be called again. Raises SealsMissing, without a change, as `prepared` does.
         """
@@ -143,6 +141,14 @@ class Journal:
                 time.sleep(random.uniform(0, min(_BACKOFF_S * 2**tries, _MAX_BACKOFF_S)))  # noqa: S311 - jitter
                 tries += 1
 
+    def commit_whole(self, head: Head) -> bool:
+        """Writes a head that was made without an attempt, and what it has pending. False when somebody was first."""
+        change = HeadChange(head, Ledger(), self._documents, self._records)
+        if not self._commit(change):
+            return False
+        self._finish(change)
+        return True
+
     def _begin(self, head: Head) -> HeadChange | None:
         """None for a head that is not the newest any more, by what another thread has seen since."""
         slots = head.header.protector_header
@@ -163,8 +169,7 @@ class Journal:
         deadline = time.monotonic() + _DEADLINE_S
         while True:
             try:
-                self._write_out(change.head, change.versions)
-                return
+                return self._write_out(change.head, change.versions)
             except StoreUnavailableError as error:
                 if time.monotonic() > deadline:
                     raise StoreUnavailableError(
@@ -187,6 +192,11 @@ class Journal:
 
     def _apply(self, redo: Redo, as_of: int, version: int | None) -> None:
         kind, path, *arguments = redo
+        if kind == "over":
+            body, replaced = arguments
+            if not self._documents.write(path, {**body, "as_of": as_of}, replaced):
+                self._documents.find(path)  # it is there, and ours
+            return
         while True:
             there = self._documents.find(path) if version is None or kind != "put" else None
             if there is not None and there.body["as_of"] >= as_of:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ OWNERS = "owners"
 KEYS, POLICIES, TOKENS, REDO = "keys", "policies", "tokens", "redo"
 
 _BLOCK_DOCUMENTS = 256
+_NAME_BYTES = 8
 TOKEN_BLOCK = 16
 """Numbers of delegation tokens that a handle takes at a time; one document holds those of a block."""
 
@@ -77,6 +79,11 @@ def key_path(name: str) -> str:
     """The document of a key. Its name is not in it: names may be longer than storages take, and of any characters."""
     digest = hashlib.sha256(name.encode()).digest()
     return f"{KEYS}/{base64.b32encode(digest).decode().rstrip('=').lower()}"
+
+
+def new_policy_path(revision: int) -> str:
+    """A document that nobody else writes: it is written before the head says that it is the revision's."""
+    return f"{POLICIES}/{revision}-{secrets.token_hex(_NAME_BYTES)}"
 
 
 def token_path(sequence: int) -> str:

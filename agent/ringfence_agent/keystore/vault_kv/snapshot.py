@@ -1,4 +1,4 @@
-"""One committed state of the store, as the rows of the SQL stores: what verifies and backs up those does it here too."""
+"""One committed state of the store as rows of the SQL stores, so that what verifies and backs up those does it here."""
 
 from __future__ import annotations
 
@@ -25,13 +25,21 @@ from ringfence_agent.keystore.vault_kv.rows import KeyRecord, PolicyRecord
 def read_snapshot(journal: Journal, index: KeyIndex, records: Records, pause: Pause) -> SqlSnapshot:
     """The state of the newest head, verified. Raises StoreTamperedError, StoreUnavailableError."""
     head = journal.read()
-    keys, policies = index.keys_as_of(head), index.policies_after(head, 0)
-    return SqlSnapshot(snapshot_rows(head, keys, policies, records), head.format, records, pause)
+    return verified(head, index.keys_as_of(head), index.policies_after(head, 0), records, pause)
 
 
-def snapshot_rows(
-    head: Head, keys: Sequence[KeyRecord], policies: Sequence[PolicyRecord], records: Records
-) -> Rows:
+def verified(
+    head: Head,
+    keys: Sequence[KeyRecord],
+    policies: Sequence[PolicyRecord],
+    records: Records,
+    pause: Pause = lambda: None,
+) -> SqlSnapshot:
+    """That these are all that the head's ledger counts. Raises StoreTamperedError."""
+    return SqlSnapshot(_rows(head, keys, policies, records), head.format, records, pause)
+
+
+def _rows(head: Head, keys: Sequence[KeyRecord], policies: Sequence[PolicyRecord], records: Records) -> Rows:
     """Rows by table, in the order of its columns. Documents were checked, so tags are made anew."""
     zone_keys: list[tuple[Any, ...]] = [(*record.key, records.tag(record.key)) for record in keys]
     return {

@@ -1,7 +1,7 @@
 """Keys and policy in documents of Vault's KV engine.
 
-How it keeps the rules of `interface`: `journal` for changes, `documents` for what is believed of an answer. Rows, seals,
-tags and ledger are those of the SQL stores.
+How it keeps the rules of `interface`: `journal` for changes, `documents` for what is believed of an answer. Rows,
+seals and ledger are those of the SQL stores.
 """
 
 from __future__ import annotations
@@ -23,11 +23,14 @@ from ringfence_agent.keystore.interface import (
     StoredKey,
     UnconfirmedChange,
 )
+from ringfence_agent.keystore.protected_store import StoreSlots
+from ringfence_agent.keystore.protection import how_sealed
 from ringfence_agent.keystore.snapshot import Pause
 from ringfence_agent.keystore.sql.changes import NO_KEY, SEVERAL_KEYS
 from ringfence_agent.keystore.sql.key_rows import check_length, check_new_key, is_storable
 from ringfence_agent.keystore.sql.prepared import Prepared, with_seals
 from ringfence_agent.keystore.sql.records import Records, attributes_text
+from ringfence_agent.keystore.sql.slot_changes import SlotChanges
 from ringfence_agent.keystore.sql.snapshot import SqlSnapshot
 from ringfence_agent.keystore.sql.tables import PolicyRow, ZoneKeyRow
 from ringfence_agent.keystore.vault_kv.changes import VaultChanges
@@ -37,7 +40,8 @@ from ringfence_agent.keystore.vault_kv.index import KeyIndex
 from ringfence_agent.keystore.vault_kv.journal import HeadChange, Journal
 from ringfence_agent.keystore.vault_kv.key_records import KeyRecords
 from ringfence_agent.keystore.vault_kv.owners import VaultOwners
-from ringfence_agent.keystore.vault_kv.rows import POLICIES, KeyRecord, PolicyRecord, key_path
+from ringfence_agent.keystore.vault_kv.rows import KeyRecord, PolicyRecord, key_path, new_policy_path
+from ringfence_agent.keystore.vault_kv.slots import VaultSlotRows
 from ringfence_agent.keystore.vault_kv.snapshot import read_snapshot
 from ringfence_agent.keystore.vault_kv.tokens import VaultTokens
 from ringfence_zones.errors import (
@@ -48,8 +52,6 @@ from ringfence_zones.errors import (
 )
 from ringfence_zones.keys import KeyMetadata, KeyVersion
 from ringfence_zones.secret import Secret
-
-_NAME_BYTES = 8
 
 
 def _now_ms() -> int:
@@ -76,6 +78,8 @@ class VaultKvKeyStore(VaultTokens):
         self._index = KeyIndex(documents, records)
         self._keys = KeyRecords(records)
         self._imports = VaultImports(records, journal, self._keys)
+        rows = VaultSlotRows(documents, records, journal, self._index)
+        self.slots: StoreSlots = SlotChanges(records, rows)
         self._clock = clock
         records.protection.reread_with(lambda: journal.read().header.protector_header)
 
@@ -174,9 +178,7 @@ class VaultKvKeyStore(VaultTokens):
     def list_deleted(self) -> Sequence[DeletedKey]:
         """See KeyStore."""
         keys = [record.key for record in self._index.keys(self._journal.read())]
-        return [
-            DeletedKey(self._records.metadata(key), key.deleted_ms) for key in keys if key.deleted_ms is not None
-        ]
+        return [DeletedKey(self._records.metadata(key), key.deleted_ms) for key in keys if key.deleted_ms is not None]
 
     def skip_changes(self, number: int) -> None:
         """Makes `number` the store's change number, for a restore of an earlier state: later ones were given out."""
@@ -208,10 +210,19 @@ class VaultKvKeyStore(VaultTokens):
         keys = [record.key for record in self._index.keys(self._journal.read())]
         return [self._records.metadata(key) for key in keys if key.deleted_ms is None]
 
+    def list_canaries(self) -> Sequence[tuple[str, int]]:
+        """See KeyStore. Chosen among records that were verified."""
+        found: dict[bytes, tuple[str, int]] = {}
+        for record in self._index.keys(self._journal.read()):
+            if record.key.deleted_ms is None:
+                for row in reversed(record.live_versions):
+                    found.setdefault(how_sealed(row.sealed), (row.key_name, row.version))
+        return list(found.values())
+
     def publish_policy(self, expected_revision: int, document: bytes, published_by: str) -> PolicyRevision:
         """See KeyStore."""
         row = PolicyRow(expected_revision + 1, document, published_by, self._clock())
-        path = f"{POLICIES}/{row.revision}-{secrets.token_hex(_NAME_BYTES)}"
+        path = new_policy_path(row.revision)
         written: list[str | None] = []
 
         def attempt(change: HeadChange) -> None:
@@ -291,8 +302,6 @@ class VaultKvKeyStore(VaultTokens):
         self._owners.count_up()
 
         def note(change: HeadChange, version: KeyVersion, now_ms: int) -> None:
-            change.head.notes.append(
-                UnconfirmedChange(version.key_name, version.version, origin, owner_id, now_ms)
-            )
+            change.head.notes.append(UnconfirmedChange(version.key_name, version.version, origin, owner_id, now_ms))
 
         return note
