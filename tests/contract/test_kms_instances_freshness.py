@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from databases import DatabaseServer
 from holding_proxy import HoldingProxy, holding_proxy
 from http_serving import Answer, RawClient
 from kms_instances import Instance, Pair, running_pair
 from kms_serving import OPEN_ACLS, call, json_of, remote_exception_of, write_xml
+from store_places import VAULT_KV, shared_stores
 
 BOUND_S = 2.0
 # Beyond the bound: for an answer that was on its way, on a machine with much else to do.
@@ -23,12 +23,15 @@ DEADLINE_S = 40.0
 ALICE = "alice"
 
 
-@pytest.fixture(scope="module", params=["postgresql", pytest.param("mariadb", marks=pytest.mark.long)])
+@pytest.fixture(
+    scope="module",
+    params=["postgresql", *(pytest.param(engine, marks=pytest.mark.long) for engine in ("mariadb", *VAULT_KV))],
+)
 def proxied(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Pair, HoldingProxy]]:
     """A pair of which the other instance reaches the database through a proxy."""
-    server: DatabaseServer = request.getfixturevalue(request.param)
+    server = shared_stores(request, request.param)
     with (
         holding_proxy(server.port) as proxy,
         running_pair(server, tmp_path_factory.mktemp("pair"), bound_s=BOUND_S, ports=(server.port, proxy.port)) as pair,

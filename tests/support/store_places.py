@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlsplit
 
 import pytest
 from databases import DatabaseServer
@@ -160,6 +161,46 @@ def _decoded(value: object) -> Iterator[bytes]:
             yield base64.b64decode(value, validate=True)
         except ValueError:
             return
+
+
+@dataclass
+class VaultStores:
+    """A Vault where key servers share stores, as `databases.DatabaseServer` is a database server."""
+
+    cluster: VaultCluster
+
+    @property
+    def port(self) -> int:
+        port = urlsplit(self.cluster.addresses[0]).port
+        assert port is not None
+        return port
+
+    def new_database(self) -> str:
+        return f"vault://ringfence/{self.cluster.name}/{secrets.token_hex(4)}"
+
+    def recycle(self, uri: str) -> None:
+        """Stores go with their cluster."""
+
+    def kms_yaml(self, port: int | None = None) -> str:
+        """What a key server needs, which finds Vault at another port than its own."""
+        (address,) = self.cluster.addresses
+        block = {
+            "addresses": [address.replace(f":{self.port}", f":{port or self.port}")],
+            "cluster": self.cluster.name,
+            "kv_mount": self.cluster.kv_mount,
+            "token_file": str(self.cluster.settings().token_file),
+            "auth": {"method": "token_file"},
+        }
+        return f"vault: {json.dumps(block)}\n"
+
+
+def shared_stores(request: pytest.FixtureRequest, engine: str) -> DatabaseServer | VaultStores:
+    """Where several key servers share stores: a database server by its name, or one of VAULT_KV."""
+    if engine in VAULT_KV:
+        return VaultStores(storing_cluster(request, engine))
+    found = request.getfixturevalue(engine)
+    assert isinstance(found, DatabaseServer)
+    return found
 
 
 VAULT_KV = ["vault-kv" if server == "double" else f"vault-kv-{server}" for server in SERVERS]

@@ -68,7 +68,7 @@ class StorePlace:
         """The store that is there, with the rights of its owner; none is made."""
         process_hygiene.forbid_core_dumps()
         found = self.settings
-        with acting_as_owner(found.keystore):
+        with acting_as_owner(found.keystore, found.protectors.vault):
             path = local_path(found.keystore)
             if path is not None and not path.exists():
                 raise ConfigError(f"there is no key store {path}", hint="check --keystore")

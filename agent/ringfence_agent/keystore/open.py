@@ -90,6 +90,7 @@ def open_protected(
     if is_vault_uri(uri):
         from ringfence_agent.keystore.vault_kv.open import open_vault_keystore  # noqa: PLC0415 -- the extra `vault`
 
+        parse_vault_uri(uri)
         settings = require_vault(vault)
         address = parse_vault_uri(uri, settings.kv_mount)
         return open_vault_keystore(address, settings, root_key, protectors, init=init)

@@ -21,6 +21,7 @@ import hmac
 import json
 import os
 import secrets
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -81,6 +82,7 @@ class VaultDocuments:
         self._address = address
         self._prefix = address.prefix
         self._tag_key = b""
+        self._lock = threading.Lock()
         self._seen: dict[str, int] = {}
         self._process_id = os.getpid()
         self._closed = False
@@ -108,10 +110,10 @@ class VaultDocuments:
     def find_raw(self, path: str) -> RawDocument | None:
         """The newest version, to be checked later. Raises as `find`."""
         for _ in range(_OLDER_ANSWERS):
+            seen = self._seen.get(path, 0)  # before the question: what others see meanwhile may be newer
             raw = self._parse(path, self._read(path, None))
-            seen = self._seen.get(path, 0)
             if raw is not None and raw.version >= seen:
-                self._seen[path] = raw.version
+                self._note_seen(path, raw.version)
                 return raw
             if not seen:
                 return None
@@ -150,7 +152,7 @@ class VaultDocuments:
             )
         made = self._write(path, data, replaces, tag)
         if made:
-            self._seen[path] = max(self._seen.get(path, 0), replaces + 1)
+            self._note_seen(path, replaces + 1)
         return made
 
     def list_names(self, folder: str) -> list[str]:
@@ -187,6 +189,10 @@ class VaultDocuments:
         if self.is_usable:
             self._closed = True
             self._control.close()
+
+    def _note_seen(self, path: str, version: int) -> None:
+        with self._lock:
+            self._seen[path] = max(self._seen.get(path, 0), version)
 
     def _read(self, path: str, version: int | None) -> KvRecord | None:
         with self._translated():

@@ -17,7 +17,7 @@ from typing import TypeVar
 from ringfence_agent.keystore.sql.records import Records
 from ringfence_agent.keystore.vault_kv.documents import Document, VaultDocuments
 from ringfence_agent.keystore.vault_kv.head import Head
-from ringfence_agent.keystore.vault_kv.rows import KEYS, KeyRecord, PolicyRecord, key_path
+from ringfence_agent.keystore.vault_kv.rows import KEYS, POLICIES, KeyRecord, PolicyRecord, key_path
 from ringfence_zones.errors import StoreUnavailableError
 
 T = TypeVar("T")
@@ -42,9 +42,11 @@ class KeyIndex:
             self._catch_up(head)
             return _by_name(self._keys.values())
 
-    def keys_as_of(self, head: Head) -> Sequence[KeyRecord]:
-        """Every key exactly as of this head."""
+    def keys_as_of(self, head: Head, *, anew: bool = False) -> Sequence[KeyRecord]:
+        """Every key exactly as of this head; `anew` reads every record again, whatever is remembered of it."""
         with self._lock:
+            if anew:
+                self._number = None
             self._catch_up(head)
             documents = list(self._keys.values())
         as_of = (self._as_of(document, head.version) for document in documents)
@@ -60,8 +62,12 @@ class KeyIndex:
             found = self._policies[path] = PolicyRecord.of(document)
         return found
 
-    def policies_after(self, head: Head, revision: int) -> Sequence[PolicyRecord]:
-        """Published policies, oldest first."""
+    def policies_after(self, head: Head, revision: int, *, anew: bool = False) -> Sequence[PolicyRecord]:
+        """Published policies, oldest first; `anew` as above."""
+        if anew:
+            paths = [f"{POLICIES}/{name}" for name in self._documents.list_names(POLICIES)]
+            read = _in_parallel(lambda path: self._documents.find_version(path, 1), paths)
+            self._policies = {path: PolicyRecord.of(document) for path, document in read.items() if document}
         found: list[PolicyRecord] = []
         path = head.policy
         while path is not None:

@@ -38,7 +38,7 @@ def give_new_root(documents: VaultDocuments, old: Records, journal: Journal, ind
     """
     head = journal.read()
     old.adopt_slots(head.header.protector_header)
-    keys, policies = index.keys_as_of(head), index.policies_after(head, 0)
+    keys, policies = index.keys_as_of(head, anew=True), index.policies_after(head, 0, anew=True)
     verified(head, keys, policies, old)
     new = new_records(old, old.protection.header)
     again = documents.under(new.protection.root)

@@ -28,7 +28,7 @@ from ringfence_zones.errors import ConfigError, KeyStoreError, StoreUnavailableE
 
 
 class VaultKvPlace:
-    """Where a store is, with the control plane by which it is reached. `documents` can be asked once."""
+    """Where a store is, with the control plane by which it is reached."""
 
     def __init__(self, control: VaultControl, address: VaultKvAddress) -> None:
         self.label = self.place = address.label

@@ -23,9 +23,10 @@ from ringfence_agent.keystore.vault_kv.rows import KeyRecord, PolicyRecord
 
 
 def read_snapshot(journal: Journal, index: KeyIndex, records: Records, pause: Pause) -> SqlSnapshot:
-    """The state of the newest head, verified. Raises StoreTamperedError, StoreUnavailableError."""
+    """The state of the newest head, verified as it rests. Raises StoreTamperedError, StoreUnavailableError."""
     head = journal.read()
-    return verified(head, index.keys_as_of(head), index.policies_after(head, 0), records, pause)
+    keys, policies = index.keys_as_of(head, anew=True), index.policies_after(head, 0, anew=True)
+    return verified(head, keys, policies, records, pause)
 
 
 def verified(
