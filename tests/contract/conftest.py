@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from aws_kms_double import AwsKmsDouble
 from kms_serving import KmsPlace, RunningKms
+from protected_kms import Protected
+from vault_clusters import VaultCluster
+
+from ringfence_agent.keystore.protectors.aws_kms_config import AwsKmsSettings
 
 
 @pytest.fixture(scope="module", params=[1, 4], ids=["1-worker", "4-workers"])
@@ -20,3 +26,15 @@ def kms(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 def workers(request: pytest.FixtureRequest) -> int:
     """For tests that start a server of their own."""
     return int(request.param)
+
+
+@pytest.fixture
+def protected(
+    tmp_path: Path,
+    vault_cluster_on_double: VaultCluster,
+    aws_kms_settings: AwsKmsSettings,
+    aws_kms_double: AwsKmsDouble,
+) -> Protected:
+    """A server of the test's own beside a Vault and an AWS KMS."""
+    assert aws_kms_double is not None  # its credentials are in the environment
+    return Protected(tmp_path, vault_cluster_on_double, aws_kms_settings)

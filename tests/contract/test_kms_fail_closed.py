@@ -500,15 +500,29 @@ def aws_kms_key_disabled(stage: Stage) -> Scene:
     return Scene(world, disabled)
 
 
-@starting("aws_kms_away_at_start")
-def aws_kms_away_at_start(stage: Stage) -> Start:
+def start_again(stage: Stage, world: World, start: Start) -> None:
+    """In place of the server, which ends."""
+    world.kms.close()
+    world.kms.process.terminate()
+    assert world.kms.process.wait(DEADLINE_S) == 0
+    world.kms = stage.stack.enter_context(start.serving())
+
+
+@scenario("aws_kms_away_at_start")
+def aws_kms_away_at_start(stage: Stage) -> Scene:
     start, double, _ = on_aws_kms(stage)
-    with start.place.serving(1, *start.options, "--init"):
-        pass
-    config = Path(start.options[start.options.index("--config") + 1])
-    # A port that nobody listens on.
-    config.write_text(config.read_text().replace(double.url, "http://127.0.0.1:1"))
-    return start
+    start.options.append("--init")
+    world = stage.world(start)
+    start.options.remove("--init")
+
+    @contextmanager
+    def away() -> Iterator[None]:
+        double.fault("*", code="KMSInternalException", status=500)
+        start_again(stage, world, start)
+        yield
+        double.mend()
+
+    return Scene(world, away)
 
 
 def on_vault(stage: Stage) -> tuple[Start, VaultCluster]:
@@ -561,15 +575,24 @@ def vault_policy_withdrawn(stage: Stage) -> Scene:
     return Scene(world, withdrawn)
 
 
-@starting("vault_away_at_start")
-def vault_away_at_start(stage: Stage) -> Start:
+@scenario("vault_away_at_start")
+def vault_away_at_start(stage: Stage) -> Scene:
     start, cluster = on_vault(stage)
-    with start.place.serving(1, *start.options, "--init"):
-        pass
-    config = Path(start.options[start.options.index("--config") + 1])
-    # A port that nobody listens on.
-    config.write_text(config.read_text().replace(cluster.addresses[0], "http://127.0.0.1:1"))
-    return start
+    start.options.append("--init")
+    world, vault = stage.world(start), cluster.double
+    start.options.remove("--init")
+    assert vault is not None
+
+    @contextmanager
+    def sealed() -> Iterator[None]:
+        vault.seal()
+        try:
+            start_again(stage, world, start)
+            yield
+        finally:
+            vault.unseal()
+
+    return Scene(world, sealed)
 
 
 def on_vault_store(stage: Stage) -> tuple[Start, VaultKvPlace]:

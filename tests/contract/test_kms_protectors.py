@@ -4,106 +4,23 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
-from aws_kms_double import AwsKmsDouble
-from http_serving import Answer, RawClient
-from kms_serving import KmsPlace, RunningKms, call, json_of, remote_exception_of
+from kms_serving import call, json_of, remote_exception_of
+from protected_kms import Protected, create, decrypt, generate
 from protector_places import RemotePlace
-from vault_clusters import VaultCluster
-
-from ringfence_agent.keystore.protectors.aws_kms_config import AwsKmsSettings
 
 DEADLINE_S = 20.0
 RETRIABLE = "org.apache.hadoop.ipc.RetriableException"
 
 
-class Protected:
-    """A KMS whose kms.yaml sets both remote protectors up, and names some."""
-
-    def __init__(self, directory: Path, cluster: VaultCluster, aws: AwsKmsSettings) -> None:
-        self.place = KmsPlace.make(directory)
-        self._blocks = {
-            "admin": {"socket": str(self.place.admin_socket)},
-            "vault": {
-                "addresses": cluster.addresses,
-                "cluster": cluster.name,
-                "kv_mount": cluster.kv_mount,
-                "token_file": str(cluster.settings().token_file),
-                "auth": {"method": "token_file"},
-            },
-            "aws_kms": {"key": aws.key, "cluster": aws.cluster, "endpoint": aws.endpoint, "deadline": "2s"},
-            "key_memory": "300s",
-        }
-
-    @property
-    def config(self) -> Path:
-        return self.place.directory / "kms.yaml"
-
-    @contextmanager
-    def serving(self, *protectors: str, workers: int = 1, init: bool = False) -> Iterator[RunningKms]:
-        self.name(*protectors)
-        options = ["--init"] if init else []
-        with self.place.serving(workers, "--config", str(self.config), *options) as kms:
-            yield kms
-
-    def name(self, *protectors: str) -> None:
-        self.config.write_text(json.dumps({**self._blocks, "protector": list(protectors)}))
-
-    def run(self, *arguments: str, exit_code: int = 0) -> str:
-        """`ringfence keystore ...` beside the server; what it printed."""
-        command = [str(Path(sys.executable).with_name("ringfence")), "keystore", *arguments]
-        options = ["--config", str(self.config), "--keystore", f"sqlite:///{self.place.store}"]
-        done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
-        assert done.returncode == exit_code, done.stderr
-        return done.stdout + done.stderr
-
-
-@pytest.fixture
-def protected(
-    tmp_path: Path,
-    vault_cluster_on_double: VaultCluster,
-    aws_kms_settings: AwsKmsSettings,
-    aws_kms_double: AwsKmsDouble,
-) -> Protected:
-    assert aws_kms_double is not None  # its credentials are in the environment
-    return Protected(tmp_path, vault_cluster_on_double, aws_kms_settings)
-
-
-def create(client: RawClient, name: str) -> Answer:
-    return call(client, "POST", "/kms/v1/keys", {"name": name, "length": 256})
-
-
-def generate(client: RawClient, name: str) -> tuple[str, dict[str, str]]:
-    (eek,) = json_of(call(client, "GET", f"/kms/v1/key/{name}/_eek", query={"eek_op": "generate"}))
-    return eek["versionName"], {"name": name, "iv": eek["iv"], "material": eek["encryptedKeyVersion"]["material"]}
-
-
-def decrypt(client: RawClient, eek: tuple[str, dict[str, str]]) -> Answer:
-    path = f"/kms/v1/keyversion/{eek[0].replace('@', '%40')}/_eek"
-    return call(client, "POST", path, eek[1], query={"eek_op": "decrypt"})
-
-
-@pytest.fixture
-def vault(find_remote: Callable[[str], RemotePlace]) -> RemotePlace:
-    return find_remote("vault-transit")
-
-
-@pytest.fixture
-def aws(find_remote: Callable[[str], RemotePlace]) -> RemotePlace:
-    return find_remote("aws-kms")
-
-
 @pytest.mark.parametrize("name", ["vault-transit", "aws-kms"])
 def test_a_store_that_a_remote_protector_opens_alone_is_served_and_survives_its_absence(
-    protected: Protected, name: str, request: pytest.FixtureRequest
+    protected: Protected, name: str, find_remote: Callable[[str], RemotePlace]
 ) -> None:
-    away: RemotePlace = request.getfixturevalue(name.partition("-")[0])
+    away = find_remote(name)
     assert away.stop is not None and away.start is not None
     with protected.serving(name, init=True) as kms:
         client = kms.one_worker()
@@ -132,7 +49,66 @@ def test_a_store_that_a_remote_protector_opens_alone_is_served_and_survives_its_
         assert {decrypt(client, eek).status for eek in eeks} == {200}
 
 
-def test_a_store_moves_between_three_protectors_while_it_is_served(protected: Protected, vault: RemotePlace) -> None:
+def test_a_store_whose_keys_are_under_several_protectors_is_degraded_while_one_is_away(
+    protected: Protected, find_remote: Callable[[str], RemotePlace]
+) -> None:
+    vault, aws = find_remote("vault-transit"), find_remote("aws-kms")
+    assert vault.stop and vault.start and aws.stop and aws.start
+    protected.blocks["key_memory"] = "1s"
+    with protected.serving("file", "vault-transit", "aws-kms") as kms:
+        client = kms.one_worker()
+        assert create(client, "by-file").status == 201
+        for protector in ("vault-transit", "aws-kms"):
+            protected.run("protect", "--with", protector)
+            assert create(client, f"by-{protector}").status == 201
+        eeks = {name: generate(client, f"by-{name}") for name in ("file", "vault-transit", "aws-kms")}
+        assert "slot 1 (file" in protected.run("protect", "--with", "file")
+        assert create(client, "by-file-again").status == 201
+        assert "slot 3 (aws-kms" in protected.run("protect", "--with", "aws-kms")
+        slots = json.loads(protected.run("slots", "--json"))["slots"]
+        assert [(slot["slot"], slot["versions"], slot["active"]) for slot in slots] == [
+            (1, 2, False),
+            (2, 1, False),
+            (3, 1, True),
+        ]
+        assert "goes with --with file" in protected.run(
+            *("protect", "--with", "aws-kms", "--new-root-key", "/nonexistent/key"), exit_code=2
+        )
+
+        def until(**statuses: int) -> None:
+            deadline = time.monotonic() + DEADLINE_S
+            wanted = {"file": 200, "vault-transit": statuses["vault"], "aws-kms": statuses["aws"]}
+            while (found := {name: decrypt(client, eek).status for name, eek in eeks.items()}) != wanted:
+                assert time.monotonic() < deadline, found
+
+        def ready(status: int, **expected: bool) -> None:
+            deadline = time.monotonic() + DEADLINE_S
+            while True:
+                answer = call(client, "GET", "/health/ready", user=None)
+                if (answer.status, json_of(answer)) == (status, expected):
+                    return
+                assert time.monotonic() < deadline, answer
+
+        ready(200, ready=True)
+        vault.stop()
+        until(vault=503, aws=200)
+        ready(200, ready=True, degraded=True)
+        with kms.connect_admin() as admin:
+            told = json_of(call(admin, "GET", "/ringfence/v1/status", user=None))["server"]
+        assert (told["ready"], told["degraded"], len(told["problems"])) == (True, True, 1)
+        assert create(client, "new").status == 201  # the active slot's protector is there
+        aws.stop()
+        until(vault=503, aws=503)
+        ready(200, ready=True, degraded=True)
+        assert remote_exception_of(create(client, "newer"))[:2] == (503, RETRIABLE)
+        for place in (vault, aws):
+            assert place.start
+            place.start()
+        until(vault=200, aws=200)
+        ready(200, ready=True)
+
+
+def test_a_store_moves_between_three_protectors_while_it_is_served(protected: Protected) -> None:
     everyone = ("file", "vault-transit", "aws-kms")
     with protected.serving(*everyone, workers=2) as kms:
         clients = kms.every_worker()
@@ -174,9 +150,7 @@ def test_a_store_moves_between_three_protectors_while_it_is_served(protected: Pr
         assert [json_of(decrypt(client, eek)) for eek in eeks] == answers
 
 
-def test_a_server_that_is_not_set_up_for_the_active_slot_says_which_setting_it_lacks(
-    protected: Protected, vault: RemotePlace
-) -> None:
+def test_a_server_that_is_not_set_up_for_the_active_slot_says_which_setting_it_lacks(protected: Protected) -> None:
     with protected.serving("file") as kms:
         client = kms.one_worker()
         assert create(client, "k").status == 201
@@ -189,7 +163,7 @@ def test_a_server_that_is_not_set_up_for_the_active_slot_says_which_setting_it_l
 
 
 def test_no_key_memory_and_a_remote_protector_do_not_go_together(protected: Protected) -> None:
-    protected._blocks["key_memory"] = "0s"
+    protected.blocks["key_memory"] = "0s"
     protected.name("vault-transit")
     done = subprocess.run(
         [*protected.place.command("--init"), "--config", str(protected.config)],

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -78,8 +78,8 @@ class JavaClient:
 
 
 @contextmanager
-def running_java_client(uri: str) -> Iterator[JavaClient]:
-    """The client, ready."""
+def running_java_client(uri: str, conf: Mapping[str, str] | None = None) -> Iterator[JavaClient]:
+    """The client, ready; `conf` is what its configuration has besides."""
     jars = ensure_jars(sandbox_jars(), os.environ, print, lambda _done, _total: None)
     with tempfile.TemporaryDirectory(prefix="rf-load-") as scratch:
         (Path(scratch) / "log4j.properties").write_text("log4j.rootLogger=OFF\n")
@@ -88,6 +88,7 @@ def running_java_client(uri: str) -> Iterator[JavaClient]:
             "options": [*JAVA_MODULES, "-Xmx256m", "-XX:TieredStopAtLevel=1"],
             "classpath": [scratch, *map(str, sorted(jars.glob("*.jar")))],
             "uri": uri,
+            "conf": dict(conf or {}),
         }
         process = subprocess.Popen(
             [sys.executable, __file__],
@@ -117,7 +118,7 @@ class _Client:
     def __init__(self, job: Json) -> None:
         jpype.config.destroy_jvm = False
         jpype.startJVM(job["jvm"], *job["options"], classpath=job["classpath"], convertStrings=True)
-        conf = {**_CONF, "hadoop.security.key.provider.path": job["uri"]}
+        conf = {**_CONF, **job["conf"], "hadoop.security.key.provider.path": job["uri"]}
         java_client.initialise(conf)
         self.conf = java_client.configuration(conf)
         self.uri = java("java.net.URI")(job["uri"])

@@ -47,6 +47,14 @@ def sandbox_in(directory: Path, *options: str) -> Iterator[dict[str, Any]]:
         assert down.returncode == 0, down.stderr
 
 
+def start_stopped(directory: Path) -> dict[str, Any]:
+    """Starts what ended of a sandbox that is there; how it is described then."""
+    up = run_ringfence(["sandbox", "up", "--json", "--dir", directory], timeout_s=_UP_TIMEOUT_S)
+    assert up.returncode == 0, up.stderr
+    described: dict[str, Any] = json.loads(up.stdout)
+    return described
+
+
 @contextmanager
 def new_sandbox(*options: str) -> Iterator[dict[str, Any]]:
     """A sandbox of a test's own."""

@@ -13,9 +13,10 @@ from pathlib import Path
 import click
 
 from ringfence_agent.cli.keystore_backup import backup, drill_command, restore_command, verify
-from ringfence_agent.cli.keystore_options import StorePlace, store_options
+from ringfence_agent.cli.keystore_options import StorePlace, root_key_of, store_options
 from ringfence_agent.keystore.new_root_key import protect_with_file
 from ringfence_agent.keystore.protected_store import SlotUse
+from ringfence_agent.keystore.protectors.file import FileProtector
 from ringfence_agent.keystore.slots import FILE_SCHEME, Slot
 from ringfence_agent.kms.config import find_places
 from ringfence_agent.kms.protector_config import ProtectorName, open_remote
@@ -62,7 +63,12 @@ def slots(context: CommandContext, *, place: StorePlace) -> None:
 @click.option(
     "--with", "name", required=True, type=click.Choice(["file", "vault-transit", "aws-kms"]), help="the protector"
 )
-@click.option("--new-root-key", type=_FILE, metavar="FILE", help="root key file to add; made when it is not there")
+@click.option(
+    "--new-root-key",
+    type=_FILE,
+    metavar="FILE",
+    help="with --with file: the root key file to add, made when it is not there; else the one that is in use",
+)
 @store_options
 @global_options
 def protect(context: CommandContext, *, name: ProtectorName, new_root_key: Path | None, place: StorePlace) -> None:
@@ -71,12 +77,17 @@ def protect(context: CommandContext, *, name: ProtectorName, new_root_key: Path 
     Every server on the store has to be set up for it before (`protector` in kms.yaml, restarted): the others refuse
     creates and rolls, and cannot open new keys. What is sealed already stays as it is: `ringfence keystore rewrap`
     moves it.
+
+    A protector that has a slot already is only made the active one. So a store may hold keys under several, for as
+    long as nobody runs rewrap: each version stays under the protector that was active when it was made.
     """
-    if (name == FILE_SCHEME) != (new_root_key is not None):
+    if name != FILE_SCHEME and new_root_key is not None:
         raise InputError("--new-root-key FILE goes with --with file, and with nothing else")
     with place.opened() as store:
         if new_root_key is not None:
             slot = protect_with_file(store.slots, new_root_key.absolute())
+        elif name == FILE_SCHEME:
+            slot = store.slots.protect_with(FileProtector.from_file(root_key_of(place.settings)))
         else:
             protectors = open_remote(place.settings.protectors.with_one(name), name)
             slot = store.slots.protect_with(protectors[0])

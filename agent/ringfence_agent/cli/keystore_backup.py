@@ -27,7 +27,7 @@ from ringfence_agent.keystore.backup.unpacked import unpacked
 from ringfence_agent.keystore.open import local_path
 from ringfence_agent.keystore.snapshot import StoreFacts
 from ringfence_agent.keystore.sql.ownership import acting_as_owner
-from ringfence_agent.kms.audit.offline import record_restore
+from ringfence_agent.kms.audit.offline import RESTORE, record_restore
 from ringfence_agent.kms.audit.reader import find_files
 from ringfence_agent.kms.audit.record import OK, utc_text
 from ringfence_zones.cli import exits
@@ -134,7 +134,7 @@ def restore_command(
         except StoreRollbackError:
             _print_lost(lost)
             raise
-        _note_restored(marks, target.label, backup_file, done)
+        _note_restored(marks, target.label, backup_file, opened.manifest, done)
     _print_restored(context, target.label, backup_file, done, lost if done.undone else [])
 
 
@@ -192,15 +192,24 @@ def _lost_changes(directory: Path, manifest: Manifest) -> list[dict[str, Any]]:
         return []
 
 
-def _note_restored(marks: Path, target: str, source: str, done: Restored) -> None:
-    """On record, and seen by this node from here on. That the store is there is not undone when this cannot be."""
+def _note_restored(marks: Path, target: str, source: str, manifest: Manifest, done: Restored) -> None:
+    """On record, and seen by this node from here on. That the store is there is not undone when this cannot be.
+
+    An earlier run that did it all may have been killed before it said so.
+    """
     number = done.facts.change_number
     try:
-        if not done.was_there:
+        if not (done.was_there and _is_on_record(marks, target, source, manifest)):
             record_restore(marks, target, source, number, done.undone)
         raise_mark(marks, done.facts.store_id, Mark(number, time.time_ns() // 1_000_000))
     except (OSError, ConfigError) as error:
         click.echo(shown(f"the key store is restored, but that is not on record in {marks}: {error}"), err=True)
+
+
+def _is_on_record(directory: Path, target: str, source: str, manifest: Manifest) -> bool:
+    records = find_files([directory]).read(utc_text(manifest.made_ms / 1000))
+    looked_for = {"op": RESTORE, "keystore": target, "backup": source}
+    return any({name: each.fields.get(name) for name in looked_for} == looked_for for each in records)
 
 
 def _print_backup(context: CommandContext, made: BackupMade, *, is_beside: bool) -> None:

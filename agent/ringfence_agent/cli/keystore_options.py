@@ -84,12 +84,17 @@ def protectors_of(settings: StoreSettings) -> list[Protector]:
     opened = open_protectors(settings.protectors)
     if not opened.with_file:
         return list(opened.others)
+    return [FileProtector.from_file(root_key_of(settings)), *opened.others]
+
+
+def root_key_of(settings: StoreSettings) -> Path:
+    """The root key file of a store, whether it is there or not. Raises ConfigError when none is named."""
     root_key, path = settings.root_key, local_path(settings.keystore) if settings.keystore else None
     if root_key is None and path is not None:
         root_key = default_root_key(path)
     if root_key is None:
         raise ConfigError("no root key file is named", hint="name it with --root-key FILE")
-    return [FileProtector.from_file(root_key), *opened.others]
+    return root_key
 
 
 def store_options(command: Callable[P, R]) -> Callable[..., R]:

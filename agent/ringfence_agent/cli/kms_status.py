@@ -148,7 +148,7 @@ def _lines_over_http(found: dict[str, Any]) -> list[tuple[str, str]]:
 def _ready(server: dict[str, Any]) -> str:
     if not server["ready"]:
         return "NO"
-    return "yes, but DEGRADED: some keys cannot be opened now" if server["degraded"] else "yes"
+    return "yes, but DEGRADED: some keys cannot be opened now" if server.get("degraded") else "yes"
 
 
 def _workers(server: dict[str, Any]) -> str:

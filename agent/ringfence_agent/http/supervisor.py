@@ -238,7 +238,12 @@ class Supervisor:
             for listener in self._listeners:
                 listener.keep_only(slot)
             context = WorkerContext(
-                slot, len(self._slots), self._table.view(counter), self._token_table.view(counter), counter
+                slot,
+                len(self._slots),
+                self._table.view(counter),
+                self._token_table.view(counter),
+                counter,
+                is_successor=self._slots[slot].current is not None,
             )
             status = run_worker(self._settings, context, sockets, report_descriptor)
         finally:

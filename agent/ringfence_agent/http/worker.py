@@ -41,7 +41,8 @@ class WorkerContext:
     One is for keys and policy, the other for delegation tokens, whose changes must not cost the caches of keys.
 
     While a reload replaces a worker, two processes fill one slot for a moment. `process` (0 to 2 x workers - 1) is what
-    no two living processes have in common: a file or a counter that only one may write to is chosen by it.
+    no two living processes have in common: a file or a counter that only one may write to is chosen by it. The one that
+    is to replace another `is_successor`: if it cannot start, the other goes on.
     """
 
     slot: int
@@ -49,6 +50,7 @@ class WorkerContext:
     generation: Generation
     token_generation: Generation
     process: int
+    is_successor: bool = False
 
 
 # Called in each worker, on its event loop, after the fork: here stores are opened and background tasks started. What

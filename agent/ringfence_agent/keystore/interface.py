@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from ringfence_agent.keystore.snapshot import Pause, StoreSnapshot
@@ -55,7 +55,8 @@ class SealedKey:
     """A live key whose material stays sealed until it is used; what is kept of it is what rests in the store.
 
     `numbers` are its live versions, oldest first; those in `remote` are opened by asking a protector elsewhere, the
-    others without I/O. `open_versions` may be called in any thread.
+    others without I/O. `slots` says of the remote ones which protector's slot sealed them, where the store has several.
+    `open_versions` may be called in any thread.
     """
 
     metadata: KeyMetadata
@@ -64,6 +65,7 @@ class SealedKey:
     """Some of `numbers` with their material, in the order given, all in one call to a protector. Raises
     StoreTamperedError when a seal does not open, ProtectorUnavailableError, ProtectorRefusedError."""
     remote: frozenset[int] = frozenset()
+    slots: Mapping[int, int] = field(default_factory=dict)
 
     def open(self) -> StoredKey:
         """The key with all its material. Raises what `open_versions` does."""

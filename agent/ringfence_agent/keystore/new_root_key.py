@@ -2,7 +2,7 @@
 
 The file is on disk under its temporary name before the slot is committed, and gets its own name afterwards. A process
 killed in between leaves a slot whose file has the temporary name: running the same again finishes, or begins anew when
-no slot is of that file.
+no slot is of that file, which then may not even be whole.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ringfence_agent.keystore.protected_store import StoreSlots
 from ringfence_agent.keystore.protectors.file import FileProtector, new_root_key_text, read_root_key
 from ringfence_agent.keystore.slots import Slot
 from ringfence_zones.durable_file import install_durably, prepared_name, sync, write_new_file
-from ringfence_zones.errors import StoreUnavailableError
+from ringfence_zones.errors import ConfigError, StoreUnavailableError
 
 
 def protect_with_file(slots: StoreSlots, path: Path) -> Slot:
@@ -27,11 +27,13 @@ def protect_with_file(slots: StoreSlots, path: Path) -> Slot:
                 if prepared.exists() and prepared.samefile(path):
                     prepared.unlink()  # a process died between the two names
                 return slots.protect_with(FileProtector.from_file(path))
-            if not (prepared.exists() and slots.have_slot_of(_named(path, prepared))):
+            protector = _find_named(path, prepared)
+            if protector is None or not slots.have_slot_of(protector):
                 prepared.unlink(missing_ok=True)
                 write_new_file(prepared, new_root_key_text())
                 sync(path.parent)
-            slot = slots.protect_with(_named(path, prepared))
+                protector = _named(path, prepared)
+            slot = slots.protect_with(protector)
             install_durably(prepared, path)
             return slot
     except OSError as exc:
@@ -39,6 +41,14 @@ def protect_with_file(slots: StoreSlots, path: Path) -> Slot:
             f"root key file {path} could not be made: {exc.strerror}",
             hint="see to space and permissions, then repeat it",
         ) from exc
+
+
+def _find_named(path: Path, prepared: Path) -> FileProtector | None:
+    """As `_named`; None without a whole file. No slot is of any other: a slot is made when its file is on disk."""
+    try:
+        return _named(path, prepared)
+    except ConfigError:
+        return None
 
 
 def _named(path: Path, prepared: Path) -> FileProtector:

@@ -98,7 +98,7 @@ def open_protected(
         return open_server_keystore(uri, root_key, password_file, protectors, init=init)
     path = store_path(uri)
     if not protectors.with_file:
-        if not _is_there(path):
+        if not _is_there(path) or _is_there(prepared_name(path)):
             _create_without_file(path, protectors.others, init=init)
         return open_sql_keystore(SqliteDatabase(path), protectors.others)
     key_path = root_key if root_key is not None else default_root_key(path)
@@ -201,7 +201,7 @@ def _create(path: Path, key_path: Path) -> None:
 
 def _create_without_file(path: Path, protectors: Sequence[Protector], *, init: bool) -> None:
     """A store that others than a root key file open. One that was interrupted is made anew: nobody has used it."""
-    if not init:
+    if not init and not _is_there(path):
         raise ConfigError(
             f"there is no key store {path}",
             hint="check --keystore, or restore the store from its backup; to make a new one, start once with --init",
@@ -211,11 +211,13 @@ def _create_without_file(path: Path, protectors: Sequence[Protector], *, init: b
     check_writable(path.parent)
     prepared = prepared_name(path)
     with _os_errors_translated(path), directory_locked(path.parent):
-        if _is_there(path):
-            return
-        _refuse_orphaned_log(path)
+        is_there = _is_there(path)
+        if not is_there:
+            _refuse_orphaned_log(path)
         for name in _with_side_files(prepared):
             name.unlink(missing_ok=True)
+        if is_there:
+            return
         write_new_file(prepared, b"")
         create_file(prepared, new_rows(protectors[0]))
         sync(prepared)

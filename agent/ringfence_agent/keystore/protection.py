@@ -95,6 +95,10 @@ class Protection:
         """Whether opening it asks somebody else."""
         return sealed[:1] == REMOTE_SEAL
 
+    def find_slot_id(self, sealed: bytes) -> int | None:
+        """The slot whose protector opening it asks; None for what is opened here."""
+        return _slot_id(sealed)
+
     def seal_here(self, binding: MaterialBinding, material: Secret) -> bytes:
         """Sealed under the root, for an active slot that is local."""
         return self.root.seal_material(material, binding.encoded)

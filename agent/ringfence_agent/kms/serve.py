@@ -56,8 +56,9 @@ from ringfence_agent.kms.repeated_change import DIGEST_PURPOSE, RepeatedChanges
 from ringfence_agent.kms.store_access import StoreAccess
 from ringfence_agent.kms.store_keeper import StoreKeeper
 from ringfence_agent.kms.store_record import StoreRecord
+from ringfence_agent.kms.waiting import WaitingApplication
 from ringfence_agent.vault.settings import VaultSettings
-from ringfence_zones.errors import ConfigError, RingfenceError
+from ringfence_zones.errors import ConfigError, ProtectorUnavailableError, RingfenceError
 from ringfence_zones.secret import Secret
 
 if TYPE_CHECKING:
@@ -140,24 +141,56 @@ def _address(tcp: TcpListener) -> str:
 async def open_application(
     settings: Settings, table: MetricsTable, record: StoreRecord, facts: ServerFacts, context: WorkerContext
 ) -> AsyncIterator[Recorded]:
-    """One worker's application, from opening its store to closing it."""
+    """One worker's application, from opening its store to closing it.
+
+    A store whose protector is away is waited for (`waiting`), but not by the successor of a worker that may serve.
+    """
     async with AsyncExitStack() as stack:
-        # What may wait for a directory server or a file server must not hold up the store, nor the audit log's disk.
-        lookups = _executor(stack, "lookups", _LOOKUP_THREADS)
-        audit_thread = _executor(stack, "audit")
-        audit = AuditLog(settings.audit, context.slot, audit_thread)
+        audit = AuditLog(settings.audit, context.slot, _executor(stack, "audit"))
         stack.callback(audit.close)
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, audit.reopen)
         if settings.vault is not None and settings.vault.agent_socket is None:
             stack.callback(_keep_token(settings.vault).stop)
-        opened = open_keystore(
-            settings.keystore,
-            settings.root_key,
-            settings.init,
-            settings.keystore_password_file,
-            open_protectors(settings.protectors),
-            settings.vault,
-        )
+        open_store = _store_opener(settings)
+        serve = functools.partial(_serving, settings, table, record, facts, context, audit)
+        try:
+            opened = open_store()
+        except ProtectorUnavailableError as error:
+            if settings.init or context.is_successor:
+                raise
+            waiting = WaitingApplication(audit, error)
+            opening = asyncio.create_task(waiting.run(open_store, serve, _executor(stack, "opening")))
+            stack.push_async_callback(_cancel, opening)
+            yield waiting.recorded
+        else:
+            yield await stack.enter_async_context(serve(opened))
+
+
+def _store_opener(settings: Settings) -> Callable[[], OpenStore]:
+    """Opens the store as often as it is tried; its protectors are made once."""
+    protectors = functools.cache(lambda: open_protectors(settings.protectors))
+    return lambda: open_keystore(
+        settings.keystore,
+        settings.root_key,
+        settings.init,
+        settings.keystore_password_file,
+        protectors(),
+        settings.vault,
+    )
+
+
+@asynccontextmanager
+async def _serving(
+    settings: Settings,
+    table: MetricsTable,
+    record: StoreRecord,
+    facts: ServerFacts,
+    context: WorkerContext,
+    audit: AuditLog,
+    opened: OpenStore,
+) -> AsyncIterator[Recorded]:
+    """The application on an open store, which it closes."""
+    async with AsyncExitStack() as stack:
         store = StoreAccess(
             opened,
             context.generation,
@@ -166,6 +199,8 @@ async def open_application(
             is_shared=is_shared(settings.keystore),
         )
         stack.callback(store.close)
+        # What may wait for a directory server or a file server must not hold up the store, nor the audit log's disk.
+        lookups = _executor(stack, "lookups", _LOOKUP_THREADS)
         acl_file = AclFile(settings.acl_directory)
         groups = Groups(settings.groups, lookups, time.monotonic)
         access = AccessRules(acl_file.load(), groups.of, key_authorization=settings.key_authorization)

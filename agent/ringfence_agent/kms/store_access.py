@@ -2,8 +2,9 @@
 
 Reads have one thread, so what is read comes back in the order in which it was read. Changes have one too, since one may
 wait seconds for others' locks or for a remote protector; a read that is asked for after a change was answered begins
-after its commit all the same. What a remote protector has to open is opened in a few threads of its own: there an order
-would mean nothing, for it reads no store.
+after its commit all the same. What a remote protector has to open is opened in a few threads of its own, others for
+each slot: an order would mean nothing there, for it reads no store, and one protector that hangs must not keep the keys
+of another waiting.
 
 Every change is followed by a bump of a shared generation
 *after* its commit and before its answer leaves, even when it failed: a failure reported after a commit must not leave
@@ -90,7 +91,7 @@ class StoreAccess:
         self._tokens = _Topic(token_generation)
         self._reads = ThreadPoolExecutor(1, thread_name_prefix="keystore")
         self._changes = ThreadPoolExecutor(1, thread_name_prefix="keystore-change")
-        self._openings = ThreadPoolExecutor(_OPENING_THREADS, thread_name_prefix="protector")
+        self._openings: dict[int, ThreadPoolExecutor] = {}
 
     @property
     def label(self) -> str:
@@ -128,7 +129,13 @@ class StoreAccess:
         """Versions of a key with their material, opened where their protector is. Raises what opening raises."""
         if key.remote.isdisjoint(numbers):
             return key.open_versions(numbers)
-        return await self._run(self._openings, lambda: key.open_versions(numbers), "unwrap")
+        # Versions of several slots are rarely asked for at once; then they wait for the slowest anyway.
+        slot_id = max((key.slots.get(number, 0) for number in numbers), default=0)
+        openings = self._openings.get(slot_id)
+        if openings is None:
+            openings = ThreadPoolExecutor(_OPENING_THREADS, thread_name_prefix=f"protector-{slot_id}")
+            self._openings[slot_id] = openings
+        return await self._run(openings, lambda: key.open_versions(numbers), "unwrap")
 
     async def read_tokens(self, method: Callable[[OpenStore], T]) -> T:
         """What `method` reads of tokens.
@@ -208,7 +215,8 @@ class StoreAccess:
 
     def close(self) -> None:
         """Finishes what is under way and closes the store."""
-        self._openings.shutdown()
+        for openings in self._openings.values():
+            openings.shutdown()
         self._reads.shutdown()
         self._changes.submit(self._store.close).result()
         self._changes.shutdown()

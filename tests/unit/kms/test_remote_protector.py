@@ -310,3 +310,40 @@ def test_what_a_protector_opens_is_counted_apart(worker: Worker) -> None:
     with pytest.raises(StoreUnavailableError):
         worker.run(version("k", 0))
     assert seen == [("read", False), ("unwrap", False), ("read", False), ("unwrap", True)]
+
+
+def test_a_protector_that_hangs_keeps_no_key_of_another_waiting(tmp_path: Path) -> None:
+    hanging, other = Lockbox("hanging"), Lockbox("other")
+    store = ProtectedStore(tmp_path, [hanging, other]).open()
+    for box in (hanging, other):
+        store.slots.protect_with(LockboxProtector(box))
+        for number in range(5):
+            store.create_key(new_key(f"{box.name}-{number}"))
+    access = StoreAccess(store, GenerationTable(1).view(0), GenerationTable(1).view(0))
+    begun, let_go = threading.Semaphore(0), threading.Event()
+
+    def hang(_operation: str) -> None:
+        begun.release()
+        let_go.wait(30)
+
+    hanging.on_call = hang
+
+    async def open_key(name: str) -> bytes:
+        key = await access.read(lambda opened: opened.find_sealed_key(name))
+        assert key is not None
+        (version,) = await access.open_versions(key, [0])
+        return version.material.reveal()
+
+    async def run() -> None:
+        waiting = [asyncio.create_task(open_key(f"hanging-{number}")) for number in range(5)]
+        for _ in range(4):
+            assert await asyncio.to_thread(begun.acquire, timeout=10)
+        found = await asyncio.wait_for(asyncio.gather(*(open_key(f"other-{number}") for number in range(5))), 10)
+        assert found == [material_of(f"other-{number}", 0).reveal() for number in range(5)]
+        assert not any(task.done() for task in waiting)
+        let_go.set()
+        assert await waiting[4] == material_of("hanging-4", 0).reveal()
+        await asyncio.gather(*waiting)
+
+    asyncio.run(run())
+    access.close()

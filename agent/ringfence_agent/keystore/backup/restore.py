@@ -68,7 +68,9 @@ def restore(
     with unpacked(backup, protectors) as store:
         if target.is_there():
             facts = _check_same(store, backup, target, protectors)
-            return Restored(facts, was_there=True, undone=0)
+            # Above all that was seen: an earlier run undid changes, and died before anybody was told.
+            told = newest is None or facts.change_number <= newest.change_number
+            return Restored(facts, was_there=True, undone=0 if told else undone)
         if undone and newest is not None:
             if not allow_rollback:
                 raise _would_roll_back(backup, newest)

@@ -136,8 +136,10 @@ class Records:
         if numbers != tuple(range(key.first_version, key.next_version)):
             raise self.tampered(f"versions of key {key.name!r} are missing, or are not its own")
         rows = {row.version: (self.binding(row), row) for row in versions}
-        remote = frozenset(row.version for row in versions if self.protection.is_remote(row.sealed))
-        return SealedKey(self.metadata(key), numbers, functools.partial(self._open_versions, key, rows), remote)
+        found = {row.version: self.protection.find_slot_id(row.sealed) for row in versions}
+        slots = {number: slot_id for number, slot_id in found.items() if slot_id is not None}
+        opening = functools.partial(self._open_versions, key, rows)
+        return SealedKey(self.metadata(key), numbers, opening, frozenset(slots), slots)
 
     def open_rows(self, rows: Sequence[KeyVersionRow]) -> list[Secret]:
         """The material of rows of any keys. May ask a remote protector."""

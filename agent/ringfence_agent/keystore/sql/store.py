@@ -278,7 +278,7 @@ class SqlKeyStore(SqlTokens):
         return found
 
     def list_canaries(self) -> Sequence[tuple[str, int]]:
-        """See KeyStore. One statement over all versions: about a millisecond for a thousand."""
+        """See KeyStore. One statement over all versions: about 3 ms for a thousand."""
         return [(name, version) for name, version in self._session.read(_SELECT_CANARIES)]
 
     def publish_policy(self, expected_revision: int, document: bytes, published_by: str) -> PolicyRevision:

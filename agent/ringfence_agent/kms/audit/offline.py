@@ -15,6 +15,7 @@ from ringfence_agent.kms.audit.record import OK, Decision, Details, JsonLines
 from ringfence_zones.errors import StoreUnavailableError
 from ringfence_zones.keys import KeyMetadata
 
+RESTORE = "RESTORE_KEYSTORE"
 _IDENTITY = "admin"
 
 
@@ -33,11 +34,11 @@ def record_exports(directory: Path, keys: Sequence[KeyMetadata], target: Path) -
 
 
 def record_restore(directory: Path, keystore: str, backup: str, change_number: int, undone: int) -> None:
-    """That a store was restored, RESTORE_KEYSTORE; `undone` counts changes that it is without. Raises ConfigError,
+    """That a store was restored, RESTORE; `undone` counts changes that it is without. Raises ConfigError,
     OSError.
     """
     details: Details = {"keystore": keystore, "backup": backup, "change_number": change_number, "undone": undone}
-    _append(directory, [_decision("RESTORE_KEYSTORE", None, None)], details)
+    _append(directory, [_decision(RESTORE, None, None)], details)
 
 
 def _append(directory: Path, decisions: Sequence[Decision], details: Details) -> None:

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 from backups import BackupScene
-from crash_points import count_points, kill_at
-from local_stores import LocalStore, material_of, new_key
+from local_stores import LocalStore, new_key
 
 from ringfence_agent.keystore.backup.drill import drill
 from ringfence_agent.keystore.backup.high_water import find_mark
@@ -19,7 +18,7 @@ from ringfence_agent.keystore.backup.places import find_change_beside, opened_ba
 from ringfence_agent.keystore.backup.restore import Restored, Seen, restore
 from ringfence_agent.keystore.backup.targets import find_target
 from ringfence_agent.keystore.interface import OpenStore
-from ringfence_zones.errors import BackupError, KeyExistsError, StoreRollbackError
+from ringfence_zones.errors import BackupError, StoreRollbackError
 
 
 @pytest.fixture
@@ -163,55 +162,6 @@ def test_what_comes_back_can_be_backed_up_and_drilled_again(scene: BackupScene, 
     again = BackupScene(LocalStore(elsewhere), scene.backups).back_up()
     with opened_backup(again.where) as backup:
         assert all(key.passed for key in drill(backup, scene.protectors))
-
-
-@pytest.mark.parametrize("step", [6, pytest.param(1, marks=pytest.mark.long)])
-def test_a_restore_killed_at_any_point_is_finished_by_the_next(tmp_path: Path, step: int) -> None:
-    """Every sixth point, and all of the last ones, where the store gets its name; every one with the long tests."""
-    scene = BackupScene.make(tmp_path)
-    made = scene.back_up()
-    root_key = scene.store.root_key.read_bytes()
-
-    def fresh(number: int) -> LocalStore:
-        directory = tmp_path / f"at-{number}"
-        directory.mkdir(mode=0o700)
-        place = LocalStore(directory)
-        place.root_key.write_bytes(root_key)
-        place.root_key.chmod(0o600)
-        return place
-
-    def act(place: LocalStore) -> None:
-        with opened_backup(made.where) as backup:
-            restore(backup, scene.protectors, find_target(place.uri, None), [])
-
-    points = count_points(act, fresh(-1))
-    assert points > 30
-    states = set()
-    for number in sorted({*range(0, points, step), *range(points - 8, points)}):
-        place = fresh(number)
-        kill_at(number, act, place)
-        was_there = place.path.exists()
-        states.add(was_there)
-        if was_there:  # all of it, from the moment it has its name
-            with closing(place.open()) as store:
-                assert len(store.list_metadata()) == 3, number
-        else:  # and never taken for no store at all
-            with pytest.raises(Exception, match="root key file"):
-                place.open()
-        with opened_backup(made.where) as backup:
-            done = restore(backup, scene.protectors, find_target(place.uri, None), [])
-        assert done.was_there == was_there, number
-        names = sorted(path.name for path in place.directory.iterdir())
-        assert names == ["keys.db", "keys.db.root-key"], number
-        with closing(place.open()) as store:
-            assert len(store.list_metadata()) == 3
-            with pytest.raises(KeyExistsError):
-                store.create_key(new_key("plain"))
-            found = store.find_key("plain")
-            assert found is not None
-            assert found.versions[0].material == material_of("plain", 0)
-        shutil.rmtree(place.directory)
-    assert states == {True, False}
 
 
 def test_a_restore_that_finds_no_room_leaves_nothing(scene: BackupScene, monkeypatch: pytest.MonkeyPatch) -> None:

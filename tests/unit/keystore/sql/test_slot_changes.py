@@ -190,7 +190,7 @@ def test_versions_of_one_key_may_be_sealed_by_different_slots(opened: Callable[[
     store.roll_key("a", material_of("a", 2))
     key = store.find_sealed_key("a")
     assert key is not None
-    assert (key.numbers, key.remote) == ((0, 1, 2), frozenset({2}))
+    assert (key.numbers, key.remote, key.slots) == ((0, 1, 2), frozenset({2}), {2: 2})
     box.calls.clear()
     assert [each.material for each in key.open_versions([0, 1])] == [material_of("a", 0), material_of("a", 1)]
     assert box.calls == []

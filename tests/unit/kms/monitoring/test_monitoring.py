@@ -162,7 +162,7 @@ def slotted(directory: Path, *names: str, local: str = "") -> Iterator[tuple[Slo
     with ThreadPoolExecutor(1) as executor:
         place = Place(directory, executor)
         access = StoreAccess(store, GenerationTable(1).view(0), GenerationTable(1).view(0))
-        place.health = HealthCheck(access, place.audit, lambda: place.now_s, deadline_s=0.5)
+        place.health = HealthCheck(access, place.audit, lambda: place.now_s, deadline_s=2.5)
         yield store, place
         for gate in store.gates.values():
             gate.set()

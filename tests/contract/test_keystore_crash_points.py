@@ -1,0 +1,420 @@
+"""kill -9 at every crash point (`crash_points`) of what changes a store, under each protector.
+
+After each kill the store opens and verifies wholly or is not there yet, every key version opens, what was acknowledged
+is there; then the same again finishes, and leaves what it leaves when nobody is killed. By default points that leave
+the same are driven once (`crash_points.distinct`), with `long` each.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aws_kms_double import AwsKmsDouble
+from crash_points import END, carry_out, distinct, kill_at, trace_points
+from crash_scenes import KEYS, Scene, left_directories, materials
+from local_stores import material_of, new_key
+from protector_places import RemotePlace
+from vault_clusters import VaultCluster
+
+from ringfence_agent.keystore.backup.high_water import Mark, find_mark, put_mark
+from ringfence_agent.keystore.backup.places import opened_backup
+from ringfence_agent.keystore.protectors import aws_kms
+from ringfence_agent.keystore.protectors.aws_kms import open_aws_kms
+from ringfence_agent.keystore.protectors.aws_kms_config import AwsKmsSettings
+from ringfence_agent.keystore.sql.store import SqlKeyStore
+from ringfence_zones.errors import ConfigError, InputError, KeyExistsError, KeyNotFoundError
+
+HOW_MANY = [False, pytest.param(True, marks=pytest.mark.long)]
+REMOTE = pytest.mark.parametrize("protection", ["vault-transit", "aws-kms"], indirect=True)
+# What a trace must have met, or it is blind: for each protector a remote call, for each change its commit.
+SEALS = {"file": None, "vault-transit": r"answer /v1/.*/encrypt/z-wrap", "aws-kms": r"answer TrentService\.Encrypt"}
+OPENS = {"file": None, "vault-transit": r"answer /v1/.*/decrypt/z-wrap", "aws-kms": r"answer TrentService\.Decrypt"}
+
+
+@dataclass(frozen=True)
+class Protection:
+    """One of the protectors, and how kms.yaml sets it up."""
+
+    name: str
+    blocks: dict[str, Any]
+    open: Callable[[], Any] | None
+
+    def scene(self, directory: Path, *names: str) -> Scene:
+        remote = self.open
+        return Scene.make(directory, names or (self.name,), self.blocks, (lambda: (remote(),)) if remote else tuple)
+
+
+def before_forks(place: RemotePlace, settings: AwsKmsSettings, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
+    """A client that is made once for all children, since one takes the SDK long; it has no connection before a fork."""
+    parent, unused = os.getpid(), open_aws_kms(settings)
+    monkeypatch.setattr(aws_kms, "open_aws_kms", lambda _settings: unused)
+    return lambda: place.open() if os.getpid() == parent else unused[0]
+
+
+@pytest.fixture(params=["file", "vault-transit", "aws-kms"])
+def protection(
+    request: pytest.FixtureRequest, find_remote: Callable[[str], RemotePlace], monkeypatch: pytest.MonkeyPatch
+) -> Protection:
+    if request.param == "file":
+        return Protection("file", {}, None)
+    place = find_remote(request.param)
+    if request.param == "aws-kms":
+        aws: AwsKmsSettings = request.getfixturevalue("aws_kms_settings")
+        double: AwsKmsDouble = request.getfixturevalue("aws_kms_double")
+        block = {"key": aws.key, "cluster": aws.cluster, "endpoint": double.url, "deadline": "5s"}
+        return Protection("aws-kms", {"aws_kms": block}, before_forks(place, aws, monkeypatch))
+    cluster: VaultCluster = request.getfixturevalue("vault_cluster_on_double")
+    block = {
+        "addresses": cluster.addresses,
+        "cluster": cluster.name,
+        "kv_mount": cluster.kv_mount,
+        "token_file": str(cluster.settings().token_file),
+        "auth": {"method": "token_file"},
+    }
+    return Protection("vault-transit", {"vault": block}, place.open)
+
+
+class Storm:
+    """Kills an action at its points, each in a copy of one scene."""
+
+    def __init__(self, directory: Path, template: Scene, action: Callable[[Scene], object], *, every: bool) -> None:
+        self._directory = directory
+        self._template = template
+        self._action = action
+        self.points = trace_points(action, template.copied(directory / "rehearsal"))
+        self.numbers = list(range(len(self.points))) if every else distinct(self.points)
+        assert self.points[-1] == END
+
+    def met(self, *patterns: str | None) -> None:
+        """That the trace is not blind: it has points like these."""
+        for pattern in patterns:
+            assert pattern is None or any(re.fullmatch(pattern, label) for label in self.points), pattern
+
+    def check_each(self, check: Callable[[Scene, int], object]) -> None:
+        """`check` gets what each kill left."""
+        for number in self.numbers:
+            scene = self._template.copied(self._directory / str(number))
+            kill_at(self.points, number, self._action, scene)
+            try:
+                check(scene, number)
+            except BaseException as error:
+                error.add_note(f"killed before point {number}: {self.points[number]}")
+                raise
+        assert len(self.numbers) == len(list(self._directory.glob("[0-9]*")))
+
+
+def slots_of(store: SqlKeyStore) -> list[tuple[int, bool, int]]:
+    return [(use.slot.id, use.is_active, use.versions) for use in store.slots.describe()]
+
+
+# -- keys
+
+
+def change_keys(scene: Scene) -> None:
+    """Each kind of change once; what was acknowledged stands outside of the scene."""
+    log = os.open(scene.directory.parent / f"done-{scene.directory.name}", os.O_WRONLY | os.O_CREAT, 0o600)
+
+    def acknowledge(change: str) -> None:
+        os.write(log, f"{change}\n".encode())
+
+    with scene.opened() as store:
+        store.create_key(new_key("new"))
+        acknowledge("create")
+        store.roll_key("a", material_of("a", 2))
+        acknowledge("roll")
+        store.undelete_key("gone", 0)
+        acknowledge("undelete")
+        store.delete_key("b")
+        acknowledge("delete")
+        store.create_key(new_key("b", 1))
+        acknowledge("recreate")
+
+
+ORDER = ["create", "roll", "undelete", "delete", "recreate"]
+
+
+def what_happened(store: SqlKeyStore) -> list[str]:
+    found = materials(store)
+    deleted = {key.metadata.name for key in store.list_deleted()}
+    happened = {
+        "create": "new" in found,
+        "roll": len(found["a"]) == 3,
+        "undelete": "gone" in found,
+        "delete": "b" in deleted or found.get("b") == [material_of("b", 1)],
+        "recreate": found.get("b") == [material_of("b", 1)],
+    }
+    return [change for change, done in happened.items() if done]
+
+
+@pytest.mark.parametrize("every", HOW_MANY)
+def test_changes_of_keys(protection: Protection, tmp_path: Path, every: bool) -> None:
+    storm = Storm(tmp_path, protection.scene(tmp_path / "template"), change_keys, every=every)
+    storm.met(SEALS[protection.name], OPENS[protection.name], "INSERT INTO zone_key")
+    seen = set()
+
+    def check(scene: Scene, _number: int) -> None:
+        log = scene.directory.parent / f"done-{scene.directory.name}"
+        acknowledged = log.read_text().split() if log.exists() else []
+        with scene.opened() as store:
+            happened = what_happened(store)
+            assert happened == ORDER[: len(happened)]
+            assert len(acknowledged) <= len(happened) <= len(acknowledged) + 1
+            seen.add(len(happened))
+            finish(store)
+            assert what_happened(store) == ORDER
+            assert store.roll_key("a", material_of("a", 3)).version == 3
+        assert scene.files() == set()
+
+    def finish(store: SqlKeyStore) -> None:
+        """As clients do that ask again: what was done already is told to them."""
+        with suppress(KeyExistsError):
+            store.create_key(new_key("new"))
+        if len(materials(store)["a"]) == 2:
+            store.roll_key("a", material_of("a", 2))
+        with suppress(KeyExistsError):
+            store.undelete_key("gone", 0)
+        if materials(store).get("b") == [material_of("b", 0)]:
+            store.delete_key("b")
+        with suppress(KeyExistsError):
+            store.create_key(new_key("b", 1))
+        with pytest.raises(KeyNotFoundError):
+            store.delete_key("nobody")
+
+    storm.check_each(check)
+    assert seen == set(range(len(ORDER) + 1))
+
+
+@pytest.mark.parametrize("every", HOW_MANY)
+def test_a_new_store(protection: Protection, tmp_path: Path, every: bool) -> None:
+    template = protection.scene(tmp_path / "template")
+    for path in template.directory.glob("keys.db*"):
+        path.unlink()
+
+    def make(scene: Scene) -> None:
+        with scene.opened(init=True):
+            pass
+
+    storm = Storm(tmp_path, template, make, every=every)
+    storm.met(SEALS[protection.name], "os.link /.keys.db.new")
+
+    def check(scene: Scene, _number: int) -> None:
+        with scene.opened(init=True) as store:
+            assert store.create_key(new_key("k")).version == 0
+            assert slots_of(store) == [(1, True, 1)]
+        assert scene.files() == set()
+
+    storm.check_each(check)
+
+
+# -- what protects them
+
+
+def protect_and_rewrap(name: str) -> Callable[[Scene], None]:
+    def act(scene: Scene) -> None:
+        more = ("--new-root-key", str(scene.directory / "second.key")) if name == "file" else ()
+        scene.run("protect", "--with", name, *more)
+        scene.run("rewrap")
+
+    return act
+
+
+def moves_to(tmp_path: Path, template: Scene, name: str, expected: list[tuple[int, bool, int]], *, every: bool) -> None:
+    """Every key opens after each kill, and the same again finishes."""
+    action = protect_and_rewrap(name)
+    storm = Storm(tmp_path, template, action, every=every)
+    storm.met(SEALS[name], OPENS[name], "COMMIT", "os.link /.second.key.new" if name == "file" else None)
+    states = set()
+
+    def check(scene: Scene, _number: int) -> None:
+        with scene.opened() as store:
+            assert {name: len(found) for name, found in materials(store).items()} == KEYS
+            states.add(tuple(slots_of(store)))
+        carry_out(action, scene)
+        with scene.opened() as store:
+            assert slots_of(store) == expected
+            assert {name: len(found) for name, found in materials(store).items()} == KEYS
+            assert store.create_key(new_key("gone", 1)).version == 1
+        assert scene.files() <= {"second.key"}
+
+    storm.check_each(check)
+    assert len(states) > 1
+
+
+@pytest.mark.parametrize("every", HOW_MANY)
+def test_a_move_to_another_protector(protection: Protection, tmp_path: Path, every: bool) -> None:
+    names = ("file",) if protection.name == "file" else ("file", protection.name)
+    template = protection.scene(tmp_path / "template", *names)
+    # Slots of files give the same root, so what one of them sealed counts for each.
+    moved = [(1, False, 4), (2, True, 4)] if protection.name == "file" else [(1, False, 0), (2, True, 4)]
+    moves_to(tmp_path, template, protection.name, moved, every=every)
+
+
+@pytest.mark.parametrize("every", HOW_MANY)
+@REMOTE
+def test_a_move_back_to_a_root_key_file(protection: Protection, tmp_path: Path, every: bool) -> None:
+    template = protection.scene(tmp_path / "template")
+    moves_to(tmp_path, template, "file", [(1, False, 0), (2, True, 4)], every=every)
+
+
+def unprotect(scene: Scene) -> None:
+    """Again, once the slot is gone, it is told that there is none."""
+    with suppress(InputError):
+        scene.run("unprotect", "1")
+
+
+@pytest.mark.parametrize("every", HOW_MANY)
+def test_a_slot_that_is_taken_away(protection: Protection, tmp_path: Path, every: bool) -> None:
+    names = ("file",) if protection.name == "file" else ("file", protection.name)
+    template = protection.scene(tmp_path / "template", *names)
+    carry_out(protect_and_rewrap(protection.name), template)
+    template = template.named(protection.name)
+    storm = Storm(tmp_path, template, unprotect, every=every)
+    storm.met(OPENS[protection.name], "UPDATE store_header")
+    numbers_of_slots = set()
+
+    def check(scene: Scene, _number: int) -> None:
+        with scene.opened() as store:
+            assert {name: len(found) for name, found in materials(store).items()} == KEYS
+            numbers_of_slots.add(len(slots_of(store)))
+        carry_out(unprotect, scene)
+        with scene.opened() as store:
+            assert slots_of(store) == [(2, True, 4)]
+            assert {name: len(found) for name, found in materials(store).items()} == KEYS
+
+    storm.check_each(check)
+    assert numbers_of_slots == {1, 2}
+
+
+@pytest.mark.parametrize("every", HOW_MANY)
+def test_a_new_root(protection: Protection, tmp_path: Path, every: bool) -> None:
+    template = protection.scene(tmp_path / "template")
+    with template.opened() as store:
+        old = store.derive_secret("cookies")
+
+    def rotate(scene: Scene) -> None:
+        scene.run("rotate-root")
+
+    storm = Storm(tmp_path, template, rotate, every=every)
+    storm.met(SEALS[protection.name], "UPDATE key_version" if every else None, "COMMIT")
+    roots = set()
+
+    def check(scene: Scene, _number: int) -> None:
+        secrets = []
+        for _ in range(2):
+            with scene.opened() as store:
+                assert {name: len(found) for name, found in materials(store).items()} == KEYS
+                assert slots_of(store) == [(1, True, 4)]
+                secrets.append(store.derive_secret("cookies"))
+            carry_out(rotate, scene)
+        roots.add(secrets[0] == old)
+        assert old != secrets[1] != secrets[0]
+        assert scene.files() == set()
+
+    storm.check_each(check)
+    assert roots == {True, False}
+
+
+# -- backups
+
+
+def back_up(scene: Scene) -> None:
+    scene.run("backup")
+
+
+@pytest.mark.parametrize("every", HOW_MANY)
+def test_a_backup(protection: Protection, tmp_path: Path, every: bool) -> None:
+    template = protection.scene(tmp_path / "template")
+    storm = Storm(tmp_path, template, back_up, every=every)
+    storm.met(OPENS[protection.name], r"os\.link .*rfbackup.*", r"os\.rename .*high-water.*")
+    counts = set()
+
+    def check(scene: Scene, point: int) -> None:
+        left = sorted(scene.backups.glob("*.rfbackup"))
+        counts.add(len(left))
+        carry_out(back_up, scene)
+        carry_out(lambda scene: [scene.run("drill", str(each)) for each in scene.backups.glob("*.rfbackup")], scene)
+        assert {path.suffix for path in scene.backups.iterdir()} == {".rfbackup", ".high-water"}
+        (made,) = set(scene.backups.glob("*.rfbackup")) - set(left)
+        with opened_backup(str(made)) as backup:
+            mark = find_mark(scene.backups, backup.manifest.store_id)
+            assert mark is not None
+            assert mark.change_number == backup.manifest.change_number
+
+    storm.check_each(check)
+    assert counts == {0, 1}
+
+
+def the_backup(scene: Scene) -> Path:
+    (found,) = scene.backups.glob("*.rfbackup")
+    return found
+
+
+RESTORES = [  # one that undoes changes takes every step of one that does not
+    pytest.param("file", True, False, id="file-undoing changes"),
+    pytest.param("vault-transit", False, False, id="vault-transit"),
+    pytest.param("aws-kms", False, False, id="aws-kms"),
+    *(
+        pytest.param(name, undoes, True, id=f"{name}-{undoes}-every", marks=pytest.mark.long)
+        for name in ("file", "vault-transit", "aws-kms")
+        for undoes in (False, True)
+    ),
+]
+
+
+@pytest.mark.parametrize(("protection", "undoes", "every"), RESTORES, indirect=["protection"])
+def test_a_restore(protection: Protection, tmp_path: Path, every: bool, undoes: bool) -> None:
+    template = protection.scene(tmp_path / "template")
+    carry_out(back_up, template)
+    with opened_backup(str(the_backup(template))) as backup:
+        store_id, number = backup.manifest.store_id, backup.manifest.change_number
+    if undoes:
+        put_mark(template.audit, store_id, Mark(number + 3, 1))
+    for path in template.directory.glob("keys.db*"):
+        if "root-key" not in path.name:
+            path.unlink()
+
+    def restore(scene: Scene) -> None:
+        scene.run("restore", str(the_backup(scene)), *(["--allow-rollback"] if undoes else []))
+
+    storm = Storm(tmp_path, template, restore, every=every)
+    storm.met(OPENS[protection.name], "os.link /.keys.db.restoring", r"os\.rename .*high-water.*")
+    was_there = set()
+    others = left_directories()
+
+    def check(scene: Scene, point: int) -> None:
+        left = left_directories() - others
+        was_there.add(scene.store.exists())
+        if scene.store.exists():
+            check_restored(scene)
+        else:
+            with pytest.raises(ConfigError):  # never taken for a place where no store was
+                scene.opened().__enter__()
+        carry_out(restore, scene)
+        check_restored(scene)
+        assert scene.files() == set()
+        assert scene.restores_on_record() == 1
+        mark = find_mark(scene.audit, store_id)
+        assert mark is not None
+        assert mark.change_number == number + (4 if undoes else 0)
+        assert not left & left_directories()
+        if point == storm.numbers[-1]:
+            carry_out(restore, scene)
+            assert scene.restores_on_record() == 1
+
+    def check_restored(scene: Scene) -> None:
+        with scene.opened() as store:
+            assert {name: len(found) for name, found in materials(store).items()} == KEYS
+            assert store.change_number() == number + (4 if undoes else 0)
+            assert [key.metadata.name for key in store.list_deleted()] == ["gone"]
+            assert store.find_policy() is not None
+
+    storm.check_each(check)
+    assert was_there == {True, False}
+    assert not left_directories() - others
