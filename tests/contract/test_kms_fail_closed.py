@@ -641,15 +641,24 @@ def vault_store_deleted(stage: Stage) -> Scene:
     return Scene(world, deleted)
 
 
-@starting("vault_store_away_at_start")
-def vault_store_away_at_start(stage: Stage) -> Start:
+@scenario("vault_store_away_at_start")
+def vault_store_away_at_start(stage: Stage) -> Scene:
     start, place = on_vault_store(stage)
-    with start.place.serving(1, *start.options, "--init"):
-        pass
-    config = Path(start.options[start.options.index("--config") + 1])
-    # A port that nobody listens on.
-    config.write_text(config.read_text().replace(place.cluster.addresses[0], "http://127.0.0.1:1"))
-    return start
+    start.options.append("--init")
+    world, vault = stage.world(start), place.cluster.double
+    start.options.remove("--init")
+    assert vault is not None
+
+    @contextmanager
+    def sealed() -> Iterator[None]:
+        vault.seal()
+        try:
+            start_again(stage, world, start)
+            yield
+        finally:
+            vault.unseal()
+
+    return Scene(world, sealed)
 
 
 def full_audit(stage: Stage, required: str) -> Scene:

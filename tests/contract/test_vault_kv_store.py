@@ -17,7 +17,7 @@ from store_places import VAULT_KV, VaultKvPlace, storing_cluster
 from vault_clusters import VaultCluster
 from vault_doubles import VaultDouble
 
-from ringfence_agent.keystore.interface import ChangeOrigin
+from ringfence_agent.keystore.interface import ChangeOrigin, ImportedKey, ImportedVersion, KeyImport
 from ringfence_agent.keystore.token_store import TokenRecord
 from ringfence_agent.keystore.vault_kv.address import VaultKvAddress
 from ringfence_agent.keystore.vault_kv.documents import VaultDocuments
@@ -26,6 +26,7 @@ from ringfence_agent.keystore.vault_kv.rows import HEAD, key_path
 from ringfence_agent.vault import kv
 from ringfence_agent.vault.open import open_control
 from ringfence_zones.errors import ConfigError, KeyExistsError, KeyStoreError, StoreTamperedError, StoreUnavailableError
+from ringfence_zones.keys import DEFAULT_CIPHER, KeyMetadata
 
 ETL = ChangeOrigin("etl", b"d" * 32)
 
@@ -132,6 +133,22 @@ def test_of_instances_that_make_a_store_at_once_one_does_and_the_others_are_told
     assert [sorted(path.name for path in host.iterdir()) for host in hosts].count(["root.key"]) == 1
 
 
+def test_a_key_that_comes_twice_in_one_import_is_judged_as_if_it_came_again(place: VaultKvPlace) -> None:
+    store = place.open()
+    first, more = imported(1), imported(2)
+    assert store.import_keys([first, more]) == [KeyImport("k", True, (0,)), KeyImport("k", False, (1,))]
+    found = store.find_key("k")
+    assert found is not None
+    assert [version.version for version in found.versions] == [0, 1]
+    with store.snapshot() as snapshot:
+        assert (snapshot.facts.keys, snapshot.facts.versions) == (1, 2)
+
+
+def imported(count: int) -> ImportedKey:
+    metadata = KeyMetadata("k", DEFAULT_CIPHER, 256, 5, count, None, {})
+    return ImportedKey(metadata, [ImportedVersion(number, material_of("k", number), 5) for number in range(count)])
+
+
 # -- what somebody else touched
 
 
@@ -200,6 +217,15 @@ def test_what_is_no_document_of_ours_is_told_as_such(place: VaultKvPlace) -> Non
     write(place, HEAD, {"some": "secret"})
     with pytest.raises(StoreTamperedError, match="not one that Ringfence wrote"):
         place.open()
+
+
+def test_a_store_of_a_newer_release_is_left_alone(place: VaultKvPlace) -> None:
+    place.open().close()
+    for newer in ("layout", "format"):
+        data = place.document(HEAD)
+        write(place, HEAD, {**data, "body": json.dumps({**json.loads(data["body"]), newer: 99})})
+        with pytest.raises(StoreUnavailableError, match="this release of Ringfence reads"):
+            place.open()
 
 
 # -- answers

@@ -13,10 +13,13 @@ from typing import Any
 from ringfence_agent.keystore.interface import ChangeOrigin, UnconfirmedChange
 from ringfence_agent.keystore.sql.changes import KEPT_CHANGES, NO_KEY, SEVERAL_KEYS
 from ringfence_agent.keystore.sql.open import FIRST_TOKEN_STATE
-from ringfence_agent.keystore.sql.tables import HeaderRow, TokenMasterKeyRow, TokenStateRow
+from ringfence_agent.keystore.sql.tables import SCHEMA_VERSION, HeaderRow, TokenMasterKeyRow, TokenStateRow
 from ringfence_agent.keystore.vault_kv.documents import Body, Document, RawDocument, VaultDocuments
 from ringfence_agent.keystore.vault_kv.rows import bytes_of, text_of
+from ringfence_zones.errors import StoreUnavailableError
 
+LAYOUT = 1
+"""Of documents, as this release writes them. A release that knows a newer one writes a greater number."""
 _MAX_CHANGES_BYTES = 16 * 1024
 
 Redo = list[Any]
@@ -76,6 +79,7 @@ class Head:
         """As it rests."""
         header = self.header
         return {
+            "layout": LAYOUT,
             "format": self.format,
             "store_id": header.store_id.hex(),
             "created_ms": header.created_ms,
@@ -115,11 +119,23 @@ class Head:
 
 
 def read_unproven_header(documents: VaultDocuments, raw: RawDocument) -> tuple[int, HeaderRow]:
-    """Format and header row of a head that nobody can check yet, since the root is in it. Raises StoreTamperedError."""
+    """Format and header row of a head that nobody can check yet, since the root is in it.
+
+    Raises StoreTamperedError, StoreUnavailableError for one that only a newer release can read.
+    """
     try:
         body = json.loads(raw.text)
-        version, header = body["format"], _header(body)
-        if type(version) is int and type(header.created_ms) is int and isinstance(header.protector, str):
+        layout, version = body["layout"], body["format"]
+        if type(layout) is not int or type(version) is not int:
+            raise documents.tampered("its head was changed")
+        if layout > LAYOUT or version > SCHEMA_VERSION:
+            raise StoreUnavailableError(
+                f"key store {documents.label} has layout {layout} and format {version}; this release of Ringfence reads"
+                f" them up to {LAYOUT} and {SCHEMA_VERSION}",
+                hint="run the newer release that wrote it, or upgrade this one",
+            )
+        header = _header(body)
+        if type(header.created_ms) is int and isinstance(header.protector, str):
             return version, header
     except (ValueError, KeyError, TypeError):
         pass

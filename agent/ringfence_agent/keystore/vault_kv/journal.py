@@ -54,16 +54,19 @@ class HeadChange:
     records: Records = field(repr=False)
     is_dropped: bool = False
     versions: dict[str, int] = field(default_factory=dict)
+    bodies: dict[str, Body] = field(default_factory=dict)
 
     def find(self, path: str) -> Document | None:
-        """A document as the head told it; no other change comes between this and the commit."""
+        """A document as this change leaves it so far; no other change comes between this and the commit."""
+        if path in self.bodies:
+            return Document(path, self.versions[path], self.bodies[path])
         found = self.documents.find(path)
         self.versions[path] = 0 if found is None else found.version
         return found
 
     def put(self, path: str, body: Body) -> None:
-        """Writes a document when the change is committed."""
-        self.head.pending.append(["put", path, body])
+        """Writes a document, which was looked for before, when the change is committed."""
+        self.bodies[path] = body
 
     def change_tokens(self, path: str, operation: str, *arguments: int) -> None:
         """Changes a document of tokens when the change is committed: see `_changed_tokens`."""
@@ -160,6 +163,7 @@ class Journal:
 
     def _commit(self, change: HeadChange) -> bool:
         head = change.head
+        head.pending += [["put", path, body] for path, body in change.bodies.items()]
         if len(json.dumps(head.pending)) > _MAX_INLINE_BYTES:
             head.pending = [["redo", path] for path in self._write_redo(head.pending)]
         return self._documents.write(HEAD, head.to_body(), head.version - 1)

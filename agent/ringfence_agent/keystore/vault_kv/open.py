@@ -8,6 +8,7 @@ have another root key file, are told to fetch its. Documents without a head are 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ringfence_agent.keystore.local_files import check_directory, directory_locked
@@ -24,7 +25,13 @@ from ringfence_agent.vault.control import VaultControl
 from ringfence_agent.vault.open import open_control
 from ringfence_agent.vault.settings import VaultSettings
 from ringfence_zones.durable_file import install_durably, prepared_name, sync, write_new_file
-from ringfence_zones.errors import ConfigError, KeyStoreError, StoreUnavailableError, WrongRootKeyError
+from ringfence_zones.errors import (
+    ConfigError,
+    KeyStoreError,
+    ProtectorRefusedError,
+    StoreUnavailableError,
+    WrongRootKeyError,
+)
 
 
 class VaultKvPlace:
@@ -47,15 +54,19 @@ class VaultKvPlace:
 def open_vault_keystore(
     address: VaultKvAddress, settings: VaultSettings, root_key: Path | None, protectors: Protectors, *, init: bool
 ) -> VaultKvKeyStore:
-    """Raises ConfigError for files and settings, and what `open_documents` raises."""
+    """Raises ConfigError for files and settings, ProtectorUnavailableError when Vault cannot be asked, and what
+    `open_documents` raises.
+    """
     if protectors.with_file and root_key is None:
         raise ConfigError(
             f"key store {address.label} is shared, and no root key file is named",
             hint="name it with --root-key FILE, or root_key_file in kms.yaml; it is the same file on every instance."
             " Or have the store opened by Vault too: protector: [vault-transit]",
         )
-    place = VaultKvPlace(open_control(settings), address)
+    control = open_control(settings)
+    place = VaultKvPlace(control, address)
     try:
+        _reach(control, address)
         if root_key is None or not protectors.with_file:
             if not is_there(place):
                 _create_without_file(place, protectors.others, init=init)
@@ -68,6 +79,12 @@ def open_vault_keystore(
         raise
 
 
+def _reach(control: VaultControl, address: VaultKvAddress) -> None:
+    """Raises ProtectorUnavailableError when Vault cannot be asked: a server waits for that, as for a protector."""
+    with suppress(ProtectorRefusedError):  # told by whoever asks for the documents
+        control.kv.find(f"{address.prefix}/{HEAD}")
+
+
 def open_documents(place: VaultKvPlace, protectors: Sequence[Protector]) -> VaultKvKeyStore:
     """The store that is there, verified. Raises ConfigError without one, WrongRootKeyError, StoreTamperedError,
     StoreUnavailableError, KeyStoreError, and what protectors raise.
@@ -77,7 +94,6 @@ def open_documents(place: VaultKvPlace, protectors: Sequence[Protector]) -> Vaul
     if raw is None:
         raise _no_store(place, "a new store")
     version, header = read_unproven_header(documents, raw)
-    _check_format(place, version)
     records = open_header(place, header, protectors, version)
     documents.use_root(records.protection.root)
     documents.check(raw)
@@ -107,15 +123,6 @@ def require_empty(documents: VaultDocuments) -> None:
     there = [name for name in documents.list_all() if name != HEAD]
     if there:
         raise documents.tampered(f"it has {there[0]}, but no head")
-
-
-def _check_format(place: VaultKvPlace, version: int) -> None:
-    if version > SCHEMA_VERSION:
-        raise StoreUnavailableError(
-            f"key store {place.label} has format {version}; this release of Ringfence reads formats up to"
-            f" {SCHEMA_VERSION}",
-            hint="run the newer release that wrote it, or upgrade this one",
-        )
 
 
 def _create_without_file(place: VaultKvPlace, protectors: Sequence[Protector], *, init: bool) -> None:
