@@ -160,7 +160,10 @@ def prepared(new_place: Callable[[], VaultKvPlace], action: Action) -> VaultKvPl
     return place
 
 
-@pytest.mark.parametrize("name", ACTIONS)
+LONG = ["large import", "undelete", "recreate", "remove expired", "master key"]
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name in LONG)) for name in ACTIONS])
 def test_a_change_that_was_killed_before_any_write_is_wholly_there_or_not_at_all(
     new_place: Callable[[], VaultKvPlace], name: str
 ) -> None:
@@ -261,7 +264,9 @@ def check(store: ProtectedStore) -> None:
     assert expires_ms(store) == 100
 
 
-@pytest.mark.parametrize("work", ["protect", "rewrap", "new root"])
+@pytest.mark.parametrize(
+    "work", ["protect", *(pytest.param(w, marks=pytest.mark.long) for w in ("rewrap", "new root"))]
+)
 def test_every_key_is_readable_wherever_a_change_of_protectors_was_killed(
     new_place: Callable[[], VaultKvPlace], find_remote: Callable[[str], RemotePlace], work: str
 ) -> None:
@@ -305,6 +310,7 @@ def test_every_key_is_readable_wherever_a_change_of_protectors_was_killed(
             store.create_key(new_key("c"))
 
 
+@pytest.mark.long
 def test_a_restore_that_was_killed_leaves_no_half_a_store_and_is_finished_by_the_next(
     new_place: Callable[[], VaultKvPlace], tmp_path: Path
 ) -> None:

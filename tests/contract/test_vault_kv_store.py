@@ -1,5 +1,5 @@
 """What is particular to a key store in Vault: races, documents that somebody else touched, answers that were lost,
-what each operation costs, and who is open elsewhere.
+what each operation costs, and who is open elsewhere. The whole contract suite runs on it with `--all`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from vault_doubles import VaultDouble
 
 from ringfence_agent.keystore.interface import ChangeOrigin, ImportedKey, ImportedVersion, KeyImport
 from ringfence_agent.keystore.token_store import TokenRecord
+from ringfence_agent.keystore.vault_kv import journal
 from ringfence_agent.keystore.vault_kv.address import VaultKvAddress
 from ringfence_agent.keystore.vault_kv.documents import VaultDocuments
 from ringfence_agent.keystore.vault_kv.owners import VaultOwners
@@ -56,6 +57,35 @@ def write(place: VaultKvPlace, path: str, data: dict[str, Any]) -> None:
     current = place.cluster.call("GET", full).body.get("data", {}).get("current_version", 0)
     target = full.replace("/metadata/", "/data/")
     place.cluster.done("POST", target, {"data": data, "options": {"cas": current}})
+
+
+# What others would take for one another, and what a storage would not take for a path.
+NAMES = ["a", "A", "a ", "á", "a\u0301", "🔑", "a\0", "a/b", "..", "x" * 1000, "x" * 999 + "X"]
+
+
+def test_keys_tokens_and_policy_are_kept_exactly(place: VaultKvPlace) -> None:
+    store = place.open()
+    for name in NAMES:
+        store.create_key(new_key(name), ETL)
+    with pytest.raises(KeyExistsError):
+        store.create_key(new_key("a "))
+    store.roll_key("🔑", None)
+    store.delete_key("a")
+    store.publish_policy(0, b'{"\xc3\xa4":1}', "root")
+    token = TokenRecord(store.next_sequence(), bytes(range(256)), 5)
+    store.add_token(token)
+    again = place.open()
+    assert {metadata.name: metadata.versions for metadata in again.list_metadata()} == {
+        name: 2 if name == "🔑" else 1 for name in NAMES if name != "a"
+    }
+    for name in NAMES[1:]:
+        key = again.find_key(name)
+        assert key is not None
+        assert key.versions[0].material == new_key(name).material
+    assert again.find_token(token.sequence) == token
+    assert again.find_policy() == store.find_policy()
+    assert [change.owner_id for change in again.find_unconfirmed("a/b")] == [store.owner_id]
+    assert again.is_alive(store.owner_id)
 
 
 # -- races between processes
@@ -269,7 +299,10 @@ def place_is_whole(place: VaultKvPlace) -> bool:
         return snapshot.facts.change_number == snapshot.facts.keys
 
 
-def test_a_change_that_was_made_and_cannot_be_shown_yet_is_shown_by_the_next_look(on_double: VaultKvPlace) -> None:
+def test_a_change_that_was_made_and_cannot_be_shown_yet_is_shown_by_the_next_look(
+    on_double: VaultKvPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "_DEADLINE_S", 0.2)
     store, other, vault = on_double.open(), on_double.open(), double_of(on_double)
     with (
         vault.fault("status", path=f"data/{on_double.prefix}/keys", method="POST", status=503),

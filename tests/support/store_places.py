@@ -208,9 +208,9 @@ VAULT_KV = ["vault-kv" if server == "double" else f"vault-kv-{server}" for serve
 KINDS = [
     "sqlite",
     "postgresql",
-    *VAULT_KV,
     *(f"sqlite+{remote}" for remote in REMOTE),
     *(pytest.param(f"postgresql+{remote}", marks=pytest.mark.long) for remote in REMOTE),
+    *(pytest.param(engine, marks=pytest.mark.long) for engine in VAULT_KV),
     *(pytest.param(f"{engine}+{remote}", marks=pytest.mark.long) for engine in VAULT_KV for remote in REMOTE),
     pytest.param("mariadb", marks=pytest.mark.long),
 ]
