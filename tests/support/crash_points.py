@@ -39,6 +39,7 @@ class InDirectory(Protocol):
 T = TypeVar("T", bound=InDirectory)
 
 END = "end"
+_ALONE = ", alone"  # a statement that is its own transaction
 ANSWER_WAIT_S = 30.0
 _CHANGES = {"os.rename", "os.link", "os.remove", "os.chmod", "os.truncate", "os.mkdir", "os.rmdir"}
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
@@ -47,8 +48,8 @@ _STATEMENT = re.compile(r"INSERT|UPDATE|DELETE|CREATE|DROP|ALTER|PRAGMA (?:user_
 _SUBJECT = re.compile(r"\s*((?:INSERT INTO|UPDATE|DELETE FROM|CREATE TABLE|PRAGMA|COMMIT)(?: \w+)?)")
 _REQUEST = re.compile(rb"([A-Z]+) (\S+) HTTP/1\.1\r\n")
 _TARGET = re.compile(rb"X-Amz-Target: (\S+)", re.IGNORECASE)
-# Random parts of names: of a temporary directory, of a backup.
-_RANDOM = re.compile(r"(?<=ringfence-backup-)\w+|\d{8}T\d{9}Z|[0-9a-f]{16,}")
+# Random parts of names: of a temporary directory, of a backup, of a cluster in Vault.
+_RANDOM = re.compile(r"(?<=ringfence-backup-)\w+|\d{8}T\d{9}Z|(?<=test-)[0-9a-f]{8}|[0-9a-f]{16,}")
 _PRIVATE = "/ringfence-backup-"
 
 
@@ -115,15 +116,18 @@ def _trace_sqlite(reached: Callable[[str], None]) -> None:
         is_writing = False
 
         def note(self, statement: str) -> None:
+            alone = ""
             if statement.startswith("COMMIT"):
                 is_step, self.is_writing = self.is_writing, False
             elif _WRITES.match(statement):
-                is_step = self.is_writing = self.has_written = True
+                is_step = self.has_written = True
+                self.is_writing = self.in_transaction
+                alone = "" if self.in_transaction else _ALONE
             else:
                 # What turns a file that was just made into one with a log.
                 is_step = self.has_written and statement.startswith("PRAGMA journal_mode = WAL")
             if is_step:
-                reached(_subject(statement))
+                reached(_subject(statement) + alone)
 
         def close(self) -> None:
             if self.has_written:
@@ -230,12 +234,12 @@ def carry_out(action: Callable[[T], object], place: T) -> None:
 
 
 def distinct(points: Sequence[str]) -> list[int]:
-    """The numbers of the points that differ in what they leave, where remote calls change nothing: not the statements
-    within a transaction, but its first and its commit; of a call its answer.
+    """The numbers of the points that differ in what they leave: of a transaction its first statement and its commit,
+    for the others leave what the first does; of a remote call its answer, for before it is asked for nothing is done.
     """
     inside, numbers = False, []
     for number, label in enumerate(points):
-        is_statement = _STATEMENT.match(label) is not None
+        is_statement = _STATEMENT.match(label) is not None and not label.endswith(_ALONE)
         if not (inside and is_statement) and not label.startswith("ask "):
             numbers.append(number)
         inside = is_statement

@@ -22,6 +22,7 @@ from ringfence_agent.cli.keystore import keystore
 from ringfence_agent.keystore.open import open_protected
 from ringfence_agent.keystore.protector import Protector, Protectors
 from ringfence_agent.keystore.sql.store import SqlKeyStore
+from ringfence_agent.kms.config import Options, load_store_settings
 from ringfence_zones.secret import Secret
 
 KEYS = {"a": 2, "b": 1}
@@ -51,6 +52,8 @@ class Scene:
         for each in (scene.backups, scene.audit):
             each.mkdir(mode=0o700)
         scene._configure()
+        # Once here, so that no child has to build what reads kms.yaml.
+        load_store_settings(Options(config=scene.directory / "kms.yaml"))
         with scene.opened(init=True) as store:
             for name, versions in KEYS.items():
                 store.create_key(new_key(name))
@@ -101,11 +104,13 @@ class Scene:
 
     def run(self, *words: str) -> None:
         """`ringfence keystore WORDS`, which must do what it is asked. Raises what the command raises."""
-        options = ["--config", str(self.directory / "kms.yaml")]
-        if "file" in self.names:
-            options += ["--root-key", str(self.root_key)]
-        code = keystore.main([*words, *options, "--json"], standalone_mode=False)
+        code = keystore.main([*words, *self.options(), "--json"], standalone_mode=False)
         assert not code, (words, code)
+
+    def options(self) -> list[str]:
+        """What a command is told of the store."""
+        options = ["--config", str(self.directory / "kms.yaml")]
+        return [*options, "--root-key", str(self.root_key)] if "file" in self.names else options
 
     def files(self) -> set[str]:
         """What is beside the store, but for what SQLite keeps there while it is open and after a kill."""

@@ -10,6 +10,7 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
+from ringfence_agent import process_hygiene
 from ringfence_agent.cli.kms_options import config_option
 from ringfence_agent.cli.outcomes import print_outcomes
 from ringfence_agent.keystore.protectors.aws_kms_config import AwsKmsBlock, AwsKmsSettings, aws_kms_settings
@@ -52,6 +53,7 @@ def aws_kms(
     from ringfence_agent.doctor.check import run_checks  # noqa: PLC0415
     from ringfence_agent.keystore.protectors.aws_kms_api import AwsKms  # noqa: PLC0415
 
+    process_hygiene.forbid_core_dumps()
     if config is None and click_context.parent is not None:
         config = click_context.parent.params.get("config")
     given = {"key": key, "cluster": cluster, "region": region, "endpoint": endpoint}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from ringfence_agent import process_hygiene
 from ringfence_agent.cli.kms_options import config_option
 from ringfence_agent.cli.outcomes import print_outcomes
 from ringfence_agent.kms.config import load_vault_settings
@@ -39,6 +40,7 @@ def vault(click_context: click.Context, context: CommandContext, config: Path | 
     from ringfence_agent.vault.open import open_control  # noqa: PLC0415
     from ringfence_agent.vault.secret_file import read_secret_file  # noqa: PLC0415
 
+    process_hygiene.forbid_core_dumps()
     if config is None and click_context.parent is not None:
         config = click_context.parent.params.get("config")
     settings = load_vault_settings(config)

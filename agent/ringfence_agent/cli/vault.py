@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from ringfence_agent import process_hygiene
 from ringfence_agent.cli.kms_options import config_option
 from ringfence_agent.kms.config import load_vault_settings
 from ringfence_agent.vault.control import FixedToken, VaultControl
@@ -96,6 +97,7 @@ def setup(
     Shows the plan first and asks. What is there already is left alone, so that a second run does nothing. Nothing is
     deleted, and what would be felt by others who use this Vault is marked.
     """
+    process_hygiene.forbid_core_dumps()
     settings = load_vault_settings(config)
     if issue is not None and settings.auth.wrapped_secret_id_file is None:
         raise InputError(
@@ -129,6 +131,7 @@ def login(context: CommandContext, config: Path | None) -> None:
     Run it as the key server's user. The server does this by itself, unless its secret id was used up: then a person
     puts a new wrapped one in place first (`ringfence vault setup --issue DIR` makes it).
     """
+    process_hygiene.forbid_core_dumps()
     settings = load_vault_settings(config)
     _require_owner(settings.token_file.parent)
     with closing(VaultLogin(settings)) as attempt:
@@ -146,6 +149,7 @@ def login(context: CommandContext, config: Path | None) -> None:
 @click.pass_context
 def status(click_context: click.Context, context: CommandContext, config: Path | None) -> None:
     """Show Vault's nodes, the key server's token and the key z-wrap; exit 1 when keys could not be used now."""
+    process_hygiene.forbid_core_dumps()
     settings = load_vault_settings(config)
     with open_control(settings) as control:
         nodes = [

@@ -14,7 +14,7 @@ from ringfence_agent.keystore.protected_store import StoreSlots
 from ringfence_agent.keystore.protectors.file import FileProtector, new_root_key_text, read_root_key
 from ringfence_agent.keystore.slots import Slot
 from ringfence_zones.durable_file import install_durably, prepared_name, sync, write_new_file
-from ringfence_zones.errors import ConfigError, StoreUnavailableError
+from ringfence_zones.errors import StoreUnavailableError
 
 
 def protect_with_file(slots: StoreSlots, path: Path) -> Slot:
@@ -27,13 +27,11 @@ def protect_with_file(slots: StoreSlots, path: Path) -> Slot:
                 if prepared.exists() and prepared.samefile(path):
                     prepared.unlink()  # a process died between the two names
                 return slots.protect_with(FileProtector.from_file(path))
-            protector = _find_named(path, prepared)
-            if protector is None or not slots.have_slot_of(protector):
+            if not (_is_whole(prepared) and slots.have_slot_of(_named(path, prepared))):
                 prepared.unlink(missing_ok=True)
                 write_new_file(prepared, new_root_key_text())
                 sync(path.parent)
-                protector = _named(path, prepared)
-            slot = slots.protect_with(protector)
+            slot = slots.protect_with(_named(path, prepared))
             install_durably(prepared, path)
             return slot
     except OSError as exc:
@@ -43,12 +41,11 @@ def protect_with_file(slots: StoreSlots, path: Path) -> Slot:
         ) from exc
 
 
-def _find_named(path: Path, prepared: Path) -> FileProtector | None:
-    """As `_named`; None without a whole file. No slot is of any other: a slot is made when its file is on disk."""
-    try:
-        return _named(path, prepared)
-    except ConfigError:
-        return None
+def _is_whole(prepared: Path) -> bool:
+    """Whether it is there and was not cut short by a kill: no slot is of such a file, for one is made when the file is
+    on disk. What is whole and cannot be read is an error: it may be the only way into a store.
+    """
+    return prepared.exists() and prepared.stat().st_size >= len(new_root_key_text())
 
 
 def _named(path: Path, prepared: Path) -> FileProtector:

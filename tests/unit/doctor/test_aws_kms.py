@@ -11,12 +11,18 @@ from aws_kms_double import ACCOUNT, ROLE, AwsKmsDouble
 from aws_kms_places import CLUSTER, make_key, policy_for
 from click.testing import CliRunner, Result
 
+from ringfence_agent import process_hygiene
 from ringfence_agent.cli.doctor import doctor
 from ringfence_zones.errors import InputError
 
 NEEDED = ("kms:Encrypt", "kms:Decrypt", "kms:DescribeKey")
 BOUND = {"StringEquals": {"kms:EncryptionContext:ringfence:cluster": CLUSTER}}
 LOOK_AT_ITSELF = {"Statement": [{"Effect": "Allow", "Action": "iam:GetRole", "Resource": "*"}]}
+
+
+@pytest.fixture(autouse=True)
+def this_process_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process_hygiene, "forbid_core_dumps", lambda: None)
 
 
 def run(double: AwsKmsDouble, monkeypatch: pytest.MonkeyPatch, *arguments: str, json_: bool = True) -> Result:
