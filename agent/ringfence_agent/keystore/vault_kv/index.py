@@ -3,8 +3,8 @@
 KV has no query over documents: what concerns every key is answered from here, after reading the head and those records
 that changed since the last time. Records are kept as they rest, sealed.
 
-`as_of` gives exactly the state of one head, though others go on writing: a record that is newer is read in the version
-before, of which KV keeps twenty.
+`read_as_of` reads everything again and gives exactly the state of one head, though others go on writing: a record that
+is newer is read in the version before, of which KV keeps twenty. It holds nobody up: only what it found is kept.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 
+from ringfence_agent.keystore.snapshot import Pause, paced
 from ringfence_agent.keystore.sql.records import Records
 from ringfence_agent.keystore.vault_kv.documents import Document, VaultDocuments
 from ringfence_agent.keystore.vault_kv.head import Head
 from ringfence_agent.keystore.vault_kv.rows import KEYS, POLICIES, KeyRecord, PolicyRecord, key_path
 from ringfence_zones.errors import StoreUnavailableError
 
-T = TypeVar("T")
+Find = Callable[[str], Document | None]
+ReadAll = Callable[[Find, Collection[str]], Mapping[str, Document | None]]
+"""Reads documents by their paths."""
 
 _READERS = 8
 
@@ -42,15 +44,25 @@ class KeyIndex:
             self._catch_up(head)
             return _by_name(self._keys.values())
 
-    def keys_as_of(self, head: Head, *, anew: bool = False) -> Sequence[KeyRecord]:
-        """Every key exactly as of this head; `anew` reads every record again, whatever is remembered of it."""
+    def keys_as_of(self, head: Head) -> Sequence[KeyRecord]:
+        """Every key exactly as of this head, by what is remembered."""
         with self._lock:
-            if anew:
-                self._number = None
             self._catch_up(head)
             documents = list(self._keys.values())
-        as_of = (self._as_of(document, head.version) for document in documents)
-        return _by_name(document for document in as_of if document is not None)
+        return self._exactly(documents, head)
+
+    def read_as_of(self, head: Head, read: ReadAll) -> tuple[Sequence[KeyRecord], Sequence[PolicyRecord]]:
+        """Every key and every policy, oldest first, exactly as of this head and as they rest."""
+        documents = self._read([f"{KEYS}/{name}" for name in self._documents.list_names(KEYS)], read)
+        paths = [f"{POLICIES}/{name}" for name in self._documents.list_names(POLICIES)]
+        found = read(lambda path: self._documents.find_version(path, 1), paths)
+        policies = {path: PolicyRecord.of(document) for path, document in found.items() if document}
+        number = self._number_of(head)
+        with self._lock:
+            self._policies = policies
+            if self._number is None or self._number <= number:
+                self._keys, self._number = documents, number
+        return self._exactly(documents.values(), head), self.policies_after(head, 0)
 
     def policy(self, path: str) -> PolicyRecord:
         """A published policy. Raises StoreTamperedError when its document is missing."""
@@ -62,12 +74,8 @@ class KeyIndex:
             found = self._policies[path] = PolicyRecord.of(document)
         return found
 
-    def policies_after(self, head: Head, revision: int, *, anew: bool = False) -> Sequence[PolicyRecord]:
-        """Published policies, oldest first; `anew` as above."""
-        if anew:
-            paths = [f"{POLICIES}/{name}" for name in self._documents.list_names(POLICIES)]
-            read = _in_parallel(lambda path: self._documents.find_version(path, 1), paths)
-            self._policies = {path: PolicyRecord.of(document) for path, document in read.items() if document}
+    def policies_after(self, head: Head, revision: int) -> Sequence[PolicyRecord]:
+        """Published policies, oldest first."""
         found: list[PolicyRecord] = []
         path = head.policy
         while path is not None:
@@ -79,16 +87,24 @@ class KeyIndex:
         return found[::-1]
 
     def _catch_up(self, head: Head) -> None:
-        number = self._records.open_ledger(head.header.ledger).writes
+        number = self._number_of(head)
         if self._number is None or not head.changes_after <= self._number:
             paths = [f"{KEYS}/{name}" for name in self._documents.list_names(KEYS)]
-            self._keys = self._read(paths)
+            self._keys = self._read(paths, in_parallel)
         elif number > self._number:
-            self._keys |= self._read([key_path(name) for name, at in head.changed.items() if at > (self._number or 0)])
+            changed = [key_path(name) for name, at in head.changed.items() if at > (self._number or 0)]
+            self._keys |= self._read(changed, in_parallel)
         self._number = max(number, self._number or 0)
 
-    def _read(self, paths: Collection[str]) -> dict[str, Document]:
-        found = _in_parallel(self._documents.find, paths)
+    def _number_of(self, head: Head) -> int:
+        return self._records.open_ledger(head.header.ledger).writes
+
+    def _exactly(self, documents: Iterable[Document], head: Head) -> Sequence[KeyRecord]:
+        as_of = (self._as_of(document, head.version) for document in documents)
+        return _by_name(document for document in as_of if document is not None)
+
+    def _read(self, paths: Collection[str], read: ReadAll) -> dict[str, Document]:
+        found = read(self._documents.find, paths)
         missing = [path for path, document in found.items() if document is None]
         if missing:
             raise self._documents.tampered(f"its document {missing[0]}, the record of a key, is missing")
@@ -112,8 +128,18 @@ def _by_name(documents: Iterable[Document]) -> Sequence[KeyRecord]:
     return sorted(map(KeyRecord.of, documents), key=lambda record: record.key.name.encode())
 
 
-def _in_parallel(find: Callable[[str], T], paths: Collection[str]) -> Mapping[str, T]:
+def in_parallel(find: Find, paths: Collection[str]) -> Mapping[str, Document | None]:
+    """As fast as Vault answers: for whoever waits."""
     if len(paths) < 2:
         return {path: find(path) for path in paths}
     with ThreadPoolExecutor(min(_READERS, len(paths)), thread_name_prefix="vault-kv") as readers:
         return dict(zip(paths, readers.map(find, paths), strict=True))
+
+
+def one_by_one(pause: Pause) -> ReadAll:
+    """For a thread that must let others run."""
+
+    def read(find: Find, paths: Collection[str]) -> Mapping[str, Document | None]:
+        return {path: find(path) for path in paced(paths, pause)}
+
+    return read

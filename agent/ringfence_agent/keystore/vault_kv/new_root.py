@@ -16,7 +16,7 @@ from ringfence_agent.keystore.sql.new_root import new_records, sealed_under
 from ringfence_agent.keystore.sql.records import Records
 from ringfence_agent.keystore.vault_kv.documents import VaultDocuments
 from ringfence_agent.keystore.vault_kv.head import Redo
-from ringfence_agent.keystore.vault_kv.index import KeyIndex
+from ringfence_agent.keystore.vault_kv.index import KeyIndex, in_parallel
 from ringfence_agent.keystore.vault_kv.journal import Journal
 from ringfence_agent.keystore.vault_kv.rows import (
     OWNERS,
@@ -38,7 +38,7 @@ def give_new_root(documents: VaultDocuments, old: Records, journal: Journal, ind
     """
     head = journal.read()
     old.adopt_slots(head.header.protector_header)
-    keys, policies = index.keys_as_of(head, anew=True), index.policies_after(head, 0, anew=True)
+    keys, policies = index.read_as_of(head, in_parallel)
     verified(head, keys, policies, old)
     new = new_records(old, old.protection.header)
     again = documents.under(new.protection.root)

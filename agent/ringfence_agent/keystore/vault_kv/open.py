@@ -98,8 +98,8 @@ def open_documents(place: VaultKvPlace, protectors: Sequence[Protector]) -> Vaul
     documents.use_root(records.protection.root)
     documents.check(raw)
     store = VaultKvKeyStore(documents, records)
-    with store.snapshot():  # verifies all of it
-        return store
+    store.verify()
+    return store
 
 
 def is_there(place: VaultKvPlace) -> bool:

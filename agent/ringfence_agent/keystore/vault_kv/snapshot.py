@@ -17,16 +17,18 @@ from ringfence_agent.keystore.sql.tables import (
     ZONE_KEY,
 )
 from ringfence_agent.keystore.vault_kv.head import Head
-from ringfence_agent.keystore.vault_kv.index import KeyIndex
+from ringfence_agent.keystore.vault_kv.index import KeyIndex, in_parallel, one_by_one
 from ringfence_agent.keystore.vault_kv.journal import Journal
 from ringfence_agent.keystore.vault_kv.rows import KeyRecord, PolicyRecord
 
 
-def read_snapshot(journal: Journal, index: KeyIndex, records: Records, pause: Pause) -> SqlSnapshot:
-    """The state of the newest head, verified as it rests. Raises StoreTamperedError, StoreUnavailableError."""
+def read_snapshot(journal: Journal, index: KeyIndex, records: Records, pause: Pause | None) -> SqlSnapshot:
+    """The state of the newest head, verified as it rests; at full speed without a pause. Raises StoreTamperedError,
+    StoreUnavailableError.
+    """
     head = journal.read()
-    keys, policies = index.keys_as_of(head, anew=True), index.policies_after(head, 0, anew=True)
-    return verified(head, keys, policies, records, pause)
+    keys, policies = index.read_as_of(head, one_by_one(pause) if pause is not None else in_parallel)
+    return verified(head, keys, policies, records, pause or (lambda: None))
 
 
 def verified(

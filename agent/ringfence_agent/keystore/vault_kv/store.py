@@ -277,6 +277,10 @@ class VaultKvKeyStore(VaultTokens):
         """See KeyStore; of other machines as `owners` says."""
         return self._owners.is_alive(owner_id)
 
+    def verify(self) -> None:
+        """Reads all of it, as fast as can be. Raises StoreTamperedError, StoreUnavailableError."""
+        read_snapshot(self._journal, self._index, self._records, None)
+
     @contextmanager
     def snapshot(self, pause: Pause = lambda: None) -> Iterator[SqlSnapshot]:
         """See KeyStore."""
