@@ -90,7 +90,7 @@ def test_the_commands_for_a_store_work_on_it_while_it_is_served(only: VaultOnly,
         assert [(slot["protector"], slot["versions"]) for slot in slots] == [("vault-transit", 1)]
         assert "1 key" in only.run("keystore", "verify")
         only.run("keystore", "backup", "--to", str(backups))
-        (backup,) = backups.iterdir()
+        (backup,) = backups.glob("*.rfbackup")
         assert "k" in only.run("keystore", "drill", str(backup))
         assert call(client, "DELETE", "/kms/v1/key/k").status == 200
         copy = tmp_path / "copy.db"

@@ -107,6 +107,10 @@ class VaultDocuments:
         raw = self._parse(path, self._read(path, version))
         return None if raw is None else self.check(raw)
 
+    def find_first_raw(self, path: str) -> RawDocument | None:
+        """The first version, to be checked later: of documents that never change."""
+        return self._parse(path, self._read(path, 1))
+
     def find_raw(self, path: str) -> RawDocument | None:
         """The newest version, to be checked later. Raises as `find`."""
         for _ in range(_OLDER_ANSWERS):

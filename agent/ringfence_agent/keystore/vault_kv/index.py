@@ -12,17 +12,23 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol, TypeVar
 
 from ringfence_agent.keystore.snapshot import Pause, paced
 from ringfence_agent.keystore.sql.records import Records
-from ringfence_agent.keystore.vault_kv.documents import Document, VaultDocuments
+from ringfence_agent.keystore.vault_kv.documents import Document, RawDocument, VaultDocuments
 from ringfence_agent.keystore.vault_kv.head import Head
 from ringfence_agent.keystore.vault_kv.rows import KEYS, POLICIES, KeyRecord, PolicyRecord, key_path
 from ringfence_zones.errors import StoreUnavailableError
 
-Find = Callable[[str], Document | None]
-ReadAll = Callable[[Find, Collection[str]], Mapping[str, Document | None]]
-"""Reads documents by their paths."""
+T = TypeVar("T")
+
+
+class ReadAll(Protocol):
+    """Reads documents by their paths."""
+
+    def __call__(self, find: Callable[[str], T], paths: Collection[str]) -> Mapping[str, T]: ...
+
 
 _READERS = 8
 
@@ -55,23 +61,25 @@ class KeyIndex:
         """Every key and every policy, oldest first, exactly as of this head and as they rest."""
         documents = self._read([f"{KEYS}/{name}" for name in self._documents.list_names(KEYS)], read)
         paths = [f"{POLICIES}/{name}" for name in self._documents.list_names(POLICIES)]
-        found = read(lambda path: self._documents.find_version(path, 1), paths)
-        policies = {path: PolicyRecord.of(document) for path, document in found.items() if document}
+        # Unchecked: some may be of a change that was not committed, or of a root that is not any more.
+        found = read(self._documents.find_first_raw, paths)
+        policies: dict[str, PolicyRecord] = {}
+        path = head.policy
+        while path is not None:
+            policies[path] = self._policy_in(path, found.get(path))
+            path = policies[path].previous
         number = self._number_of(head)
         with self._lock:
             self._policies = policies
             if self._number is None or self._number <= number:
                 self._keys, self._number = documents, number
-        return self._exactly(documents.values(), head), self.policies_after(head, 0)
+        return self._exactly(documents.values(), head), list(policies.values())[::-1]
 
     def policy(self, path: str) -> PolicyRecord:
         """A published policy. Raises StoreTamperedError when its document is missing."""
         found = self._policies.get(path)
         if found is None:
-            document = self._documents.find_version(path, 1)
-            if document is None:
-                raise self._documents.tampered(f"its document {path}, a published policy, is missing")
-            found = self._policies[path] = PolicyRecord.of(document)
+            found = self._policies[path] = self._policy_in(path, self._documents.find_first_raw(path))
         return found
 
     def policies_after(self, head: Head, revision: int) -> Sequence[PolicyRecord]:
@@ -95,6 +103,11 @@ class KeyIndex:
             changed = [key_path(name) for name, at in head.changed.items() if at > (self._number or 0)]
             self._keys |= self._read(changed, in_parallel)
         self._number = max(number, self._number or 0)
+
+    def _policy_in(self, path: str, raw: RawDocument | None) -> PolicyRecord:
+        if raw is None:
+            raise self._documents.tampered(f"its document {path}, a published policy, is missing")
+        return PolicyRecord.of(self._documents.check(raw))
 
     def _number_of(self, head: Head) -> int:
         return self._records.open_ledger(head.header.ledger).writes
@@ -128,7 +141,7 @@ def _by_name(documents: Iterable[Document]) -> Sequence[KeyRecord]:
     return sorted(map(KeyRecord.of, documents), key=lambda record: record.key.name.encode())
 
 
-def in_parallel(find: Find, paths: Collection[str]) -> Mapping[str, Document | None]:
+def in_parallel(find: Callable[[str], T], paths: Collection[str]) -> Mapping[str, T]:
     """As fast as Vault answers: for whoever waits."""
     if len(paths) < 2:
         return {path: find(path) for path in paths}
@@ -139,7 +152,7 @@ def in_parallel(find: Find, paths: Collection[str]) -> Mapping[str, Document | N
 def one_by_one(pause: Pause) -> ReadAll:
     """For a thread that must let others run."""
 
-    def read(find: Find, paths: Collection[str]) -> Mapping[str, Document | None]:
+    def read(find: Callable[[str], T], paths: Collection[str]) -> Mapping[str, T]:
         return {path: find(path) for path in paced(paths, pause)}
 
     return read
