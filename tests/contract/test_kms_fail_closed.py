@@ -621,7 +621,7 @@ def vault_store_sealed(stage: Stage) -> Scene:
         finally:
             vault.unseal()
 
-    return Scene(world, sealed)
+    return Scene(world, sealed, at_once=True)
 
 
 @scenario("vault_store_deleted")
@@ -638,7 +638,7 @@ def vault_store_deleted(stage: Stage) -> Scene:
         yield
         place.cluster.done("POST", f"{place.cluster.kv_mount}/undelete/{path}", {"versions": [version]})
 
-    return Scene(world, deleted)
+    return Scene(world, deleted, at_once=True)
 
 
 @scenario("vault_store_away_at_start")
