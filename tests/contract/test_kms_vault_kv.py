@@ -80,6 +80,7 @@ def test_keys_are_made_used_rolled_and_there_after_a_restart_on_every_worker(onl
     assert names <= {"conf", "kms.yaml", only.place.audit_directory.name, only.place.admin_socket.name}
 
 
+@pytest.mark.long
 def test_the_commands_for_a_store_work_on_it_while_it_is_served(only: VaultOnly, tmp_path: Path) -> None:
     backups = tmp_path / "backups"
     backups.mkdir(mode=0o700)
