@@ -27,9 +27,10 @@ from typing import Any
 
 import requests
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from demo_vault import TOKEN_VARIABLE, GivenVault, take_token
+from transcript import NotSoError, chapter, check, run_both
 
 RINGFENCE = Path(sys.executable).with_name("ringfence")
-COMMAND_TIMEOUT_S = 300
 PIN_TIMEOUT_S = 60
 PII, MASKED = "/data/pii", "/data/masked"
 POLICY = f"""\
@@ -50,21 +51,8 @@ must_encrypt: [/data]
 kms: {{namenode_users: [hdfs], admins: [hdfs]}}
 agent: {{mode: enforce, pin: apply}}
 """
-
-
-class NotSoError(Exception):
-    """Something that should hold does not."""
-
-
-def check(claim: str, holds: object) -> None:
-    """Prints `ok` and the claim, or ends the demonstration."""
-    if not holds:
-        raise NotSoError(claim)
-    print(f"ok  {claim}", flush=True)
-
-
-def chapter(title: str) -> None:
-    print(f"\n== {title}", flush=True)
+# With --vault: the same, but for where the first zone's key is.
+VAULT_POLICY = POLICY.replace(f"path: {PII}\n", f"path: {PII}\n    custody: transit\n")
 
 
 class Shell:
@@ -84,23 +72,14 @@ class Shell:
 
     def run_both(self, *command: str, user: str = "hdfs", exit_code: int = 0, show: bool = True) -> tuple[bytes, str]:
         """Standard output as bytes, standard error as text."""
-        who = "" if user == "hdfs" else f"HADOOP_USER_NAME={user} "
-        print(f"$ {who}{shlex.join(command)}", flush=True)
-        finished = subprocess.run(
-            command,
-            env={**self._environment, "HADOOP_USER_NAME": user},
-            cwd=self._directory,
-            capture_output=True,
-            timeout=COMMAND_TIMEOUT_S,
-            check=False,
+        return run_both(
+            *command,
+            environment={**self._environment, "HADOOP_USER_NAME": user},
+            directory=self._directory,
+            who="" if user == "hdfs" else f"HADOOP_USER_NAME={user} ",
+            exit_code=exit_code,
+            show=show,
         )
-        error = finished.stderr.decode(errors="replace")
-        if show or finished.returncode != exit_code:
-            for line in (finished.stdout.decode(errors="replace") + error).splitlines():
-                print(f"  {line}", flush=True)
-        if finished.returncode != exit_code:
-            raise NotSoError(f"{shlex.join(command)} ends with {exit_code}, not {finished.returncode}")
-        return finished.stdout, error
 
     def run_json(self, *command: str, user: str = "hdfs", exit_code: int = 0) -> Any:
         """The JSON object on standard output."""
@@ -110,13 +89,15 @@ class Shell:
 class Demo:
     """The steps, in order. Each needs what the ones before it made."""
 
-    def __init__(self, described: Mapping[str, Any], directory: Path) -> None:
+    def __init__(self, described: Mapping[str, Any], directory: Path, vault: GivenVault | None) -> None:
+        self.vault = vault
         self.ports: Mapping[str, int] = described["ports"]
         self.sandbox = Path(described["directory"])
         self.directory = directory
         self.shell = Shell(described["environment"], directory)
         self.policy = str(directory / "zones.yaml")
-        Path(self.policy).write_text(POLICY)
+        self.document = POLICY if vault is None else VAULT_POLICY
+        Path(self.policy).write_text(self.document)
         # Two files of one zone, one of the other; long enough to be no accident when they match.
         self.plain = {
             f"{PII}/customers.csv": secrets.token_hex(5000).encode(),
@@ -129,14 +110,18 @@ class Demo:
         self.write_and_read_back()
         self.look_at_the_disk()
         self.compare_edeks()
+        if self.vault is not None:
+            self.look_into_vault(self.vault)
         self.try_to_move()
         self.try_to_rename_a_root()
         self.apply_again()
 
     def apply_the_policy(self) -> None:
         chapter("Two zones with two keys")
-        print(POLICY)
-        self.shell.run("ringfence", "plan", "-f", self.policy)
+        print(self.document)
+        planned = self.shell.run("ringfence", "plan", "-f", self.policy).decode()
+        if self.vault is not None:
+            check("the plan tells what custody transit costs, before anything is made", "34 MB more" in planned)
         self.shell.run("ringfence", "apply", "-f", self.policy)
         listed = self.shell.run("hdfs", "crypto", "-listZones").decode()
         self.keys = dict(line.split() for line in listed.splitlines() if line.startswith("/"))
@@ -172,6 +157,28 @@ class Demo:
         first, second = (self.encryption_of(f"{PII}/{name}") for name in ("customers.csv", "orders.csv"))
         check("both files are under the zone's key", first["keyName"] == second["keyName"] == self.keys[PII])
         check("their EDEKs differ", first["edek"] != second["edek"])
+
+    def look_into_vault(self, vault: GivenVault) -> None:
+        chapter(f"The key of {PII} is in Vault, and nowhere else")
+        status = self.shell.run_json("ringfence", "--json", "status")
+        custody = {zone["path"]: zone["custody"] for zone in status["zones"]}
+        check("the status tells both custodies", custody == {PII: "transit", MASKED: "envelope"})
+        keys = vault.zone_keys()
+        check("Vault has one key of a zone", len(keys) == 1)
+        name = keys[0]["name"]
+        is_open = keys[0]["exportable"] or keys[0]["allow_plaintext_backup"]
+        check(f"{name} cannot be exported", not is_open)
+        check("not by Vault's administrator either", not vault.gives_out(name))
+        edeks = {path: bytes.fromhex(self.encryption_of(path)["edek"]) for path in self.plain}
+        lengths = {path: len(edek) for path, edek in edeks.items()}
+        check("an EDEK of Vault's has 66 bytes, one of the key server's 32",
+              lengths == {path: 66 if path.startswith(PII) else 32 for path in self.plain})  # fmt: skip
+        self.shell.run("hadoop", "key", "roll", self.keys[PII])
+        check("a roll of Hadoop's makes a new version of the same key in Vault",
+              [(key["name"], key["latest_version"]) for key in vault.zone_keys()] == [(name, 2)])  # fmt: skip
+        path = f"{PII}/customers.csv"
+        check("a file from before the roll is read", self.shell.run("hdfs", "dfs", "-cat", path, user="etl", show=False)
+              == self.plain[path])  # fmt: skip
 
     def try_to_move(self) -> None:
         chapter("Moving between zones")
@@ -286,10 +293,12 @@ def sandbox(*arguments: str, capture: bool = False) -> str:
     return finished.stdout or ""
 
 
-def clean_up(state: str, directory: Path) -> None:
+def clean_up(state: str, directory: Path, vault: GivenVault | None) -> None:
     """Takes the sandbox down and deletes everything, and looks whether that is so."""
     chapter("Cleaning up")
     sandbox("down", "--delete", "--dir", state)
+    if vault is not None:
+        vault.take_away()
     for leftover in directory.iterdir():
         leftover.unlink()
     directory.rmdir()
@@ -306,25 +315,42 @@ def processes_of(state: str) -> list[int]:
     return found
 
 
+def demonstrate(directory: Path, *, keep: bool, vault: GivenVault | None) -> None:
+    """Everything, and the end of it."""
+    state = str(directory / "sandbox")
+    try:
+        settings = []
+        if vault is not None:
+            vault.prepare()
+            settings = ["--kms-settings", str(vault.settings)]
+        chapter("A real HDFS, our KMS and the agent")
+        described = json.loads(sandbox("up", "--agent", "--json", "--dir", state, *settings, capture=True))
+        Demo(described, directory, vault).run()
+    finally:
+        if keep:
+            print(f'\nkept: eval "$(ringfence sandbox env --dir {state})"')
+            print(f"then: ringfence sandbox down --delete --dir {state}")
+            if vault is not None:
+                vault.forget()
+        else:
+            clean_up(state, directory, vault)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="packaging/scripts/demo", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--keep", action="store_true", help="leave the sandbox running")
-    keep: bool = parser.parse_args(arguments).keep
+    parser.add_argument("--vault", metavar="ADDR", help="keep one zone's key in this Vault or OpenBao")
+    token_help = f"an administrator's token there; else it is in {TOKEN_VARIABLE}"
+    parser.add_argument("--vault-token-file", metavar="FILE", type=Path, help=token_help)
+    parser.add_argument("--vault-ca", metavar="PEM", type=Path, help="who signed its certificate; else the system's")
+    given = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # Clean up then, too.
     began = time.monotonic()
-    directory = Path(tempfile.mkdtemp(prefix="ringfence-demo-"))
-    state = str(directory / "sandbox")
     try:
-        try:
-            chapter("A real HDFS, our KMS and the agent")
-            described = json.loads(sandbox("up", "--agent", "--json", "--dir", state, capture=True))
-            Demo(described, directory).run()
-        finally:
-            if keep:
-                print(f'\nkept: eval "$(ringfence sandbox env --dir {state})"')
-                print(f"then: ringfence sandbox down --delete --dir {state}")
-            else:
-                clean_up(state, directory)
+        token = take_token(given.vault_token_file) if given.vault else ""
+        directory = Path(tempfile.mkdtemp(prefix="ringfence-demo-"))
+        vault = GivenVault(given.vault, token, given.vault_ca, directory, RINGFENCE) if given.vault else None
+        demonstrate(directory, keep=given.keep, vault=vault)
     except NotSoError as problem:
         print(f"\nNOT SO: {problem}", file=sys.stderr)
         return 1

@@ -1,4 +1,5 @@
-"""Zones of one cluster whose keys are in one store under several protectors: a root key file, Vault, AWS KMS.
+"""Zones of one cluster whose keys are in one store under several protectors, a root key file, Vault, AWS KMS, or in
+Vault itself.
 
 Files are written and read in all of them at once, by Hadoop's own client and by one that is not Java. Then Vault is
 sealed: what is in the key server's memory is served until `key_memory` is over, what is not is refused in words that
@@ -77,6 +78,7 @@ ROWS = (
     Row("by-file", "file"),
     Row("by-vault", "vault-transit"),
     Row("by-aws", "aws-kms"),
+    Row("held", "vault-transit", {"ringfence.custody": "transit"}, is_remembered=False),
 )
 UNDER_VAULT = [row for row in ROWS if row.needs_vault]
 OTHERS = [row for row in ROWS if not row.needs_vault]
@@ -243,6 +245,7 @@ def in_all_zones(work: Callable[[Row], T], rows: Sequence[Row] = ROWS) -> list[T
 
 def test_each_key_rests_under_its_own_protector(site: Site) -> None:
     slots = json.loads(site.keystore("slots", "--json"))["slots"]
+    # What Vault holds no slot seals.
     sealed = [row.protector for row in ROWS if row.is_remembered]
     expected = {protector: sealed.count(protector) for protector in site.protectors}
     assert {slot["protector"]: slot["versions"] for slot in slots} == expected

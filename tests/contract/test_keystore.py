@@ -409,6 +409,14 @@ def test_an_import_may_be_repeated_and_brings_what_was_added(store: KeyStore) ->
     assert materials(store, "k") == {0: b"a" * 16, 1: b"b" * 16, 2: b"c" * 16}
 
 
+def test_what_is_imported_as_material_never_claims_to_be_in_vault(store: KeyStore) -> None:
+    claims = {"ringfence.custody": "transit", "other": "stays"}
+    store.import_keys([imported("k", {0: b"a" * 16}, attributes=claims)])
+    found = store.find_key("k")
+    assert found is not None
+    assert found.metadata.attributes == {"ringfence.custody": "envelope", "other": "stays"}
+
+
 def test_another_key_of_the_name_is_a_conflict_and_nothing_is_imported(store: KeyStore) -> None:
     store.create_key(new_key("k", b"m" * 16))
     store.create_key(new_key("wide", b"m" * 32))

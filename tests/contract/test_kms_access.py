@@ -317,7 +317,7 @@ def test_a_bearer_token_from_a_private_file_administers(tmp_path: Path, workers:
     [
         ({"kms": None}, "nobody could make an EDEK"),
         ({"flow_control": {"mode": "enforce"}, "flows": []}, "not built into this KMS yet"),
-        ({"defaults": {"custody": "transit"}}, "custody transit is not built"),
+        ({"defaults": {"custody": "transit"}}, "connected to no Vault"),
         ({"zones": [{"path": "relative"}]}, "problem"),
     ],
 )

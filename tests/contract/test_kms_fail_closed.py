@@ -33,6 +33,7 @@ from kms_serving import DEADLINE_S, OPEN_ACLS, KmsPlace, RunningKms, call
 from local_stores import can_mount, tmpfs
 from store_places import VaultKvPlace
 from vault_clusters import VaultCluster
+from vault_settings import write_private
 
 from ringfence_agent.vault.policy import PolicyRole, policy_name
 
@@ -525,16 +526,19 @@ def aws_kms_away_at_start(stage: Stage) -> Scene:
     return Scene(world, away)
 
 
-def on_vault(stage: Stage) -> tuple[Start, VaultCluster]:
-    cluster: VaultCluster = stage.request.getfixturevalue("vault_cluster_on_double")
-    start = stage.start()
-    block = {
+def vault_block(cluster: VaultCluster) -> dict[str, object]:
+    return {
         "addresses": cluster.addresses,
         "cluster": cluster.name,
         "token_file": str(cluster.settings().token_file),
         "auth": {"method": "token_file"},
     }
-    start.settle(f"protector: [vault-transit]\nvault: {json.dumps(block)}\n")
+
+
+def on_vault(stage: Stage) -> tuple[Start, VaultCluster]:
+    cluster: VaultCluster = stage.request.getfixturevalue("vault_cluster_on_double")
+    start = stage.start()
+    start.settle(f"protector: [vault-transit]\nvault: {json.dumps(vault_block(cluster))}\n")
     return start, cluster
 
 
@@ -573,6 +577,111 @@ def vault_policy_withdrawn(stage: Stage) -> Scene:
             cluster.done("PUT", path, {"policy": policy})
 
     return Scene(world, withdrawn)
+
+
+def on_transit(stage: Stage) -> tuple[World, VaultCluster, Start]:
+    """A server whose store a file opens, and a Vault that holds the keys of some zones."""
+    cluster: VaultCluster = stage.request.getfixturevalue("vault_cluster_on_double")
+    start = stage.start()
+    start.settle(f"vault: {json.dumps(vault_block(cluster))}\n")
+    kms = stage.stack.enter_context(start.serving())
+    return World(kms, custody="transit").prepare(), cluster, start
+
+
+@scenario("transit_sealed")
+def transit_sealed(stage: Stage) -> Scene:
+    world, cluster, _ = on_transit(stage)
+    vault = cluster.double
+    assert vault is not None
+
+    @contextmanager
+    def sealed() -> Iterator[None]:
+        vault.seal()
+        try:
+            yield
+        finally:
+            vault.unseal()
+
+    return Scene(world, sealed)
+
+
+@scenario("transit_sealed_at_start")
+def transit_sealed_at_start(stage: Stage) -> Scene:
+    world, cluster, start = on_transit(stage)
+    vault = cluster.double
+    assert vault is not None
+
+    @contextmanager
+    def sealed() -> Iterator[None]:
+        vault.seal()
+        try:
+            start_again(stage, world, start)
+            yield
+        finally:
+            vault.unseal()
+
+    return Scene(world, sealed)
+
+
+@scenario("transit_token_dead")
+def transit_token_dead(stage: Stage) -> Scene:
+    world, cluster, _ = on_transit(stage)
+    file = cluster.settings().token_file
+
+    @contextmanager
+    def dead() -> Iterator[None]:
+        token = file.read_text().strip()
+        policies = cluster.call("GET", "auth/token/lookup-self", token=token).data["policies"]
+        cluster.done("POST", "auth/token/revoke", {"token": token})
+        try:
+            yield
+        finally:
+            # Somebody logs the server in again.
+            wished = {"policies": policies, "no_default_policy": True, "period": "1h"}
+            write_private(file, cluster.done("POST", "auth/token/create", wished).body["auth"]["client_token"])
+
+    return Scene(world, dead)
+
+
+@scenario("transit_policy_withdrawn")
+def transit_policy_withdrawn(stage: Stage) -> Scene:
+    world, cluster, _ = on_transit(stage)
+    roles = (PolicyRole.SERVICE, PolicyRole.KEYADMIN)
+    paths = [f"sys/policies/acl/{policy_name(role, cluster.settings())}" for role in roles]
+    policies = {path: cluster.done("GET", path).data["policy"] for path in paths}
+    # What is left shows that the token itself is good.
+    nothing = 'path "auth/token/lookup-self" { capabilities = ["read"] }'
+
+    @contextmanager
+    def withdrawn() -> Iterator[None]:
+        for path in paths:
+            cluster.done("PUT", path, {"policy": nothing})
+        try:
+            yield
+        finally:
+            for path, policy in policies.items():
+                cluster.done("PUT", path, {"policy": policy})
+
+    return Scene(world, withdrawn)
+
+
+@scenario("transit_keys_disabled")
+def transit_keys_disabled(stage: Stage) -> Scene:
+    world, cluster, _ = on_transit(stage)
+    mount = cluster.settings().transit_mount
+    names = cluster.done("LIST", f"{mount}/keys").data["keys"]
+
+    @contextmanager
+    def disabled() -> Iterator[None]:
+        for name in names:
+            cluster.done("DELETE", f"{mount}/keys/{name}/soft-delete")
+        try:
+            yield
+        finally:
+            for name in names:
+                cluster.done("POST", f"{mount}/keys/{name}/soft-delete-restore")
+
+    return Scene(world, disabled)
 
 
 @scenario("vault_away_at_start")

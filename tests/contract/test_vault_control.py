@@ -16,7 +16,7 @@ from vault_clusters import SERVERS, VaultCluster, VaultServer, vault_cluster, va
 from ringfence_agent.vault.policy import PolicyRole, policy_hcl
 from ringfence_agent.vault.refusal import Reason, VaultRefusedError
 from ringfence_agent.vault.settings import WRAP_KEY
-from ringfence_agent.vault.transit_wire import EncryptItem, ItemFault, OpenItem, TransitCiphertext
+from ringfence_agent.vault.transit_wire import EncryptItem, ItemFault, OpenItem, RewrapItem, TransitCiphertext
 from ringfence_zones.errors import ProtectorRefusedError
 from ringfence_zones.secret import Secret
 
@@ -115,7 +115,7 @@ def test_three_hundred_items_there_and_back_in_their_order(cluster: VaultCluster
     items = [OpenItem(each, context) for each, context in zip(sealed, contexts, strict=True)]
     assert own.batches.decrypt(WRAP_KEY, items) == plain
     cluster.administrator().transit.rotate(WRAP_KEY, from_version=1)
-    rewrapped = own.batches.rewrap(WRAP_KEY, items)
+    rewrapped = own.batches.rewrap(WRAP_KEY, [RewrapItem(*item, 2) for item in items])
     assert {each.version for each in rewrapped if isinstance(each, TransitCiphertext)} == {2}
     again = [
         OpenItem(each, context)

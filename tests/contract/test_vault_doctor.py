@@ -34,7 +34,7 @@ def cluster(server: VaultServer, tmp_path: Path) -> Iterator[VaultCluster]:
 
 def outcomes(cluster: VaultCluster, *, with_administrator: bool = True) -> dict[str, Outcome]:
     administrator = cluster.administrator() if with_administrator else None
-    return {each.name: each for each in run_checks(CHECKS, VaultSubject(cluster.own(), administrator))}
+    return {each.name: each for each in run_checks(CHECKS, VaultSubject(cluster.own(), administrator, list))}
 
 
 def findings(cluster: VaultCluster, *, with_administrator: bool = True) -> list[Finding]:

@@ -16,7 +16,7 @@ from ringfence_agent.doctor.vault import CHECKS, VaultSubject
 from ringfence_agent.vault.settings import WRAP_KEY
 from ringfence_agent.vault.system import RaftPeer
 from ringfence_agent.vault.transit_batches import TransitBatches
-from ringfence_agent.vault.transit_wire import EncryptItem, ItemFault, OpenItem, TransitCiphertext
+from ringfence_agent.vault.transit_wire import EncryptItem, ItemFault, OpenItem, RewrapItem, TransitCiphertext
 from ringfence_zones.errors import ProtectorRefusedError
 from ringfence_zones.findings import Finding, Rule, Severity
 from ringfence_zones.secret import Secret
@@ -114,7 +114,7 @@ class Wrong(TransitBatches):
             return [ItemFault.CORRUPT] * len(items)
         return list(reversed(found)) if self._fault == "out of order" else found
 
-    def rewrap(self, key: str, items: Sequence[OpenItem]) -> list[TransitCiphertext | ItemFault]:
+    def rewrap(self, key: str, items: Sequence[RewrapItem]) -> list[TransitCiphertext | ItemFault]:
         found: list[Any] = self._right.rewrap(key, items)
         return [item.ciphertext for item in items] if self._fault == "rewraps nothing" else found
 

@@ -26,6 +26,7 @@ from ringfence_agent.vault.transit_wire import (
     EncryptItem,
     ItemFault,
     OpenItem,
+    RewrapItem,
     TransitCiphertext,
     ciphertext_in,
     edek_context,
@@ -119,6 +120,10 @@ async def make(transit: Transit, key: str, count: int, version: int = 1) -> list
     ]
 
 
+def to_version(version: int, items: Sequence[OpenItem]) -> list[RewrapItem]:
+    return [RewrapItem(*item, version) for item in items]
+
+
 def flipped(item: OpenItem) -> OpenItem:
     raw = bytearray(item.ciphertext.raw)
     raw[20] ^= 1
@@ -137,7 +142,7 @@ def test_deks_are_made_opened_and_rewrapped_in_their_order(server: ContractServe
             items = await make(vault.transit, key, 300)
             assert await vault.transit.decrypt(key, items, soon()) == [dek(number) for number in range(300)]
             await asyncio.to_thread(server.rotate, key)
-            again = await vault.transit.rewrap(key, items, soon())
+            again = await vault.transit.rewrap(key, to_version(2, items), soon())
             renewed = [
                 OpenItem(each, context_of(n)) for n, each in enumerate(again) if isinstance(each, TransitCiphertext)
             ]
@@ -155,7 +160,7 @@ def test_an_edek_goes_through_hdfs_and_back(server: ContractServer, tmp_path: Pa
             (item,) = await make(vault.transit, key, 1)
             edek = edek_from(item.ciphertext)
             assert len(edek) == 66
-            read = OpenItem(ciphertext_in(edek, "zone@0"), item.context)
+            read = OpenItem(ciphertext_in(edek, "zone@0", 1), item.context)
             assert await vault.transit.decrypt(key, [read], soon()) == [dek(0)]
 
     asyncio.run(test())
@@ -171,7 +176,7 @@ def test_an_item_that_does_not_open_fails_alone(server: ContractServer, tmp_path
             bad = [flipped(one), OpenItem(one.ciphertext, two.context), foreign]
             found = await vault.transit.decrypt(key, [one, *bad, two], soon())
             assert found == [dek(0), *[ItemFault.CORRUPT] * 3, dek(1)]
-            again = await vault.transit.rewrap(key, [*bad, two], soon())
+            again = await vault.transit.rewrap(key, to_version(1, [*bad, two]), soon())
             assert again[:3] == [ItemFault.CORRUPT] * 3
             assert isinstance(again[3], TransitCiphertext)
             assert await vault.transit.decrypt(key, bad, soon()) == [ItemFault.CORRUPT] * 3
@@ -208,7 +213,7 @@ def test_a_key_that_is_not_there_is_told_for_every_operation(server: ContractSer
             items = await make(vault.transit, key, 2)
             expected = [ItemFault.NO_SUCH_KEY] * 2
             assert await vault.transit.decrypt(missing, items, soon()) == expected
-            assert await vault.transit.rewrap(missing, items, soon()) == expected
+            assert await vault.transit.rewrap(missing, to_version(1, items), soon()) == expected
             new = [EncryptItem(dek(1), context_of(1), 1)] * 2
             assert await vault.transit.encrypt(missing, new, soon()) == expected
             assert server.call("GET", f"{server.transit}/keys/{missing}").status == 404
@@ -239,7 +244,7 @@ def test_a_disabled_key_is_told_for_every_operation(server: ContractServer, tmp_
             await asyncio.to_thread(server.done, "DELETE", f"{server.transit}/keys/{key}/soft-delete")
             expected = [ItemFault.KEY_DISABLED] * 2
             assert await vault.transit.decrypt(key, items, soon()) == expected
-            assert await vault.transit.rewrap(key, items, soon()) == expected
+            assert await vault.transit.rewrap(key, to_version(1, items), soon()) == expected
             new = [EncryptItem(dek(1), context_of(1), 1)] * 2
             assert await vault.transit.encrypt(key, new, soon()) == expected
 

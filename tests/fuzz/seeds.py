@@ -26,7 +26,16 @@ def _keytab_entry() -> bytes:
     return struct.pack(">i", len(data)) + data
 
 
+_RESULT = {"plaintext": "AAAA", "ciphertext": "vault:v1:" + "A" * 80, "reference": ""}
+
 _SEEDS: dict[str, tuple[bytes, ...]] = {
+    "transit": (
+        b"\xee\x01" + (7).to_bytes(4, "big") + bytes(60),
+        b"vault:v7:" + b"A" * 80,
+        (3).to_bytes(4, "big") + b"z-" + b"a" * 26,
+        json.dumps({"data": {"batch_results": [_RESULT]}, "errors": None}).encode(),
+        json.dumps({"errors": ["invalid ciphertext: version is too new"], "data": {"batch_results": None}}).encode(),
+    ),
     "http": (
         _GET * 3,
         b"POST /kms/v1/keys HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nabcd" * 2,

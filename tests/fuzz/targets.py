@@ -23,6 +23,7 @@ from ringfence_agent.http.limits import Limits
 from ringfence_agent.http.request import Peer, Request
 from ringfence_agent.http.response import Response, ResponseHead
 from ringfence_agent.http.service import HttpService
+from ringfence_agent.keystore import held
 from ringfence_agent.keystore.backup import canary, file_format
 from ringfence_agent.keystore.backup import records as backup_records
 from ringfence_agent.keystore.jceks import java_objects
@@ -32,6 +33,8 @@ from ringfence_agent.kms import routes
 from ringfence_agent.kms.authentication import auth_to_local, cookie, delegation_token
 from ringfence_agent.kms.authentication import kerberos as auth_kerberos
 from ringfence_agent.kms.authorization import acls
+from ringfence_agent.vault import transit_wire
+from ringfence_agent.vault.connection import Answer, NoAnswerError
 from ringfence_zones import access_list, hadoop_conf, hadoop_xml, kms_wire
 from ringfence_zones.errors import RingfenceError
 from ringfence_zones.hadoop_conf import HadoopConf
@@ -287,6 +290,25 @@ def _with_manifest(body: bytes) -> bytes:
     return whole.getvalue()
 
 
+# -- custody transit: EDEKs that clients send, ciphertexts and answers of Vault, the place that rests in a store
+
+
+def check_transit(data: bytes) -> None:
+    version = int.from_bytes(data[2:6], "big")
+    with suppress(RingfenceError):
+        assert transit_wire.edek_from(transit_wire.ciphertext_in(data, "k@0", version)) == data
+    with suppress(ValueError):
+        text = data.decode()
+        assert transit_wire.TransitCiphertext.parse(text).text.decode() == text
+    with suppress(ValueError):
+        assert held.TransitVersion.from_bytes(data).to_bytes() == data
+    for operation in transit_wire.Operation:
+        for status in (200, 400, 500):
+            with suppress(NoAnswerError):
+                found = transit_wire.read_answer(operation, 1, Answer(status, data))
+                assert not isinstance(found, list) or len(found) == 1
+
+
 TARGETS = (
     Target(
         "http",
@@ -445,5 +467,11 @@ TARGETS = (
             b'"rows":{',
             b'"sha256":"',
         ),
+    ),
+    Target(
+        "transit",
+        check_transit,
+        (transit_wire, held),
+        (b"\xee\x01", b"vault:v1:", b'{"batch_results":[', b'"plaintext":"', b'"ciphertext":"', b'"error":"', b"z-"),
     ),
 )

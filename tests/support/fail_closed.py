@@ -81,6 +81,39 @@ def render() -> str:
     return "\n".join(lines)
 
 
+CUSTODIES = (
+    ("`envelope`, sealed by a root key file", "that file", "root_key_removed"),
+    ("`envelope`, sealed by Vault", "Vault", "vault_sealed"),
+    ("`envelope`, sealed by AWS KMS", "AWS KMS", "aws_kms_failing"),
+    ("`transit`, held by Vault", "Vault", "transit_sealed"),
+)
+"""How a zone's key can be kept, what is away then, and the row that says what comes of it."""
+
+
+def render_custodies() -> str:
+    """The table of the README's "Choose your custody"."""
+    lines = [
+        "| zone keys are | while this is away | files of zones in use | files of other zones | new keys, rolls |",
+        "|---|---|---|---|---|",
+    ]
+    rows = {row.id: row for row in read_rows()}
+    for custody, away, row_id in CUSTODIES:
+        outcomes, then = rows[row_id].outcomes, rows[row_id].then
+        assert outcomes["open"] == outcomes["generate"]
+        assert outcomes["create"] == outcomes["roll"]
+        told = [_told(outcomes[operation], then) for operation in ("open", "cold", "create")]
+        lines.append(f"| {' | '.join([custody, away, *told])} |")
+    return "\n".join(lines)
+
+
+def _told(word: str, then: str | None) -> str:
+    if word.startswith("memory "):
+        # The table of memories ends with the default, as in "(`key_memory`, 10 min)".
+        limit = TABLE["memory"][word.removeprefix("memory ")].rpartition(", ")[2].rstrip(")")
+        return f"served for {limit}, then {then}"
+    return word
+
+
 def _refused(row: Row) -> str:
     if row.start is not None:
         return f"does not start: exit {row.start['exit']}"
@@ -120,6 +153,7 @@ class World:
     """A running server with what each operation needs, made while all was well.
 
     `user` is whom requests claim to be, or `headers` proves it; `log_in` gives the headers of a new authentication.
+    `custody` is that of every key but `a-canary`, the one that readiness goes by: a server may have keys of each.
     """
 
     kms: RunningKms
@@ -131,6 +165,8 @@ class World:
     tokens: list[str] = field(default_factory=list)
     known_token: str = ""
     revision: int = 0
+    custody: str = "envelope"
+    _cold: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=itertools.count)
     _deleted: Iterator[int] = field(default_factory=itertools.count)
 
@@ -146,7 +182,10 @@ class World:
             "rolled",
             *(f"{kind}-{n}" for kind in ("cold", "doomed") for n in range(_SPARE)),
         ]:
-            assert self._call("POST", "/kms/v1/keys", {"name": name, "length": 128}).status == 201
+            assert self._create(name, "envelope" if name == "a-canary" else self.custody).status == 201
+        if self.custody != "envelope":
+            # Opened by somebody who knows what is no EDEK; with bare AES every 16 bytes are one.
+            self._cold = {name: self._generate(name) for name in (f"cold-{n}" for n in range(_SPARE))}
         query = {"op": "GETDELEGATIONTOKEN", "renewer": "hdfs"}
         for _ in range(_SPARE):
             self.tokens.append(json_of(self._call("GET", "/kms/v1/", query=query))["Token"]["urlString"])
@@ -157,7 +196,7 @@ class World:
         """Brings into memory what is to be there: the warm key, and a token."""
         self.known_token = self.tokens[0]
         assert self.ask("known_token") == "served"
-        (self.edek,) = json_of(self._call("GET", "/kms/v1/key/warm/_eek", query={"eek_op": "generate"}))
+        self.edek = self._generate("warm")
         for operation in ("metadata", "open"):
             assert self.ask(operation) == "served"
 
@@ -181,9 +220,7 @@ class World:
     # -- the operations
 
     def _ask_open(self) -> Answer:
-        inner = self.edek["encryptedKeyVersion"]
-        body = {"name": "warm", "iv": self.edek["iv"], "material": inner["material"]}
-        return self._call("POST", "/kms/v1/keyversion/warm%400/_eek", body, query={"eek_op": "decrypt"})
+        return self._open("warm", self.edek)
 
     def _ask_generate(self) -> Answer:
         return self._call("GET", "/kms/v1/key/warm/_eek", query={"eek_op": "generate"})
@@ -193,11 +230,10 @@ class World:
 
     def _ask_cold(self) -> Answer:
         name = f"cold-{next(self._numbers) % _SPARE}"
-        path = f"/kms/v1/keyversion/{name}%400/_eek"
-        return self._call("POST", path, {"name": name, **_EEK}, query={"eek_op": "decrypt"})
+        return self._open(name, self._cold.get(name, _EEK))
 
     def _ask_create(self) -> Answer:
-        return self._call("POST", "/kms/v1/keys", {"name": f"new-{next(self._numbers)}", "length": 128})
+        return self._create(f"new-{next(self._numbers)}", self.custody)
 
     def _ask_roll(self) -> Answer:
         return self._call("POST", "/kms/v1/key/rolled", {})
@@ -241,6 +277,18 @@ class World:
             time.sleep(0.1)
             answer = self._call("GET", "/health/ready")
         return answer
+
+    def _create(self, name: str, custody: str) -> Answer:
+        attributes = {} if custody == "envelope" else {"attributes": {"ringfence.custody": custody}}
+        return self._call("POST", "/kms/v1/keys", {"name": name, "length": 128, **attributes})
+
+    def _generate(self, name: str) -> Mapping[str, Any]:
+        (made,) = json_of(self._call("GET", f"/kms/v1/key/{name}/_eek", query={"eek_op": "generate"}))
+        return {"iv": made["iv"], "material": made["encryptedKeyVersion"]["material"]}
+
+    def _open(self, name: str, edek: Mapping[str, Any]) -> Answer:
+        path = f"/kms/v1/keyversion/{name}%400/_eek"
+        return self._call("POST", path, {"name": name, **edek}, query={"eek_op": "decrypt"})
 
     def _options(self, user: str | None, headers: Mapping[str, str]) -> Answer:
         with self.kms.connect() as client:

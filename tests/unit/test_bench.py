@@ -22,7 +22,9 @@ while sum(os.times()[:2]) < 0.25: pass
 os.write(1, b".")
 sys.stdin.read()
 """
-MODULES = ("audit_lines", "figures", "goals", "kms_figures", "kms_load", "process_tree", "report", "zone_creation")
+MODULES = (
+    "audit_lines", "figures", "goals", "kms_figures", "kms_load", "process_tree", "report", "transit", "zone_creation",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

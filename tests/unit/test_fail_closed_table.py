@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fail_closed import OPERATIONS, TABLE, read_rows, render
+from fail_closed import OPERATIONS, TABLE, read_rows, render, render_custodies
 
+README = (Path(__file__).parents[2] / "README.md").read_text()
 PAGE = (Path(__file__).parents[2] / "packaging/docs/when-something-is-down.md").read_text()
 
 
 def test_the_page_shows_the_table_that_is_tested() -> None:
     assert render() in PAGE, f"put this into packaging/docs/when-something-is-down.md:\n{render()}"
+
+
+def test_the_readme_tells_of_each_custody_what_is_tested() -> None:
+    assert render_custodies() in README, f"put this into README.md:\n{render_custodies()}"
 
 
 def test_the_page_explains_each_operation() -> None:

@@ -22,6 +22,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
+from ringfence_zones.custody import custody_word
 from ringfence_zones.errors import KeyExistsError, KmsError, PlanRefusedError, RevisionConflictError, RingfenceError
 from ringfence_zones.hdfs_interface import Hdfs
 from ringfence_zones.kms_admin import AdminClient
@@ -191,12 +192,13 @@ class _Hands:
             )
         except KeyExistsError:
             found = self._kms.find_key(key)
-            if found is None or (found.length_bits, found.cipher) == (detail["length_bits"], detail["cipher"]):
+            wanted = (detail["cipher"], detail["length_bits"], custody_word(detail["attributes"]))
+            made = None if found is None else (found.cipher, found.length_bits, custody_word(found.attributes))
+            if made in (None, wanted):
                 self._made_by_others.add(key)
                 return
             raise KmsError(
-                f"the key {key} was made meanwhile as {found.cipher} with {found.length_bits} bits,"
-                f" not {detail['cipher']} with {detail['length_bits']}",
+                f"the key {key} was made meanwhile as {_described(*made)}, not {_described(*wanted)}",
                 hint="run the same command again to see what to do",
             ) from None
 
@@ -210,6 +212,10 @@ class _Hands:
             if published.digest != action.detail["digest"]:
                 raise
         self.revision = published.revision
+
+
+def _described(cipher: str, length_bits: int, custody: str) -> str:
+    return f"{cipher} with {length_bits} bits in custody {custody}"
 
 
 def _zones(actions: Iterable[Action]) -> list[list[Action]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from ringfence_zones.custody_findings import find_custody_violations
 from ringfence_zones.findings import Finding, Rule, Severity
 from ringfence_zones.kms_uri import parse_kms_uri
 from ringfence_zones.model import ClusterState, KmsState
@@ -27,7 +28,13 @@ _SEVERITIES = tuple(Severity)
 
 def find_violations(policy: Policy | None, state: ClusterState) -> list[Finding]:
     """Everything found, most severe first, then by path."""
-    found = [*shared_keys(state, None), *_keys(state), *_pins(state), *_kms(state)]
+    found = [
+        *shared_keys(state, None),
+        *_keys(state),
+        *find_custody_violations(policy, state),
+        *_pins(state),
+        *_kms(state),
+    ]
     if policy is not None:
         found += [*_zones(policy, state), *_revision(policy, state.kms)]
     return sorted(found, key=lambda each: (_SEVERITIES.index(each.severity), each.path, each.rule.value))
@@ -126,10 +133,7 @@ def _plain_http(kms: KmsState) -> Finding:
     else:
         severity = Severity.ERROR
         message = f"data keys cross the network in clear: the cluster reaches its KMS as {kms.uri}"
-    if kms.is_ringfence:
-        hint = "keep the KMS on loopback or in a closed network: this release of Ringfence serves no TLS yet"
-    else:
-        hint = "serve the KMS with TLS and name it kms://https@HOST:PORT/kms in hadoop.security.key.provider.path"
+    hint = "serve the KMS with TLS and name it kms://https@HOST:PORT/kms in hadoop.security.key.provider.path"
     return Finding(severity=severity, rule=Rule.KMS_PLAIN_HTTP, path=_CLUSTER, message=message, hint=hint)
 
 

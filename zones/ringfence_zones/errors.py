@@ -24,6 +24,7 @@
     │   ├── StoreTamperedError         the store fails its integrity check
     │   ├── ProtectorRefusedError      .reason: what protects the keys answers no
     │   └── StoreUnavailableError      disk full, locked, unreadable: nothing was changed
+    │       ├── KeyChangedError        .key_name: somebody else changed the key at the same moment
     │       └── ProtectorUnavailableError   .reason: what protects the keys does not answer, is sealed, throttles
     ├── KmsError                       talking to a KMS failed
     │   ├── KmsUnavailableError        no answer, or not now
@@ -244,6 +245,14 @@ class StoreUnavailableError(KeyStoreError):
     def __init__(self, message: str, *, hint: str | None = None, may_have_changed: bool = False) -> None:
         super().__init__(message, hint=hint)
         self.may_have_changed = may_have_changed
+
+
+class KeyChangedError(StoreUnavailableError):
+    """Somebody else rolled the key, or made it again, while a change of it was under way: nothing was changed."""
+
+    def __init__(self, key_name: str) -> None:
+        super().__init__(f"key {key_name} was changed by somebody else at the same moment; nothing was changed")
+        self.key_name = key_name
 
 
 class ProtectorUnavailableError(StoreUnavailableError):

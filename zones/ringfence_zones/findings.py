@@ -62,6 +62,12 @@ class Rule(enum.StrEnum):
     ZONE_KEY_MISMATCH = "zone_key_mismatch", "An existing zone uses another key than the policy names."
     KEY_MISSING = "key_missing", "A zone's key does not exist in the KMS."
     KEY_LENGTH_MISMATCH = "key_length_mismatch", "An existing key has another length than the policy names."
+    CUSTODY_MISMATCH = "custody_mismatch", "An existing key is in another custody than the policy names."
+    CUSTODY_UNAVAILABLE = "custody_unavailable", "The KMS does not have the custody that a key is in or is to be in."
+    CUSTODY_COST = (
+        "custody_cost",
+        "What custody transit costs: the NameNode's memory, and a Vault that must answer.",
+    )
     DIRECTORY_NOT_EMPTY = "directory_not_empty", "A directory that should become a zone already holds files."
     NOT_A_DIRECTORY = "not_a_directory", "A zone's path is a file."
     DIRECTORY_RIGHTS = "directory_rights", "Owner, group, mode or ACL of a zone root differ from the policy."

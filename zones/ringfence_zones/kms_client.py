@@ -27,6 +27,7 @@ import requests
 import urllib3
 
 from ringfence_zones import kms_wire
+from ringfence_zones.custody import DEFAULT_CUSTODY
 from ringfence_zones.errors import (
     AuthenticationError,
     KeyExistsError,
@@ -56,11 +57,15 @@ _ADDRESS_HINT = "is it running, and is hadoop.security.key.provider.path in core
 
 @dataclass(frozen=True, slots=True)
 class RingfenceStatus:
-    """What Ringfence's KMS says about itself. `revision` is 0 and `digest` None before the first publication."""
+    """What Ringfence's KMS says about itself. `revision` is 0 and `digest` None before the first publication.
+
+    `custodies` are those that keys can be in: `transit` only where the KMS has a Vault.
+    """
 
     version: str
     revision: int
     digest: str | None
+    custodies: tuple[str, ...] = (DEFAULT_CUSTODY,)
 
 
 class KmsClient:
@@ -158,7 +163,9 @@ class KmsClient:
             found = json.loads(answer.body)
             if found["product"] != "ringfence":
                 return None
-            return RingfenceStatus(str(found["version"]), int(found["revision"]), found["digest"])
+            # Releases before custody was a choice do not say.
+            custodies = tuple(str(word) for word in found.get("custody", [DEFAULT_CUSTODY]))
+            return RingfenceStatus(str(found["version"]), int(found["revision"]), found["digest"], custodies)
         except (ValueError, KeyError, TypeError):
             return None
 

@@ -79,8 +79,13 @@ class KmsMaterialClient(KmsClient):
 
 def _version(name: str, body: kms_wire.KeyVersionBody) -> KeyVersion:
     split = split_version_name(body.version_name or "")
-    if split is None or split[0] != name or body.material is None:
+    if split is None or split[0] != name:
         raise KmsError(f"the KMS sent something else than a version of key {name}")
+    if body.material is None:
+        raise KmsError(
+            f"the KMS gives out no material of key {name}: Vault holds it (custody transit)",
+            hint="such a key cannot move; copy the zone's data into a zone whose key is in custody envelope",
+        )
     return KeyVersion(name, split[1], Secret(_understood(kms_wire.decode_base64, body.material)))
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from ringfence_zones.custody import custody_word
 from ringfence_zones.keys import KeyMetadata
 
 
@@ -53,8 +54,16 @@ class KmsState:
     # SHA-256 (hex) of the published document's canonical JSON, None without a revision.
     revision_digest: str | None
     keys: Mapping[str, KeyMetadata]
+    # Which custodies keys can be in here; empty on a stock KMS, which knows none.
+    custodies: tuple[str, ...] = ()
     # True when GET (key material) is granted to this caller for the key named.
     get_open: Mapping[str, bool] = field(default_factory=lambda: MappingProxyType({}))
+
+    def find_custody(self, key_name: str) -> str | None:
+        """The custody that a key is in; None without such a key, and on a stock KMS, where the attribute is a word
+        without effect."""
+        metadata = self.keys.get(key_name)
+        return custody_word(metadata.attributes) if metadata is not None and self.is_ringfence else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,7 @@ def _observe_kms(kms: KmsClient | None, names: Sequence[str], *, probe_get: bool
             revision=status.revision if status is not None else None,
             revision_digest=status.digest if status is not None else None,
             keys=keys,
+            custodies=status.custodies if status is not None else (),
             get_open=get_open,
         ),
         None,

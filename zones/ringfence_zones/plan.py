@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ringfence_zones.custody import CUSTODY_ATTRIBUTE
 from ringfence_zones.findings import Finding, Severity
 from ringfence_zones.keys import DEFAULT_CIPHER
 from ringfence_zones.model import ClusterState, KmsState
@@ -31,8 +32,6 @@ from ringfence_zones.rights import DirectoryRights, find_differences, zone_right
 
 PLAN_SCHEMA = 1
 TRASH_MODE = 0o1777
-# Travels as a key attribute, so that Hadoop's own `hadoop key create -attr` can say it too.
-CUSTODY_ATTRIBUTE = "ringfence.custody"
 
 
 class ActionKind(enum.StrEnum):

@@ -10,6 +10,7 @@ import shlex
 from collections import defaultdict
 from collections.abc import Iterator
 
+from ringfence_zones.custody_findings import find_custody_problems
 from ringfence_zones.findings import Finding, Rule, Severity
 from ringfence_zones.model import ClusterState, EncryptionZone, KmsState
 from ringfence_zones.moves import ZoneMap
@@ -108,9 +109,7 @@ def _zone(zone: ZonePolicy, rule: Rule, message: str, hint: str, command: str | 
 
 
 def _zone_problems(zone: ZonePolicy, state: ClusterState, zone_map: ZoneMap, users: list[str]) -> Iterator[Finding]:
-    if zone.custody == "transit":
-        hint = "write  custody: envelope"
-        yield _zone(zone, Rule.NOT_BUILT, "this release has no key store for custody 'transit'", hint)
+    yield from find_custody_problems(zone, state)
     others = [path for path in users if path != zone.path]
     if others:
         message = f"the key {zone.key} is already used by {', '.join(others)}; every zone has its own"

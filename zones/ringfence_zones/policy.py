@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ringfence_zones.custody import Custody
 from ringfence_zones.errors import PolicyError
 from ringfence_zones.findings import Finding, Rule, Severity
 from ringfence_zones.keys import POLICY_KEY_NAME
@@ -25,7 +26,6 @@ from ringfence_zones.paths import HdfsPath
 from ringfence_zones.policy_document import (
     EVERYONE,
     AgentBlock,
-    Custody,
     FlowControlBlock,
     KmsBlock,
     PolicyDocument,

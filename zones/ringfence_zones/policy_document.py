@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 from pydantic_core import PydanticCustomError
 
+from ringfence_zones.custody import DEFAULT_CUSTODY, Custody
 from ringfence_zones.errors import PathError
 from ringfence_zones.findings import Rule
 from ringfence_zones.keys import POLICY_KEY_NAME
@@ -145,8 +146,12 @@ def _version(value: Any) -> Any:
 
 
 LengthBits = Annotated[StrictInt, BeforeValidator(_length), Field(json_schema_extra={"enum": [128, 256]})]
-Custody = Literal["envelope", "transit"]
 Trash = Literal["provision", "none"]
+
+_CUSTODY = (
+    "envelope: the key server holds the zone key; transit: Vault holds it, and wraps and opens each data key."
+    " A key keeps the custody that it was made with."
+)
 
 
 class Block(BaseModel):
@@ -165,7 +170,7 @@ class DefaultsBlock(Block):
     """What holds for every zone that does not say otherwise."""
 
     length_bits: LengthBits = Field(256, description="Length of a new zone key in bits.")
-    custody: Custody = Field("envelope", description="Where the zone key lives; see the design's table.")
+    custody: Custody = Field(DEFAULT_CUSTODY, description=_CUSTODY)
     rotate_every: Duration | None = Field(None, description="When a zone key is due for a roll, such as 90d.")
     trash: Trash = Field("provision", description="Whether a zone gets a trash directory of mode 1777.")
 
@@ -176,7 +181,7 @@ class ZoneBlock(Block):
     path: ZonePath = Field(description="The zone's root: an absolute HDFS path.")
     key: KeyName | None = Field(None, description="The zone's key; derived from cluster and path when absent.")
     length_bits: LengthBits | None = Field(None, description="Length of the key in bits.")
-    custody: Custody | None = Field(None, description="Where the zone key lives.")
+    custody: Custody | None = Field(None, description=_CUSTODY)
     rotate_every: Duration | None = Field(None, description="When the key is due for a roll.")
     trash: Trash | None = Field(None, description="Whether the zone gets a trash directory.")
     owner: Account | None = Field(None, description="Owner of the root; left as it is when absent. Counts as a writer.")

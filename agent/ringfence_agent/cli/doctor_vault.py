@@ -8,9 +8,10 @@ from pathlib import Path
 import click
 
 from ringfence_agent import process_hygiene
+from ringfence_agent.cli.keystore_options import StorePlace
 from ringfence_agent.cli.kms_options import config_option
 from ringfence_agent.cli.outcomes import print_outcomes
-from ringfence_agent.kms.config import load_vault_settings
+from ringfence_agent.kms.config import Options, load_vault_settings
 from ringfence_zones.cli import exits
 from ringfence_zones.cli.context import CommandContext, global_options
 from ringfence_zones.cli.render import print_findings, print_json
@@ -50,7 +51,8 @@ def vault(click_context: click.Context, context: CommandContext, config: Path | 
         if token_file is not None:
             token = FixedToken(read_secret_file(token_file, "administrator's token"))
             administrator = stack.enter_context(VaultControl(settings, token))
-        outcomes = run_checks(checks.CHECKS, checks.VaultSubject(own, administrator))
+        subject = checks.VaultSubject(own, administrator, StorePlace(Options(config=config)).list_held)
+        outcomes = run_checks(checks.CHECKS, subject)
     findings = [finding for outcome in outcomes for finding in outcome.findings]
     if context.json:
         print_json({**findings_json(findings), "checks": [outcome.to_json() for outcome in outcomes]})

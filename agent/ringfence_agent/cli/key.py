@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from ringfence_agent.cli.key_create import create
 from ringfence_agent.cli.key_undelete import deleted, undelete
 from ringfence_agent.cli.kms_options import config_option
 from ringfence_agent.kms.authorization.access import Subject
@@ -48,6 +49,7 @@ def key() -> None:
     """Keys and who may use them."""
 
 
+key.add_command(create)
 key.add_command(deleted)
 key.add_command(undelete)
 

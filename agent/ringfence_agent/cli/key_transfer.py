@@ -17,6 +17,7 @@ from pathlib import Path
 import click
 
 from ringfence_agent import process_hygiene
+from ringfence_agent.keystore.held import HeldKey
 from ringfence_agent.keystore.interface import (
     ImportedKey,
     ImportedVersion,
@@ -270,6 +271,12 @@ def _chosen(store: KeyStore, names: Sequence[str]) -> list[StoredKey]:
         key = store.find_key(name)
         if key is None and names:
             raise KeyNotFoundError(name, f"{store.label} has no key {name}")
+        if isinstance(key, HeldKey):
+            raise InputError(
+                f"key {name} is held by Vault (custody transit): its material leaves Vault for nobody, so it cannot be"
+                " exported",
+                hint="name the other keys, or copy the zone's data into a zone in custody envelope first",
+            )
         if key is not None:
             chosen.append(key)
     return chosen

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from ringfence_agent import process_hygiene
+from ringfence_agent.cli.keystore_held import HeldCheck, check_held, drill_verdict
 from ringfence_agent.cli.keystore_options import StorePlace, protectors_of, store_options
 from ringfence_agent.keystore.backup.drill import KeyDrill, drill
 from ringfence_agent.keystore.backup.file_format import Manifest
@@ -74,16 +75,26 @@ def backup(
 @store_options
 @click.argument("backup_file", metavar=f"[{_BACKUP}]", required=False)
 @global_options
-def verify(context: CommandContext, *, place: StorePlace, backup_file: str | None) -> None:
+@click.pass_context
+def verify(
+    click_context: click.Context, context: CommandContext, *, place: StorePlace, backup_file: str | None
+) -> None:
     """Verify all of the key store, while key servers serve from it, or of a BACKUP: a file or an S3 object.
 
     Every row's tag and the sealed ledger over all rows; of a backup also its digest and its signature. Whether keys can
-    be opened is for `ringfence keystore drill`.
+    be opened is for `ringfence keystore drill`. Of keys that Vault holds, Vault is asked whether it has every version
+    that is on record; exit 3 when it has not.
     """
+    held = _verify(context, place, backup_file)
+    click_context.exit(exits.FINDINGS if held.problems else exits.DONE)
+
+
+def _verify(context: CommandContext, place: StorePlace, backup_file: str | None) -> HeldCheck:
     if backup_file is None:
         with place.opened() as store, store.snapshot() as snapshot:
-            _print_verified(context, store.label, snapshot.facts, None)
-        return
+            held = check_held(place.settings, snapshot.held)
+            _print_verified(context, store.label, snapshot.facts, None, held)
+        return held
     process_hygiene.forbid_core_dumps()
     found = place.backup_settings
     with (
@@ -92,7 +103,9 @@ def verify(context: CommandContext, *, place: StorePlace, backup_file: str | Non
         unpacked(opened_file, protectors_of(found)) as opened,
         opened.snapshot() as snapshot,
     ):
-        _print_verified(context, backup_file, snapshot.facts, opened_file.manifest)
+        held = check_held(found, snapshot.held)
+        _print_verified(context, backup_file, snapshot.facts, opened_file.manifest, held)
+    return held
 
 
 @click.command("restore")
@@ -147,6 +160,8 @@ def drill_command(
     click_context: click.Context, context: CommandContext, *, place: StorePlace, backup_file: str
 ) -> None:
     """Rehearse a restore: open BACKUP alone and decrypt a canary EDEK of every key version; exit 3 when any fails.
+
+    Of a key that Vault holds the backup has the record alone, and nothing of the key: back up Vault itself.
 
     BACKUP is a file or an S3 object. It is opened in a private place, in memory where there is a tmpfs, which is
     removed afterwards. The key store itself is not looked at.
@@ -225,13 +240,17 @@ def _print_backup(context: CommandContext, made: BackupMade, *, is_beside: bool)
         click.echo("it is on the key store's own disk, and is lost with it: copy it elsewhere", err=True)
 
 
-def _print_verified(context: CommandContext, place: str, facts: StoreFacts, manifest: Manifest | None) -> None:
+def _print_verified(
+    context: CommandContext, place: str, facts: StoreFacts, manifest: Manifest | None, held: HeldCheck
+) -> None:
     if context.json:
-        print_json({"schema": SCHEMA, "verified": place, **_facts_json(facts), "backup": manifest_json(manifest)})
+        told = {**_facts_json(facts), "held": held.to_json(), "backup": manifest_json(manifest)}
+        print_json({"schema": SCHEMA, "verified": place, **told})
         return
     click.echo(shown(f"{place}: genuine, {_counts(facts)}, change {facts.change_number}"))
     if manifest is not None:
         click.echo(shown(f"made {utc_text(manifest.made_ms / 1000)} from {manifest.source} by {manifest.product}"))
+    held.print()
 
 
 def _print_restored(
@@ -259,6 +278,7 @@ def _print_drill(context: CommandContext, source: str, manifest: Manifest, keys:
             {
                 "name": key.key_name,
                 "versions": key.versions,
+                "held": key.held,
                 "passed": key.passed,
                 "problems": [{"version": number, "problem": text} for number, text in sorted(key.problems.items())],
             }
@@ -266,18 +286,12 @@ def _print_drill(context: CommandContext, source: str, manifest: Manifest, keys:
         ]
         print_json({"schema": SCHEMA, "backup": source, **manifest_json(manifest), "keys": told})
         return
-    rows = [
-        (
-            key.key_name,
-            str(len(key.versions)),
-            "ok" if key.passed else "; ".join(f"version {number}: {key.problems[number]}" for number in key.problems),
-        )
-        for key in keys
-    ]
+    rows = [(key.key_name, str(len(key.versions)), drill_verdict(key)) for key in keys]
     if rows:
         print_table(("KEY", "VERSIONS", ""), rows)
-    failed = sum(not key.passed for key in keys)
-    click.echo(shown(f"{source}: {counted(len(keys), 'key')}, {failed or 'none'} failed"))
+    failed, held = sum(not key.passed for key in keys), sum(bool(key.held) for key in keys)
+    unproven = f", {held} held by Vault and not proven" if held else ""
+    click.echo(shown(f"{source}: {counted(len(keys), 'key')}, {failed or 'none'} failed{unproven}"))
 
 
 def manifest_json(manifest: Manifest | None) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +13,7 @@ import click
 
 from ringfence_agent import process_hygiene
 from ringfence_agent.cli.kms_options import config_option, keystore_option, root_key_option
+from ringfence_agent.keystore.held import HeldVersion
 from ringfence_agent.keystore.open import default_root_key, local_path, open_protected
 from ringfence_agent.keystore.protected_store import ProtectedStore
 from ringfence_agent.keystore.protector import Protector
@@ -77,6 +78,11 @@ class StorePlace:
             store = open_protected(found.keystore, found.root_key, False, password, protectors, vault)
             with closing(store):
                 yield store
+
+    def list_held(self) -> Sequence[HeldVersion]:
+        """Every version that Vault holds, as the store that is there has it on record, those of deleted keys too."""
+        with self.opened() as store, store.snapshot() as snapshot:
+            return snapshot.held
 
 
 def protectors_of(settings: StoreSettings) -> list[Protector]:

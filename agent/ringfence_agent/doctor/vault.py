@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 
 from ringfence_agent.doctor.check import Check, NotChecked, finding, finding_of
+from ringfence_agent.doctor.vault_held import FindHeld, check_records
 from ringfence_agent.doctor.vault_trial import check_transit
 from ringfence_agent.vault.control import VaultControl
 from ringfence_agent.vault.kv import MAX_VERSIONS
@@ -41,11 +42,13 @@ _SERVING = (Role.ACTIVE, Role.STANDBY, Role.PERFORMANCE_STANDBY)
 class VaultSubject:
     """One Vault as the key server sees it, and as an administrator does when there is one.
 
-    `reachable` is set by the first check; the others ask nothing of a Vault without an active node.
+    `nodes` is set by the first check; the others ask nothing of a Vault without an active node. `find_held` reads the
+    key store; None where none is named.
     """
 
     own: VaultControl
     administrator: VaultControl | None = None
+    find_held: FindHeld | None = None
     nodes: list[NodeHealth] = field(default_factory=list)
     token: TokenState | None = None
 
@@ -202,6 +205,14 @@ def _key_faults(keys: TransitKeys, name: str) -> Iterator[Finding]:
         yield finding(Severity.WARN, Rule.VAULT_KEY, place, message, "set deletion_allowed to false on it")
 
 
+def check_held(subject: VaultSubject) -> Iterator[Finding]:
+    """Whether keys in custody transit are there, and can be rolled."""
+    subject.require_token()
+    if subject.find_held is None:
+        raise NotChecked("no key store is named, so that what it holds in Vault is not known")
+    yield from check_records(subject.own, (subject.administrator or subject.own).transit, subject.find_held)
+
+
 def check_engines(subject: VaultSubject) -> Iterator[Finding]:
     """Whether no key is made by accident, and no record is overwritten by a race."""
     control, settings = subject.require_administrator(), subject.settings
@@ -351,6 +362,7 @@ CHECKS = tuple(
         Check("token", "the key server's token: good, lasting, no more than needed", check_token),
         Check("policy", "what the token may do, and must not be able to", check_policy),
         Check("keys", "the Transit keys: bound, not exportable", check_keys),
+        Check("held", "the keys that Vault holds: all there, and on record", check_held),
         Check("engines", "no key by accident, no record lost in a race", check_engines),
         Check("store", "the key store in the KV engine, and what the token may do with it", check_store),
         Check("login", "the role the key server logs in as", check_login),

@@ -16,7 +16,7 @@ from ringfence_agent.vault.control import VaultControl
 from ringfence_agent.vault.settings import WRAP_KEY
 from ringfence_agent.vault.transit_batches import BATCH_ITEMS, TransitBatches
 from ringfence_agent.vault.transit_keys import TransitKey
-from ringfence_agent.vault.transit_wire import EncryptItem, ItemFault, OpenItem, TransitCiphertext
+from ringfence_agent.vault.transit_wire import EncryptItem, ItemFault, OpenItem, RewrapItem, TransitCiphertext
 from ringfence_zones.errors import ProtectorRefusedError
 from ringfence_zones.findings import Finding, Rule, Severity
 from ringfence_zones.secret import Secret
@@ -98,7 +98,7 @@ class _Trial:
         sealed = self._seal()
         if sealed is None:
             return
-        items = [OpenItem(each, context) for each, context in zip(sealed, self._contexts, strict=True)]
+        items = [RewrapItem(each, context, version) for each, context in zip(sealed, self._contexts, strict=True)]
         rewrapped = self._batches.rewrap(self._key.name, items)
         good = [each for each in rewrapped if isinstance(each, TransitCiphertext) and each.version == version]
         if len(good) != len(items):

@@ -20,6 +20,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from ringfence_agent.keystore.held import AnyVersion, HeldKey, Material
 from ringfence_agent.keystore.snapshot import Pause, StoreSnapshot
 from ringfence_agent.keystore.token_store import TokenStore
 from ringfence_zones.keys import KeyMetadata, KeyVersion
@@ -28,12 +29,12 @@ from ringfence_zones.secret import Secret
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """What a create asks for; `material` holds `length_bits / 8` bytes."""
+    """What a create asks for; `material` holds `length_bits / 8` bytes, or says where the key is held."""
 
     name: str
     cipher: str
     length_bits: int
-    material: Secret
+    material: Material
     description: str | None
     attributes: Mapping[str, str]
 
@@ -165,16 +166,19 @@ class KeyStore(Protocol):
     def owner_id(self) -> int:
         """This handle's number, unlike any other handle's on this store; see `is_alive`."""
 
-    def create_key(self, new: NewKey, origin: ChangeOrigin | None = None) -> KeyVersion:
+    def create_key(self, new: NewKey, origin: ChangeOrigin | None = None) -> AnyVersion:
         """Raises KeyExistsError, StoreUnavailableError, StoreTamperedError, and InputError for a name that is empty,
         longer than 1,000 bytes or not Unicode, and for material that is not `length_bits` long.
         """
 
-    def roll_key(self, name: str, material: Secret | None, origin: ChangeOrigin | None = None) -> KeyVersion:
+    def roll_key(self, name: str, material: Material | None, origin: ChangeOrigin | None = None) -> AnyVersion:
         """Adds a version; random material of the key's own length when None.
 
-        Raises KeyNotFoundError, StoreUnavailableError, StoreTamperedError, InputError for material of another length,
-        and UnconfirmedChangeError when a live version with the same origin is unconfirmed. That is looked up
+        A held key takes a later version of the same Transit key and nothing else, KeyChangedError when it is not that:
+        somebody rolled the key, or made it again, since the caller looked.
+
+        Raises KeyNotFoundError, StoreUnavailableError, StoreTamperedError, InputError for material of another length or
+        kind, and UnconfirmedChangeError when a live version with the same origin is unconfirmed. That is looked up
         under the lock: a commit that its dead maker still had under way is over by then.
         """
 
@@ -198,10 +202,13 @@ class KeyStore(Protocol):
         KeyConflictError naming every key that does not fit, and InputError as `create_key`; then nothing was imported.
         """
 
-    def find_key(self, name: str) -> StoredKey | None:
-        """A live key with its material, None without one. Raises StoreTamperedError, StoreUnavailableError."""
+    def find_key(self, name: str) -> StoredKey | HeldKey | None:
+        """A live key with its material, if that is here; None without a key.
 
-    def find_sealed_key(self, name: str) -> SealedKey | None:
+        Raises StoreTamperedError, StoreUnavailableError.
+        """
+
+    def find_sealed_key(self, name: str) -> SealedKey | HeldKey | None:
         """As `find_key`, with the material still sealed."""
 
     def list_metadata(self) -> Sequence[KeyMetadata]:

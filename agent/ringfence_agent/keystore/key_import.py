@@ -5,13 +5,18 @@ Rules:
 1. What is there already is never changed. A version that both have must have the same material; versions that only
    the source has are added behind those that are here; what only this store has stays.
 2. Whatever does not fit is a conflict that names the key, and then nothing at all is imported.
+3. What comes as material is in custody envelope from then on, whatever an attribute says: a stock KMS takes the word
+   and holds the key itself.
 
 So an import may be repeated at any time, and a second one brings what the source gained since the first.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ringfence_agent.keystore.interface import ImportedKey, KeyImport, StoredKey
+from ringfence_zones.custody import CUSTODY_ATTRIBUTE, DEFAULT_CUSTODY
 from ringfence_zones.errors import InputError
 
 
@@ -35,6 +40,13 @@ def check_imported_key(key: ImportedKey) -> None:
                 f"version {version.number} of key {metadata.name} has {len(version.material) * 8} bits of material,"
                 f" but the key has {metadata.length_bits}"
             )
+
+
+def imported_attributes(attributes: Mapping[str, str]) -> Mapping[str, str]:
+    """What an imported key says about itself; nothing of it may claim that its material never left Vault."""
+    if CUSTODY_ATTRIBUTE not in attributes:
+        return attributes
+    return {**attributes, CUSTODY_ATTRIBUTE: DEFAULT_CUSTODY}
 
 
 def judge_new(key: ImportedKey) -> KeyImport:

@@ -104,6 +104,8 @@ def open_protected(
     key_path = root_key if root_key is not None else default_root_key(path)
     if key_path == path:
         raise InputError(f"{path} is named both as key store and as root key file", hint="give each a file of its own")
+    if protectors.others and _is_there(path) and not _is_there(key_path):
+        raise _root_key_gone(path, key_path)
     if not (_is_there(path) and _is_there(key_path)) or _leftovers(path, key_path):
         _create(path, key_path)
     return open_sql_keystore(SqliteDatabase(path), [FileProtector.from_file(key_path), *protectors.others])
@@ -279,6 +281,15 @@ def _refuse_orphaned_log(path: Path) -> None:
                 f"{side_file} is there without its key store {path}: it may hold the store's last changes",
                 hint="put the store and its root key back beside it; only if no key was ever made, remove it",
             )
+
+
+def _root_key_gone(path: Path, key_path: Path) -> ConfigError:
+    """Others may open the store without it; whether they do is for whoever runs it to say."""
+    return ConfigError(
+        f"protector: in kms.yaml names file, but root key file {key_path} of key store {path} is not there",
+        hint="restore the root key file from its backup, or name it with --root-key; if the store has no slot of it any"
+        " more, take file out of protector: the other protectors open it alone",
+    )
 
 
 def _one_without_the_other(path: Path, key_path: Path) -> ConfigError:

@@ -2,7 +2,8 @@
 
 A seal begins with 0x01 when it was made under the root itself, and with 0x02 and the number of its slot when a remote
 protector made it (packaging/decisions/0020-protectors-and-slots.md). What a remote protector made is sealed under the
-root once more, bound to its place in the store.
+root once more, bound to its place in the store. 0x03 is no material, but where it is held (0025): sealed under the root
+alone, it belongs to no slot.
 
 Used from any thread. Methods that take a batch may ask a remote protector and block for seconds; the others do not.
 They raise SealBrokenError for what this store did not write, ProtectorUnavailableError and ProtectorRefusedError.
@@ -13,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ringfence_agent.keystore.held import TransitVersion
 from ringfence_agent.keystore.protector import MaterialBinding, Materials, Protector, ResealingMaterials
 from ringfence_agent.keystore.sealing import SealBrokenError
 from ringfence_agent.keystore.slots import Slot, SlotHeader, check_slots
@@ -23,6 +25,8 @@ from ringfence_zones.secret import Secret
 
 REMOTE_SEAL = b"\x02"
 """The first byte of what a remote protector sealed; its slot's number follows."""
+HELD_SEAL = b"\x03"
+"""The first byte of what says where material is held, and holds none."""
 _ID_BYTES = 2
 REMOTE_PREFIX_BYTES = len(REMOTE_SEAL) + _ID_BYTES
 
@@ -88,8 +92,8 @@ class Protection:
         return None
 
     def is_sealed_by(self, slot: Slot, sealed: bytes) -> bool:
-        """Whether this slot made the seal; of local slots each made every local seal."""
-        return _slot_id(sealed) == (None if slot.is_local else slot.id)
+        """Whether this slot made the seal of material; of local slots each made every local seal."""
+        return not self.is_held(sealed) and _slot_id(sealed) == (None if slot.is_local else slot.id)
 
     def is_remote(self, sealed: bytes) -> bool:
         """Whether opening it asks somebody else."""
@@ -98,6 +102,26 @@ class Protection:
     def find_slot_id(self, sealed: bytes) -> int | None:
         """The slot whose protector opening it asks; None for what is opened here."""
         return _slot_id(sealed)
+
+    def is_held(self, sealed: bytes) -> bool:
+        """Whether it says where material is held, and holds none."""
+        return sealed[:1] == HELD_SEAL
+
+    def seal_held(self, binding: MaterialBinding, place: TransitVersion) -> bytes:
+        """Where a version is held, as it rests."""
+        return HELD_SEAL + self.root.seal_held(place.to_bytes(), _held_binding(binding))
+
+    def open_held(self, binding: MaterialBinding, sealed: bytes) -> TransitVersion:
+        """What `seal_held` sealed."""
+        try:
+            return TransitVersion.from_bytes(self.root.open_held(sealed[len(HELD_SEAL) :], _held_binding(binding)))
+        except ValueError:
+            raise SealBrokenError from None
+
+    def reseal_held(self, new_root: StoreRoot, binding: MaterialBinding, sealed: bytes) -> bytes:
+        """The same under another root of the store."""
+        place = self.open_held(binding, sealed)
+        return HELD_SEAL + new_root.seal_held(place.to_bytes(), _held_binding(binding))
 
     def seal_here(self, binding: MaterialBinding, material: Secret) -> bytes:
         """Sealed under the root, for an active slot that is local."""
@@ -232,3 +256,7 @@ def _slot_id(sealed: bytes) -> int | None:
 
 def _remote_binding(slot_id: int, binding: MaterialBinding) -> bytes:
     return encode_row("ringfence/remote", slot_id, binding.encoded)
+
+
+def _held_binding(binding: MaterialBinding) -> bytes:
+    return encode_row("ringfence/held", binding.encoded)

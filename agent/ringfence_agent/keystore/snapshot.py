@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from ringfence_agent.keystore.backup.records import Record
+from ringfence_agent.keystore.held import HeldVersion
 from ringfence_zones.secret import Secret
 
 T = TypeVar("T")
@@ -30,7 +31,7 @@ def paced(items: Iterable[T], pause: Pause) -> Iterator[T]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreFacts:
-    """What a store says of itself. `keys` are live ones; `versions` counts those of deleted keys too."""
+    """What a store says of itself. `keys` are live ones; `versions` counts those of deleted keys too, held or not."""
 
     store_id: str
     created_ms: int
@@ -71,7 +72,11 @@ class StoreSnapshot(Protocol):
 
     @property
     def versions(self) -> Sequence[SealedVersion]:
-        """Every key version, those of deleted keys too."""
+        """Every key version with material, those of deleted keys too."""
+
+    @property
+    def held(self) -> Sequence[HeldVersion]:
+        """Every key version that somebody else holds, those of deleted keys too."""
 
     def rows(self) -> Iterator[Record]:
         """Every row of those tables as it rests, each time in the same order."""

@@ -30,6 +30,7 @@ class StoreRoot:
         self.store_id = store_id
         self._material = AESGCM(self.derive("wrap-material"))
         self._remote = AESGCM(self.derive("wrap-remote"))
+        self._held = AESGCM(self.derive("wrap-held"))
 
     def derive(self, purpose: str) -> bytes:
         """32 bytes that only this root and this store give, one value for each purpose."""
@@ -50,3 +51,11 @@ class StoreRoot:
     def open_remote(self, sealed: bytes, binding: bytes) -> bytes:
         """What `seal_remote` sealed. Raises SealBrokenError."""
         return unseal(self._remote, sealed, binding)
+
+    def seal_held(self, place: bytes, binding: bytes) -> bytes:
+        """Where a version is held, tied to its place in this store."""
+        return seal(self._held, place, binding)
+
+    def open_held(self, sealed: bytes, binding: bytes) -> bytes:
+        """What `seal_held` sealed. Raises SealBrokenError."""
+        return unseal(self._held, sealed, binding)

@@ -50,6 +50,22 @@ class EekWords:
         self._layouts: dict[int, _Layout] = {}
         self.decrypt_head = b'{"name":' + name_json + b',"versionName":"EK","material":"'
 
+    def eek_json(self, iv: bytes, edek: bytes) -> bytes:
+        """One EDEK of this version as the KMS answers it."""
+        return b"".join(
+            (
+                self.head,
+                kms_wire.encode_base64(iv).encode(),
+                self.middle,
+                kms_wire.encode_base64(edek).encode(),
+                b'"}}',
+            )
+        )
+
+    def dek_json(self, dek: bytes) -> bytes:
+        """The answer to a decrypt: the DEK as the key version `EK`."""
+        return self.decrypt_head + kms_wire.encode_base64(dek).encode() + b'"}'
+
     def layout(self, key_bytes: int, count: int) -> _Layout:
         """How a batch of `count` is written; `key_bytes` is the same each time."""
         layout = self._layouts.get(count)
@@ -63,10 +79,10 @@ class EekWords:
 class EekCipher:
     """One key version, ready to make and open EDEKs of any length that fits the format.
 
-    `words` are made when not given: a cipher that serves one request takes those of the last.
+    `words` are made when not given: a cipher that serves one request takes those of the last. `eek_json` is theirs.
     """
 
-    __slots__ = ("_decrypt_head", "_ecb", "_key_bytes", "_words", "number")
+    __slots__ = ("_decrypt_head", "_ecb", "_key_bytes", "_words", "eek_json", "number")
 
     def __init__(self, version: KeyVersion, words: EekWords | None = None) -> None:
         material = version.material.reveal()
@@ -76,6 +92,7 @@ class EekCipher:
         self.number = version.version
         self._words = words or EekWords(version.key_name, version.version)
         self._decrypt_head = self._words.decrypt_head
+        self.eek_json = self._words.eek_json
 
     def __repr__(self) -> str:
         return f"<EekCipher {self._words.version_name}>"
@@ -105,18 +122,6 @@ class EekCipher:
         dek = self.apply(iv, edek)
         text = binascii.b2a_base64(dek, newline=False).translate(_TO_URL_SAFE).rstrip(b"=")
         return self._decrypt_head + text + b'"}'
-
-    def eek_json(self, iv: bytes, edek: bytes) -> bytes:
-        """One EDEK of this version as the KMS answers it."""
-        return b"".join(
-            (
-                self._words.head,
-                kms_wire.encode_base64(iv).encode(),
-                self._words.middle,
-                kms_wire.encode_base64(edek).encode(),
-                b'"}}',
-            )
-        )
 
     def generate_json(self, count: int) -> bytes:
         """The answer to a generate: `count` new EDEKs, each of a random DEK as long as the zone key.

@@ -1,8 +1,9 @@
 """`key/NAME/_eek`, `keyversion/NAME@N/_eek` and `key/NAME/_reencryptbatch`: EDEKs made, opened and re-encrypted.
 
 Source: `KMS.generateEncryptedKeys`, `handleEncryptedKeyOp` and `reencryptEncryptedKeys`. These are the hot
-endpoints: with the key in memory they answer without leaving the event loop. Order of checks as in Hadoop: operation
-ACL, then existence and belonging, then key ACL.
+endpoints: with the key in memory they answer without leaving the event loop. What a key that Vault holds is needed for
+waits for Vault, after every check. Order of checks as in Hadoop: operation ACL, then existence and belonging, then key
+ACL.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from ringfence_agent.kms import eek
 from ringfence_agent.kms.answers import json_ok
 from ringfence_agent.kms.authorization.acls import KeyOperation, Operation
 from ringfence_agent.kms.call import Call
+from ringfence_agent.kms.custody.envelope import EnvelopeKey
+from ringfence_agent.kms.custody.held import TransitHeldKey
+from ringfence_agent.kms.custody.transit import HeldEek, TransitCustody, in_slices
 from ringfence_agent.kms.eek import MAX_GENERATE
 from ringfence_agent.kms.key_cache import CachedKey
 from ringfence_agent.kms.kms import Kms
@@ -32,7 +36,7 @@ _SLICE = 200
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,10}")
 
 
-def generate(kms: Kms, call: Call) -> Response:
+def generate(kms: Kms, call: Call) -> Response | Awaitable[Response]:
     """`GET key/NAME/_eek?eek_op=generate&num_keys=N`."""
     name = call.key = require_text(call.name, "name")
     call.op = "GENERATE_EEK"
@@ -41,8 +45,17 @@ def generate(kms: Kms, call: Call) -> Response:
     count = _count(call.query.num_keys)
     call.count = max(count, 0)
     key = _key_for(kms, call, name, Operation.GENERATE_EEK)
-    call.version = key.current.number
-    return json_ok(key.current.generate_json(count))
+    if isinstance(key, EnvelopeKey):
+        call.version = key.current.number
+        return json_ok(key.current.generate_json(count))
+    return _generate_held(kms.get_transit(), call, key, count)
+
+
+async def _generate_held(transit: TransitCustody, call: Call, key: TransitHeldKey, count: int) -> Response:
+    number = call.version = key.current.version
+    words = key.words_of(number)
+    made = await transit.generate(key, max(count, 0), call.user)
+    return json_ok(b"[%b]" % b",".join([words.eek_json(iv, edek) for iv, edek in made]))
 
 
 def _count(text: str | None) -> int:
@@ -70,7 +83,7 @@ def _key_for(kms: Kms, call: Call, name: str, operation: Operation) -> CachedKey
     return key
 
 
-def open_eek(kms: Kms, call: Call) -> Response:
+def open_eek(kms: Kms, call: Call) -> Response | Awaitable[Response]:
     """`POST keyversion/NAME@N/_eek` with `eek_op` decrypt or reencrypt."""
     version_name = require_text(call.name, "versionName")
     eek_op = require(call.query.eek_op, "eekOp")
@@ -86,6 +99,8 @@ def open_eek(kms: Kms, call: Call) -> Response:
         key, number = _version_for(kms, call, version_name, body.name, Operation.GENERATE_EEK)
     else:
         raise InputError(_WRONG_EEK_OP)
+    if not isinstance(key, EnvelopeKey):
+        return _open_held(kms.get_transit(), call, key, eek_op, _held_eek(number, iv_text, material))
     cipher = key.find_cipher(number)
     assert cipher is not None, "the version was found above"
     call.version = number
@@ -93,6 +108,15 @@ def open_eek(kms: Kms, call: Call) -> Response:
     if eek_op == "decrypt":
         return json_ok(cipher.decrypt_json(iv, edek))
     return json_ok(key.current.eek_json(iv, eek.reencrypt(cipher, key.current, iv, edek)))
+
+
+async def _open_held(transit: TransitCustody, call: Call, key: TransitHeldKey, eek_op: str, held: HeldEek) -> Response:
+    call.version = held.number
+    if eek_op == "decrypt":
+        dek = await transit.open(key, held, call.user)
+        return json_ok(key.words_of(held.number).dek_json(dek.reveal()))
+    (edek,) = await transit.reencrypt(key, [held], call.user)
+    return json_ok(key.words_of(key.current.version).eek_json(held.iv, edek))
 
 
 def _version_for(
@@ -128,17 +152,30 @@ def reencrypt_batch(kms: Kms, call: Call) -> Response | Awaitable[Response]:
     except KeyNotFoundError:
         # Hadoop looks for the entries' versions, never for the key itself.
         raise KeyVersionNotFoundError(require_text(bodies[0].version_name, "versionName")) from None
+    if not isinstance(key, EnvelopeKey):
+        return _reencrypt_held(kms.get_transit(), call, key, bodies)
     key.require({key.metadata.versions - 1, *_versions_in(key, bodies)})
     return _reencrypt_all(key, bodies)
 
 
-def _versions_in(key: CachedKey, bodies: Sequence[EncryptedKeyVersionBody]) -> set[int]:
+async def _reencrypt_held(
+    transit: TransitCustody, call: Call, key: TransitHeldKey, bodies: Sequence[EncryptedKeyVersionBody]
+) -> Response:
+    held = await in_slices(lambda body: _held_eek(*_entry(key, body)), bodies)
+    edeks = await transit.reencrypt(key, held, call.user)
+    words = key.words_of(key.current.version)
+    pairs = list(zip(held, edeks, strict=True))
+    entries = await in_slices(lambda pair: words.eek_json(pair[0].iv, pair[1]), pairs)
+    return json_ok(b"[%b]" % b",".join(entries))
+
+
+def _versions_in(key: EnvelopeKey, bodies: Sequence[EncryptedKeyVersionBody]) -> set[int]:
     """The versions of this key that a batch names; what else it names is refused entry by entry."""
     named = (split_version_name(body.version_name) for body in bodies if body.version_name)
     return {split[1] for split in named if split is not None and split[0] == key.metadata.name}
 
 
-async def _reencrypt_all(key: CachedKey, bodies: Sequence[EncryptedKeyVersionBody]) -> Response:
+async def _reencrypt_all(key: EnvelopeKey, bodies: Sequence[EncryptedKeyVersionBody]) -> Response:
     # The key and its ciphers stay as they were at the start, whatever is committed meanwhile.
     entries: list[bytes] = []
     for start in range(0, len(bodies), _SLICE):
@@ -148,7 +185,22 @@ async def _reencrypt_all(key: CachedKey, bodies: Sequence[EncryptedKeyVersionBod
     return json_ok(b"[" + b",".join(entries) + b"]")
 
 
-def _reencrypt_one(key: CachedKey, body: EncryptedKeyVersionBody) -> bytes:
+def _reencrypt_one(key: EnvelopeKey, body: EncryptedKeyVersionBody) -> bytes:
+    number, iv_text, material = _entry(key, body)
+    cipher = key.find_cipher(number)
+    assert cipher is not None, "the version was found above"
+    iv, edek = kms_wire.decode_iv(iv_text), kms_wire.decode_base64(material)
+    if cipher is not key.current:
+        edek = eek.reencrypt(cipher, key.current, iv, edek)
+    return key.current.eek_json(iv, edek)
+
+
+def _held_eek(number: int, iv_text: str, material: str) -> HeldEek:
+    return HeldEek(number, kms_wire.decode_iv(iv_text), kms_wire.decode_base64(material))
+
+
+def _entry(key: CachedKey, body: EncryptedKeyVersionBody) -> tuple[int, str, str]:
+    """The number, IV and EDEK of an entry of a batch, when it is of this key."""
     version_name = require_text(body.version_name, "versionName")
     inner = body.encrypted_key_version
     if inner is None:
@@ -158,11 +210,6 @@ def _reencrypt_one(key: CachedKey, body: EncryptedKeyVersionBody) -> bytes:
     split = split_version_name(version_name)
     if split is None or split[0] != key.metadata.name:
         raise KeyMismatchError(version_name, key.metadata.name)
-    cipher = key.find_cipher(split[1])
-    if cipher is None:
+    if split[1] not in key.numbers:
         raise KeyVersionNotFoundError(version_name)
-    iv = kms_wire.decode_iv(require(body.iv, "iv"))
-    edek = kms_wire.decode_base64(require(inner.material, "material"))
-    if cipher is not key.current:
-        edek = eek.reencrypt(cipher, key.current, iv, edek)
-    return key.current.eek_json(iv, edek)
+    return split[1], require(body.iv, "iv"), require(inner.material, "material")

@@ -6,19 +6,23 @@ is absent is not an error on reads: `{}` or `[]`, which Hadoop's clients turn in
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 from ringfence_agent.http.response import Response
+from ringfence_agent.keystore.held import AnyVersion
 from ringfence_agent.keystore.interface import ChangeOrigin
-from ringfence_agent.kms.answers import empty_ok, json_ok
+from ringfence_agent.kms.answers import empty_ok, json_ok, version_json
 from ringfence_agent.kms.authorization.acls import KeyOperation, Operation
 from ringfence_agent.kms.call import Call
+from ringfence_agent.kms.custody.envelope import EnvelopeKey
+from ringfence_agent.kms.custody.held import TransitHeldKey
+from ringfence_agent.kms.held_changes import roll_held
 from ringfence_agent.kms.key_cache import CachedKey
 from ringfence_agent.kms.keys_resource import check_material
 from ringfence_agent.kms.kms import Kms
 from ringfence_agent.kms.parameters import json_body, require_text
 from ringfence_zones import kms_wire
-from ringfence_zones.errors import KeyNotFoundError, UnconfirmedChangeError
+from ringfence_zones.errors import InputError, KeyNotFoundError, UnconfirmedChangeError
 from ringfence_zones.secret import Secret
 
 
@@ -36,27 +40,40 @@ def roll(kms: Kms, call: Call) -> Awaitable[Response]:
     kms.access.require_key(call, name, key.acl_name, KeyOperation.MANAGEMENT)
     material = None
     if body.material is not None:
+        if isinstance(key, TransitHeldKey):
+            raise InputError(
+                f"key {name} is held by Vault (custody transit), which makes its versions: give no material"
+            )
         material = Secret(check_material(body.material, key.metadata.length_bits))
     call.detail = {"material_given": material is not None}
     may_see = kms.access.may_see_material(call, name)
     origin = kms.repeated.origin(call.acting_user, call.op, name, body.material)
-    return _roll(kms, call, name, material, origin, may_see)
+    if isinstance(key, TransitHeldKey):
+        changes = kms.get_transit_changes()
+        return _roll(kms, call, name, origin, may_see, lambda: roll_held(kms, call, changes, name, origin))
+    return _roll(
+        kms,
+        call,
+        name,
+        origin,
+        may_see,
+        lambda: kms.change(call, lambda store: store.roll_key(name, material, origin)),
+    )
 
 
 async def _roll(
-    kms: Kms, call: Call, name: str, material: Secret | None, origin: ChangeOrigin, may_see: bool
+    kms: Kms, call: Call, name: str, origin: ChangeOrigin, may_see: bool, roll_key: Callable[[], Awaitable[AnyVersion]]
 ) -> Response:
     made = None
     while made is None:
         try:
-            version = await kms.change(call, lambda store: store.roll_key(name, material, origin))
+            version = await roll_key()
             made = kms.repeated.rolled(version, origin)
         except UnconfirmedChangeError:
             # None when it was answered after all: then this is a second request, whose turn it is now.
             made = await kms.repeated.find(name, origin)
     call.note_made(made)
-    shown = made.version.material.reveal() if may_see else None
-    return json_ok(kms_wire.encode(kms_wire.key_version_json(name, made.version.name, shown)), made.answered)
+    return json_ok(kms_wire.encode(version_json(made.version, with_material=may_see)), made.answered)
 
 
 def delete(kms: Kms, call: Call) -> Awaitable[Response]:
@@ -115,7 +132,7 @@ def get_current_version(kms: Kms, call: Call) -> Response:
     key = _readable(kms, call, name)
     if key is None:
         return json_ok(b"{}")
-    return json_ok(kms_wire.encode(_version_json(key, key.metadata.versions - 1)))
+    return json_ok(kms_wire.encode(version_json(key.get_version(key.metadata.versions - 1))))
 
 
 def list_versions(kms: Kms, call: Call) -> Response:
@@ -126,8 +143,9 @@ def list_versions(kms: Kms, call: Call) -> Response:
     key = _readable(kms, call, name)
     if key is None:
         return json_ok(b"[]")
-    key.require(key.numbers)
-    return json_ok(kms_wire.encode([_version_json(key, number) for number in key.numbers]))
+    if isinstance(key, EnvelopeKey):
+        key.require(key.numbers)
+    return json_ok(kms_wire.encode([version_json(key.get_version(number)) for number in key.numbers]))
 
 
 def _readable(kms: Kms, call: Call, name: str) -> CachedKey | None:
@@ -135,8 +153,3 @@ def _readable(kms: Kms, call: Call, name: str) -> CachedKey | None:
     if key is not None:
         kms.access.require_key(call, name, key.acl_name, KeyOperation.READ)
     return key
-
-
-def _version_json(key: CachedKey, number: int) -> dict[str, object]:
-    version = key.get_version(number)
-    return kms_wire.key_version_json(version.key_name, version.name, version.material.reveal())

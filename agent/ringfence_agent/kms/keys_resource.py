@@ -8,19 +8,28 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from urllib.parse import quote
 
 from ringfence_agent.http.response import Response
+from ringfence_agent.keystore.held import Material, TransitVersion, new_transit_name
 from ringfence_agent.keystore.interface import ChangeOrigin, NewKey
-from ringfence_agent.kms.answers import json_created, json_ok
+from ringfence_agent.kms.answers import json_created, json_ok, version_json
 from ringfence_agent.kms.authorization.acls import KeyOperation, Operation
 from ringfence_agent.kms.call import Call
-from ringfence_agent.kms.key_cache import KEY_ACL_NAME
+from ringfence_agent.kms.custody.key import KEY_ACL_NAME
+from ringfence_agent.kms.held_changes import create_held
 from ringfence_agent.kms.kms import Kms
 from ringfence_agent.kms.parameters import check_name, json_body, require_text
 from ringfence_zones import kms_wire
-from ringfence_zones.errors import InputError, KeyExistsError, KeyLengthError, MalformedJsonError
+from ringfence_zones.custody import CUSTODY_ATTRIBUTE, parse_custody
+from ringfence_zones.errors import (
+    InputError,
+    KeyExistsError,
+    KeyLengthError,
+    MalformedJsonError,
+    ProtectorRefusedError,
+)
 from ringfence_zones.keys import CipherSuite
 from ringfence_zones.kms_wire import CreateKeyBody
 from ringfence_zones.secret import Secret
@@ -47,6 +56,7 @@ def create(kms: Kms, call: Call) -> Awaitable[Response]:
         "length": new.length_bits,
         "material_given": body.material is not None,
         "description": new.description,
+        **_custody_detail(new),
     }
     # Before the commit: it may need to look up groups, and nothing may be asked for again after the change.
     may_see = kms.access.may_see_material(call, name)
@@ -57,7 +67,10 @@ def create(kms: Kms, call: Call) -> Awaitable[Response]:
 
 async def _create(kms: Kms, call: Call, new: NewKey, origin: ChangeOrigin, may_see: bool) -> Response:
     try:
-        version = await kms.change(call, lambda store: store.create_key(new, origin))
+        if isinstance(new.material, TransitVersion):
+            version = await create_held(kms, call, kms.get_transit_changes(), new, new.material, origin)
+        else:
+            version = await kms.change(call, lambda store: store.create_key(new, origin))
         made = kms.repeated.created(version, origin)
     except KeyExistsError:
         found = await kms.repeated.find(new.name, origin)
@@ -65,8 +78,7 @@ async def _create(kms: Kms, call: Call, new: NewKey, origin: ChangeOrigin, may_s
             raise
         made, version = found, found.version
     call.note_made(made)
-    material = version.material.reveal() if may_see else None
-    body = kms_wire.encode(kms_wire.key_version_json(new.name, version.name, material))
+    body = kms_wire.encode(version_json(version, with_material=may_see))
     return json_created(body, _location(call, new.name), made.answered)
 
 
@@ -82,10 +94,31 @@ def _new_key(kms: Kms, name: str, body: CreateKeyBody) -> NewKey:
     attributes = dict(body.attributes or {})
     if kms.access.stores_acl_name and not attributes.get(KEY_ACL_NAME):
         attributes[KEY_ACL_NAME] = name
-    material = secrets.token_bytes(length_bits // 8)
-    if body.material is not None:
-        material = check_material(body.material, length_bits)
-    return NewKey(name, cipher, length_bits, Secret(material), body.description, attributes)
+    material = _material(kms, attributes, body.material, length_bits)
+    return NewKey(name, cipher, length_bits, material, body.description, attributes)
+
+
+def _material(kms: Kms, attributes: Mapping[str, str], given: str | None, length_bits: int) -> Material:
+    """Of the custody that the attributes ask for: bytes, or the place in Vault where the key is to be made."""
+    custody = parse_custody(attributes)
+    if custody not in kms.custodies:
+        raise ProtectorRefusedError(
+            f"this key server has no custody {custody}, for it is not set up for Vault",
+            hint="write the vault block in kms.yaml and restart the key server, or make the key without"
+            f" {CUSTODY_ATTRIBUTE}",
+        )
+    if custody == "transit":
+        if given is not None:
+            raise InputError("a key in custody transit is made in Vault: give no material")
+        return TransitVersion(new_transit_name(), 1)
+    return Secret(secrets.token_bytes(length_bits // 8) if given is None else check_material(given, length_bits))
+
+
+def _custody_detail(new: NewKey) -> dict[str, str]:
+    """For the audit log. The name of the Transit key is on record before there is one."""
+    if isinstance(new.material, TransitVersion):
+        return {"custody": "transit", "transit_key": new.material.key}
+    return {}
 
 
 def _check_size(body: CreateKeyBody) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ringfence_agent.http.response import Response
-from ringfence_agent.kms.answers import json_ok
+from ringfence_agent.kms.answers import json_ok, version_json
 from ringfence_agent.kms.authorization.acls import KeyOperation, Operation
 from ringfence_agent.kms.call import Call
 from ringfence_agent.kms.kms import Kms
@@ -12,7 +12,7 @@ from ringfence_zones import kms_wire
 
 
 def get(kms: Kms, call: Call) -> Response:
-    """`GET keyversion/NAME@N`: `{}` when there is no such version."""
+    """`GET keyversion/NAME@N`: `{}` when there is no such version, null material when Vault holds it."""
     version_name = require_text(call.name, "versionName")
     call.op = "GET_KEY_VERSION"
     kms.access.require_operation(call, call.op, None, Operation.GET)
@@ -23,5 +23,4 @@ def get(kms: Kms, call: Call) -> Response:
     name = call.key = key.metadata.name
     kms.access.require_material(call, call.op, name)
     kms.access.require_key(call, name, key.acl_name, KeyOperation.READ)
-    version = key.get_version(number)
-    return json_ok(kms_wire.encode(kms_wire.key_version_json(name, version.name, version.material.reveal())))
+    return json_ok(kms_wire.encode(version_json(key.get_version(number))))

@@ -10,7 +10,7 @@ here, not ignored.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping, Sequence
 
 import msgspec
 
@@ -20,7 +20,9 @@ from ringfence_agent.kms.answers import json_ok
 from ringfence_agent.kms.call import Call
 from ringfence_agent.kms.kms import Kms
 from ringfence_zones import kms_wire
+from ringfence_zones.custody import Custody, custody_word
 from ringfence_zones.errors import InputError
+from ringfence_zones.keys import KeyMetadata
 from ringfence_zones.kms_wire import PublishBody
 from ringfence_zones.policy import Policy, canonical_json, policy_from_json
 
@@ -41,15 +43,19 @@ def put(kms: Kms, call: Call) -> Awaitable[Response]:
 
 
 async def _publish(kms: Kms, call: Call, body: PublishBody) -> Response:
+    custodies = kms.custodies
     # Checking a document of a thousand zones takes a while: it is done in the store's thread, off the event loop.
-    published = await kms.change(call, lambda store: _check_and_store(store, body, call.user))
+    published = await kms.change(call, lambda store: _check_and_store(store, body, call.user, custodies))
     call.detail = {"published": published.revision, "digest": published.digest}
     return json_ok(kms_wire.encode({"revision": published.revision, "digest": published.digest}))
 
 
-def _check_and_store(store: KeyStore, body: PublishBody, published_by: str) -> PolicyRevision:
+def _check_and_store(
+    store: KeyStore, body: PublishBody, published_by: str, custodies: Sequence[Custody]
+) -> PolicyRevision:
     policy = policy_from_json(kms_wire.decode_json(body.policy))
     _refuse_unenforceable(policy)
+    _refuse_other_custody(policy, custodies, {key.name: key for key in store.list_metadata()})
     return store.publish_policy(body.expected_revision, canonical_json(policy), published_by)
 
 
@@ -64,9 +70,19 @@ def _refuse_unenforceable(policy: Policy) -> None:
             "flow_control.mode enforce is not built into this KMS yet, so it is not taken",
             hint="publish the policy with flow_control.mode: shadow",
         )
-    transit = sorted(zone.path for zone in policy.zones if zone.custody != "envelope")
-    if transit:
-        raise InputError(
-            f"custody transit is not built into this KMS yet; the policy asks for it for {', '.join(transit)}",
-            hint="publish the policy with custody: envelope",
-        )
+
+
+def _refuse_other_custody(policy: Policy, custodies: Sequence[Custody], keys: Mapping[str, KeyMetadata]) -> None:
+    """A policy says of no key that it is where it is not: a key that is there keeps its custody."""
+    for zone in policy.zones:
+        if zone.custody not in custodies:
+            raise InputError(
+                f"the policy asks for custody {zone.custody} for {zone.path}, and this KMS is connected to no Vault",
+                hint="set `vault` in kms.yaml and restart the KMS, or publish the policy with custody: envelope",
+            )
+        key = keys.get(zone.key)
+        if key is not None and (found := custody_word(key.attributes)) != zone.custody:
+            raise InputError(
+                f"key {zone.key} of {zone.path} is in custody {found}, which it keeps; the policy says {zone.custody}",
+                hint=f"write  custody: {found}  for the zone",
+            )

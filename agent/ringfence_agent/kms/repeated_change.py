@@ -34,10 +34,10 @@ from dataclasses import dataclass
 
 import msgspec
 
+from ringfence_agent.keystore.held import AnyVersion, HeldKey
 from ringfence_agent.keystore.interface import ChangeOrigin, OpenStore, UnconfirmedChange
 from ringfence_agent.kms.store_access import StoreAccess
 from ringfence_zones.errors import RingfenceError
-from ringfence_zones.keys import KeyVersion
 from ringfence_zones.secret import Secret
 
 _log = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ class Made:
     `again` when it was made by the same request, sent before and never answered.
     """
 
-    version: KeyVersion
+    version: AnyVersion
     answered: Callable[[], None]
     again: bool = False
 
@@ -135,12 +135,12 @@ class RepeatedChanges:
         """Who asks for what: `request` is all that decides the outcome, as JSON values."""
         return ChangeOrigin(user, hmac.digest(self._secret.reveal(), msgspec.json.encode(request), "sha256"))
 
-    def created(self, version: KeyVersion, origin: ChangeOrigin) -> Made:
+    def created(self, version: AnyVersion, origin: ChangeOrigin) -> Made:
         """A key that this worker just committed."""
         change = UnconfirmedChange(version.key_name, version.version, origin, self._store.owner_id, 0)
         return Made(version, lambda: self._confirmations.add(change))
 
-    def rolled(self, version: KeyVersion, origin: ChangeOrigin) -> Made:
+    def rolled(self, version: AnyVersion, origin: ChangeOrigin) -> Made:
         """A version that this worker just committed."""
         change = UnconfirmedChange(version.key_name, version.version, origin, self._store.owner_id, 0)
         return Made(version, lambda: self._confirmations.expect(change))
@@ -161,7 +161,11 @@ class RepeatedChanges:
         key = await self._store.read(lambda store: store.find_sealed_key(name))
         if key is None or change.version not in key.numbers:
             return None
-        (version,) = await self._store.open_versions(key, [change.version])
+        version: AnyVersion
+        if isinstance(key, HeldKey):
+            version = next(each for each in key.versions if each.version == change.version)
+        else:
+            (version,) = await self._store.open_versions(key, [change.version])
         return Made(version, lambda: self._confirmations.expect(change), again=True)
 
     def settle(self, name: str, user: str) -> None:

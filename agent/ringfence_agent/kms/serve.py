@@ -44,12 +44,14 @@ from ringfence_agent.kms.authorization.access import AccessRules
 from ringfence_agent.kms.authorization.acl_file import AclFile
 from ringfence_agent.kms.authorization.groups import Groups
 from ringfence_agent.kms.config import Settings, is_loopback
+from ringfence_agent.kms.custody.open import open_transit
 from ringfence_agent.kms.freshness import Freshness
 from ringfence_agent.kms.key_cache import KeyCache
 from ringfence_agent.kms.kms import Kms
 from ringfence_agent.kms.monitoring.health import HealthCheck
 from ringfence_agent.kms.monitoring.metrics import MetricsTable
 from ringfence_agent.kms.monitoring.pages import Monitoring, ServerFacts
+from ringfence_agent.kms.monitoring.transit_health import TransitHealth
 from ringfence_agent.kms.protector_config import open_protectors
 from ringfence_agent.kms.remote_exception import render_server_error
 from ringfence_agent.kms.repeated_change import DIGEST_PURPOSE, RepeatedChanges
@@ -217,8 +219,12 @@ async def _serving(
         store.on_work = metrics.store
         keeper = _keeper(settings, opened, record, _executor(stack, "keeping"), metrics.add)
         stack.push_async_callback(keeper.close)
-        health = HealthCheck(store, audit, time.monotonic, find_distrust=record.find_distrust)
-        monitoring = Monitoring(facts, metrics, health, audit, keeper)
+        transit, transit_changes = None, None
+        if settings.vault is not None:
+            transit, transit_changes = open_transit(settings.vault, settings.workers, metrics.transit_call, stack)
+        held = TransitHealth(store, transit.prove if transit is not None else None, time.monotonic)
+        health = HealthCheck(store, audit, time.monotonic, find_distrust=record.find_distrust, held=held)
+        monitoring = Monitoring(facts, metrics, health, audit, keeper, transit.gauges if transit is not None else dict)
         kms = Kms(
             store,
             keys,
@@ -232,6 +238,8 @@ async def _serving(
             repeated,
             monitoring,
             keeper,
+            transit,
+            transit_changes,
         )
         cookie_root = opened.derive_secret(_COOKIE_PURPOSE)
         proofs = _executor(stack, "proofs")

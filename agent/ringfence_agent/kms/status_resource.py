@@ -16,7 +16,8 @@ from ringfence_zones.errors import RingfenceError
 
 
 def get(kms: Kms, call: Call) -> Response | Awaitable[Response]:
-    """`{"product", "version", "revision", "digest", "authentication"}`; revision 0 before the first publication.
+    """`{"product", "version", "revision", "digest", "authentication", "custody"}`; revision 0 before the first
+    publication.
 
     With `authentication` `simple` users are claims, and nothing this server says makes them more. An administrator
     gets `server` as well (`monitoring.Monitoring.describe`).
@@ -35,6 +36,7 @@ def _about(kms: Kms) -> dict[str, object]:
         "revision": published.revision,
         "digest": published.digest,
         "authentication": kms.authentication,
+        "custody": list(kms.custodies),
     }
 
 

@@ -81,7 +81,9 @@ class StoreKeeper:
         self.record.note_opened(self._now_ms(), self.settings.check_s)
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._has_changed.wait(), _TICK_S)
+                # Not wait_for: in Python 3.11 that forgets a cancellation when the event comes in the same turn.
+                async with asyncio.timeout(_TICK_S):
+                    await self._has_changed.wait()
             if self._has_changed.is_set():
                 await asyncio.sleep(_GATHER_S)
                 await self._keep_up_with_changes()

@@ -22,7 +22,7 @@ import asyncio
 import copy
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
 from ringfence_agent.vault.transit import LAG_S
@@ -32,9 +32,11 @@ from ringfence_agent.vault.transit_wire import (
     OpenItem,
     Operation,
     Result,
+    RewrapItem,
     TransitCiphertext,
     encrypt_row,
     open_row,
+    rewrap_row,
 )
 from ringfence_zones.errors import ProtectorUnavailableError, RingfenceError
 from ringfence_zones.secret import Secret
@@ -43,6 +45,10 @@ _log = logging.getLogger(__name__)
 
 _MAX_WAITING = 16 * 1024
 _SWEEP_S = 0.05
+
+
+OnCall = Callable[[int, float, bool], None]
+"""Told of each call: how many items it carried, how many seconds it took, and whether it failed as a whole."""
 
 
 class Calls(Protocol):
@@ -117,8 +123,11 @@ class MicroBatcher:
     `caller` is whose turn it is: a user's name. Deadlines are in the loop's time. Methods raise like Transit's.
     """
 
-    def __init__(self, transit: Calls, calls_at_once: int = 2) -> None:
+    def __init__(
+        self, transit: Calls, calls_at_once: int = 2, on_call: OnCall = lambda _items, _elapsed_s, _failed: None
+    ) -> None:
         self._transit = transit
+        self._on_call = on_call
         self._free = calls_at_once
         self._queues: dict[tuple[Operation, str], _Queue] = {}
         self._waiting = 0
@@ -142,12 +151,17 @@ class MicroBatcher:
         return cast("list[Secret | ItemFault]", await self._call(Operation.DECRYPT, key, rows, caller, deadline))
 
     async def rewrap(
-        self, key: str, items: Sequence[OpenItem], caller: str, deadline: float
+        self, key: str, items: Sequence[RewrapItem], caller: str, deadline: float
     ) -> list[TransitCiphertext | ItemFault]:
         """See Transit."""
-        rows = [open_row(item) for item in items]
+        rows = [rewrap_row(item) for item in items]
         results = await self._call(Operation.REWRAP, key, rows, caller, deadline)
         return cast("list[TransitCiphertext | ItemFault]", results)
+
+    @property
+    def waiting(self) -> int:
+        """How many items have no result yet."""
+        return self._waiting
 
     async def close(self) -> None:
         """Refuses what waits, and whatever comes, and gives up the calls under way."""
@@ -221,6 +235,8 @@ class MicroBatcher:
 
     async def _fly(self, operation: Operation, key: str, batch: list[_Waiting]) -> None:
         deadline = max([item.deadline for item in batch])
+        clock = asyncio.get_running_loop().time
+        began_s, failed = clock(), True
         try:
             results = await self._transit.call(operation, key, [item.row for item in batch], deadline)
         except RingfenceError as error:
@@ -232,6 +248,10 @@ class MicroBatcher:
             for item in batch:
                 _fail(item, ProtectorUnavailableError("a call to Vault failed; the key server's log says how"))
             return
+        else:
+            failed = False
+        finally:
+            self._on_call(len(batch), clock() - began_s, failed)
         for item, result in zip(batch, results, strict=True):
             if item.result.done():
                 continue

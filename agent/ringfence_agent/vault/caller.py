@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from ringfence_agent.vault.exchange import VaultAnswer, VaultRequest
 from ringfence_agent.vault.refusal import VaultRefusedError
+from ringfence_zones.errors import ProtectorRefusedError
 
 
 class Caller(Protocol):
@@ -34,6 +35,33 @@ def data_of(answer: Mapping[str, Any]) -> dict[str, Any]:
     """The `data` of an answer; empty without any."""
     data = answer.get("data")
     return data if isinstance(data, dict) else {}
+
+
+def number(data: Mapping[str, Any], name: str) -> int:
+    """A whole number of an answer; 0 for one that is left out. Raises ProtectorRefusedError for anything else."""
+    value = data.get(name)
+    if value is None:
+        return 0
+    if not isinstance(value, int):
+        raise _not_vaults(name)
+    return value
+
+
+def texts(data: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """A list of texts in an answer; empty for one that is left out. Raises ProtectorRefusedError for anything else."""
+    value = data.get(name)
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise _not_vaults(name)
+    return tuple(value)
+
+
+def _not_vaults(name: str) -> ProtectorRefusedError:
+    return ProtectorRefusedError(
+        f"what answers as Vault sends a {name} that Vault would not send",
+        hint="see what stands between this machine and Vault; vault.addresses name its nodes themselves",
+    )
 
 
 def is_missing(error: VaultRefusedError) -> bool:

@@ -99,7 +99,7 @@ class VaultAnswer:
         """The body as an object; empty for a body that is none."""
         try:
             document = json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return document if isinstance(document, dict) else {}
 

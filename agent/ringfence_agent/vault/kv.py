@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ringfence_agent.vault import refusal
-from ringfence_agent.vault.caller import Caller, data_of, is_missing
+from ringfence_agent.vault.caller import Caller, data_of, is_missing, number, texts
 from ringfence_agent.vault.exchange import VaultRequest
 from ringfence_agent.vault.refusal import Reason, VaultRefusedError
 from ringfence_zones.errors import ProtectorRefusedError
@@ -107,7 +107,7 @@ class KvSecrets:
             if is_missing(error):
                 return []
             raise
-        return sorted(data_of(answer).get("keys", ()))
+        return sorted(texts(data_of(answer), "keys"))
 
     def list_pages(self, path: str) -> Iterator[str]:
         """As `list_names`, in the server's order and a page at a time; a server without pages gives all at once.
@@ -148,13 +148,13 @@ class KvSecrets:
                 return None
             raise
         return KvMetadata(
-            int(data.get("current_version", 0)), int(data.get("oldest_version", 0)), data.get("cas_required") is True
+            number(data, "current_version"), number(data, "oldest_version"), data.get("cas_required") is True
         )
 
     def read_config(self) -> KvConfig:
         """The engine's configuration."""
         data = data_of(self._kv.read_configuration(mount_point=self.mount))
-        return KvConfig(data.get("cas_required") is True, int(data.get("max_versions") or 0))
+        return KvConfig(data.get("cas_required") is True, number(data, "max_versions"))
 
     def require_cas(self, max_versions: int = MAX_VERSIONS) -> None:
         """From now on nobody writes to this engine without check-and-set; so many versions are kept, for forensics."""

@@ -71,6 +71,12 @@ def required_capabilities(settings: VaultSettings, key: str) -> dict[str, str]:
     }
 
 
+def transit_custody_capabilities(settings: VaultSettings, key: str) -> dict[str, str]:
+    """What it must be able to do besides with the Transit key of a zone, to make it and roll it: path to capability."""
+    mount = settings.transit_mount
+    return {f"{mount}/keys/{key}": "update", f"{mount}/keys/{key}/rotate": "update"}
+
+
 def forbidden_paths(settings: VaultSettings, key: str) -> Sequence[str]:
     """What the key server's own token must not be able to do at all."""
     mount = settings.transit_mount

@@ -122,7 +122,7 @@ def refused(what: str, status: int, body: bytes) -> VaultRefusedError:
 def _error_texts(body: bytes) -> Sequence[str]:
     try:
         document = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ()
     errors = document.get("errors") if isinstance(document, dict) else None
     return [text for text in errors if isinstance(text, str)] if isinstance(errors, list) else ()

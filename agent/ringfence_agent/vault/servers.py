@@ -155,6 +155,11 @@ class VaultServers:
         endpoints = [Endpoint.at_url(address, tls) for address in settings.addresses]
         return cls(endpoints, TokenFile(settings.token_file), settings.namespace)
 
+    @property
+    def left_alone(self) -> int:
+        """How many nodes are not asked at present, for they failed too often in a row."""
+        return sum(server.is_open for server in self._servers)
+
     async def ask(self, request: PureRequest, token: Secret | None, deadline: float, read: Callable[[Answer], T]) -> T:
         """What `read` makes of the first usable answer, by `deadline` (the loop's time).
 

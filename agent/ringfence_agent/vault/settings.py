@@ -14,11 +14,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from ringfence_zones.config_file import AbsolutePath, ConfigModel
+from ringfence_zones.http_origin import find_origin
 from ringfence_zones.kms_uri import is_loopback
 
 AuthMethod = Literal["approle", "aws_iam", "jwt", "token_file", "agent"]
@@ -33,6 +33,8 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 _CLUSTER = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,46}[a-z0-9])?")
 _MOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 _ROLE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+# Where Vault has mounted something of its own.
+_VAULTS_OWN = frozenset({"auth", "cubbyhole", "identity", "sys"})
 _AUTH_MOUNTS: dict[str, str] = {"approle": "approle", "aws_iam": "aws", "jwt": "jwt"}
 # What a method cannot do without, and what it alone has a use for.
 _NEEDED: dict[str, tuple[str, ...]] = {
@@ -137,10 +139,22 @@ class VaultBlock(ConfigModel):
     def _path(cls, value: str | None) -> str | None:
         return None if value is None else _checked(value, _MOUNT, "a path of letters, digits and ._- between slashes")
 
+    @field_validator("transit_mount", "kv_mount")
+    @classmethod
+    def _mountable(cls, value: str | None) -> str | None:
+        if value is not None and value.partition("/")[0] in _VAULTS_OWN:
+            raise ValueError(f"must be a mount of its own: {' and '.join(sorted(_VAULTS_OWN))} are Vault's")
+        return value
+
     @model_validator(mode="after")
     def _reachable(self) -> VaultBlock:
-        if (self.auth.method == "agent") == bool(self.addresses):
-            raise ValueError("addresses are for every method but agent, whose socket stands for them")
+        method = self.auth.method
+        if method == "agent" and self.addresses:
+            raise ValueError("names addresses, but with auth.method agent its socket stands for them: leave them out")
+        if method != "agent" and not self.addresses:
+            raise ValueError(f"names no addresses, and auth.method {method} needs those of every node")
+        if self.kv_mount == (self.transit_mount or f"transit-{self.cluster}"):
+            raise ValueError(f"names {self.kv_mount} as transit_mount and as kv_mount: they are two engines")
         return self
 
 
@@ -213,16 +227,11 @@ def _checked(value: str, pattern: re.Pattern[str], form: str) -> str:
 
 
 def _address(text: str) -> str:
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:
-        raise ValueError("must hold addresses like https://vault1.example.com:8200") from None
-    host = parts.hostname or ""
-    whole = parts.path in ("", "/") and not (parts.query or parts.fragment or parts.username or parts.password)
-    if parts.scheme not in ("http", "https") or not host or not whole:
+    origin = find_origin(text)
+    if origin is None:
         raise ValueError("must hold addresses like https://vault1.example.com:8200")
-    if parts.scheme == "http" and not is_loopback(host):
-        raise ValueError(f"must be https for {host}: over plain http the token and the keys would travel in clear")
-    bracketed = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{bracketed}:{port or _DEFAULT_PORTS[parts.scheme]}"
+    if origin.scheme == "http" and not is_loopback(origin.host):
+        raise ValueError(
+            f"must be https for {origin.host}: over plain http the token and the keys would travel in clear"
+        )
+    return f"{origin.scheme}://{origin.bracketed_host}:{origin.port or _DEFAULT_PORTS[origin.scheme]}"

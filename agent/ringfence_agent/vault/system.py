@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ringfence_agent.vault.caller import Caller, data_of, is_missing
+from ringfence_agent.vault.caller import Caller, data_of, is_missing, number, texts
 from ringfence_agent.vault.refusal import VaultRefusedError
 from ringfence_zones.errors import ProtectorRefusedError
 from ringfence_zones.secret import Secret
@@ -108,7 +108,7 @@ class VaultSystem:
     def capabilities(self, paths: Sequence[str]) -> dict[str, frozenset[str]]:
         """What the caller's own token may do on each path: `read`, `update`, ..., or `deny` alone."""
         answer = data_of(self._sys.get_capabilities(list(paths)))
-        return {path: frozenset(answer.get(path) or ("deny",)) for path in paths}
+        return {path: frozenset(texts(answer, path) or ("deny",)) for path in paths}
 
     # AppRole
 
@@ -121,12 +121,12 @@ class VaultSystem:
                 return None
             raise
         return AppRole(
-            token_policies=tuple(sorted(data.get("token_policies") or ())),
+            token_policies=tuple(sorted(texts(data, "token_policies"))),
             token_no_default_policy=data.get("token_no_default_policy") is True,
-            token_period_s=int(data.get("token_period") or 0),
+            token_period_s=number(data, "token_period"),
             token_type=str(data.get("token_type") or ""),
-            secret_id_num_uses=int(data.get("secret_id_num_uses") or 0),
-            secret_id_ttl_s=int(data.get("secret_id_ttl") or 0),
+            secret_id_num_uses=number(data, "secret_id_num_uses"),
+            secret_id_ttl_s=number(data, "secret_id_ttl"),
             secret_id_bound_cidrs=_networks(data.get("secret_id_bound_cidrs")),
             token_bound_cidrs=_networks(data.get("token_bound_cidrs")),
             bind_secret_id=data.get("bind_secret_id") is not False,

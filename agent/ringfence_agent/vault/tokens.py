@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Any
 
 from ringfence_agent.vault import refusal
-from ringfence_agent.vault.caller import Caller, data_of
+from ringfence_agent.vault.caller import Caller, data_of, number, texts
 from ringfence_agent.vault.exchange import VaultRequest
 from ringfence_agent.vault.refusal import VaultRefusedError
 from ringfence_zones.errors import ProtectorRefusedError
@@ -110,7 +110,7 @@ class Tokens:
         """
         body = {"token": wrapping.reveal().decode()}
         data = data_of(self._caller.call("POST", "sys/wrapping/lookup", body))
-        return Wrapped(str(data.get("creation_path")), int(data.get("creation_ttl") or 0))
+        return Wrapped(str(data.get("creation_path")), number(data, "creation_ttl"))
 
     def unwrap(self, wrapping: Secret) -> Mapping[str, Any]:
         """Opens it, once. Raises as `look_at_wrapped`. The `data` is secret."""
@@ -130,8 +130,8 @@ def _login(answer: Mapping[str, Any]) -> Login:
     return Login(
         token=Secret(auth["client_token"].encode()),
         accessor=str(auth.get("accessor") or ""),
-        policies=tuple(auth.get("policies") or ()),
-        lease_s=int(auth.get("lease_duration") or 0),
+        policies=texts(auth, "policies"),
+        lease_s=number(auth, "lease_duration"),
         renewable=auth.get("renewable") is True,
     )
 
@@ -140,18 +140,18 @@ def _state(data: Mapping[str, Any]) -> TokenState:
     return TokenState(
         accessor=str(data.get("accessor") or ""),
         display_name=str(data.get("display_name") or ""),
-        policies=tuple(data.get("policies") or ()),
+        policies=texts(data, "policies"),
         type=str(data.get("type") or ""),
-        ttl_s=int(data.get("ttl") or 0),
-        creation_ttl_s=int(data.get("creation_ttl") or 0),
+        ttl_s=number(data, "ttl"),
+        creation_ttl_s=number(data, "creation_ttl"),
         expires=data.get("expire_time") is not None,
         period_s=_seconds(data.get("period")),
         explicit_max_ttl_s=_seconds(data.get("explicit_max_ttl")),
         renewable=data.get("renewable") is True,
-        num_uses=int(data.get("num_uses") or 0),
+        num_uses=number(data, "num_uses"),
         orphan=data.get("orphan") is True,
     )
 
 
 def _seconds(value: object) -> int:
-    return int(value) if isinstance(value, int | float) else 0
+    return value if isinstance(value, int) else 0

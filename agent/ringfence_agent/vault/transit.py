@@ -33,11 +33,13 @@ from ringfence_agent.vault.transit_wire import (
     Operation,
     Refusal,
     Result,
+    RewrapItem,
     TransitCiphertext,
     batch_body,
     encrypt_row,
     open_row,
     read_answer,
+    rewrap_row,
 )
 from ringfence_zones.errors import ConfigError, InputError, ProtectorRefusedError, ProtectorUnavailableError
 from ringfence_zones.secret import Secret
@@ -93,9 +95,11 @@ class Transit:
         rows = [open_row(item) for item in items]
         return cast("list[Secret | ItemFault]", await self.call(Operation.DECRYPT, key, rows, deadline))
 
-    async def rewrap(self, key: str, items: Sequence[OpenItem], deadline: float) -> list[TransitCiphertext | ItemFault]:
-        """The same plaintexts under the key's newest version; also what is under it already becomes another text."""
-        rows = [open_row(item) for item in items]
+    async def rewrap(
+        self, key: str, items: Sequence[RewrapItem], deadline: float
+    ) -> list[TransitCiphertext | ItemFault]:
+        """The same plaintexts under the versions that are named; what is under one already becomes another text."""
+        rows = [rewrap_row(item) for item in items]
         return cast("list[TransitCiphertext | ItemFault]", await self.call(Operation.REWRAP, key, rows, deadline))
 
     async def call(self, operation: Operation, key: str, rows: Sequence[bytes], deadline: float) -> list[Result]:

@@ -22,11 +22,13 @@ from ringfence_agent.vault.transit_wire import (
     Operation,
     Refusal,
     Result,
+    RewrapItem,
     TransitCiphertext,
     batch_body,
     encrypt_row,
     open_row,
     read_answer,
+    rewrap_row,
 )
 from ringfence_zones.errors import ProtectorRefusedError, ProtectorUnavailableError
 from ringfence_zones.secret import Secret
@@ -53,9 +55,9 @@ class TransitBatches:
         """Plaintexts."""
         return cast("list[Secret | ItemFault]", self._call(Operation.DECRYPT, key, [open_row(item) for item in items]))
 
-    def rewrap(self, key: str, items: Sequence[OpenItem]) -> list[TransitCiphertext | ItemFault]:
-        """The same plaintexts under the newest version. Never a no-op: the ciphertext always is another."""
-        rows = [open_row(item) for item in items]
+    def rewrap(self, key: str, items: Sequence[RewrapItem]) -> list[TransitCiphertext | ItemFault]:
+        """The same plaintexts under the versions named. Never a no-op: the ciphertext always is another."""
+        rows = [rewrap_row(item) for item in items]
         return cast("list[TransitCiphertext | ItemFault]", self._call(Operation.REWRAP, key, rows))
 
     def _call(self, operation: Operation, key: str, rows: Sequence[bytes]) -> list[Result]:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ringfence_agent.vault.caller import Caller, data_of, is_missing
+from ringfence_agent.vault.caller import Caller, data_of, is_missing, texts
 from ringfence_agent.vault.refusal import Reason, VaultRefusedError
 from ringfence_zones.errors import ProtectorRefusedError, ProtectorUnavailableError
 
@@ -126,7 +126,7 @@ class TransitKeys:
                 return []
             raise
         # `import/` is among them once somebody read the wrapping key.
-        return sorted(name for name in data_of(answer).get("keys", ()) if not name.endswith("/"))
+        return sorted(name for name in texts(data_of(answer), "keys") if not name.endswith("/"))
 
     def rotate(self, name: str, from_version: int) -> TransitKey:
         """Adds a version after `from_version`, unless there is one already. The key as it is then.
@@ -213,7 +213,7 @@ def _described(name: str, answer: Mapping[str, Any]) -> TransitKey:
             imported=data.get("imported_key") is True,
             created_s={int(version): int(created) for version, created in (data.get("keys") or {}).items()},
         )
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
         key = None
     if key is None or key.name != name or key.latest_version < 1:
         raise ProtectorRefusedError(f"what Vault says of the Transit key {name} is no description of it")

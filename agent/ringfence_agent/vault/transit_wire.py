@@ -32,7 +32,7 @@ import msgspec
 
 from ringfence_agent.vault.connection import Answer, NoAnswerError
 from ringfence_zones.errors import InputError
-from ringfence_zones.keys import IV_BYTES, split_version_name
+from ringfence_zones.keys import IV_BYTES
 from ringfence_zones.secret import Secret
 
 # AES-256-GCM as Transit lays it out: a nonce of 12 bytes, the text, a tag of 16.
@@ -90,17 +90,15 @@ def edek_from(ciphertext: TransitCiphertext) -> bytes:
     return _EDEK_HEAD.pack(_EDEK_FORM, ciphertext.version) + ciphertext.raw
 
 
-def ciphertext_in(edek: bytes, version_name: str) -> TransitCiphertext:
-    """The ciphertext in an EDEK that was given with `version_name`, Hadoop's `name@N` with N counting from 0.
+def ciphertext_in(edek: bytes, version_name: str, version: int) -> TransitCiphertext:
+    """The ciphertext in an EDEK that was given with `version_name`, Hadoop's `name@N`, which Transit has as `version`.
 
-    Raises InputError for any other form of EDEK, and for one that was made with another version than the name says.
+    Raises InputError for any other form of EDEK, and for one that was made with another version than that.
     """
     lengths = [_EDEK_HEAD.size + _OVERHEAD_BYTES + dek_bytes for dek_bytes in _DEK_BYTES]
     if len(edek) not in lengths or edek[:2] != _EDEK_FORM:
         raise InputError(f"the EDEK given for {version_name} was not made by Vault Transit, which keeps this key")
-    _, version = _EDEK_HEAD.unpack_from(edek)
-    split = split_version_name(version_name)
-    if version < 1 or split is None or split[1] + 1 != version:
+    if _EDEK_HEAD.unpack_from(edek) != (_EDEK_FORM, version):
         raise InputError(f"the EDEK given for {version_name} was made with another version of the key")
     return TransitCiphertext(version, edek[_EDEK_HEAD.size :])
 
@@ -140,10 +138,18 @@ class EncryptItem(NamedTuple):
 
 
 class OpenItem(NamedTuple):
-    """A ciphertext to decrypt or rewrap."""
+    """A ciphertext to decrypt."""
 
     ciphertext: TransitCiphertext
     context: bytes
+
+
+class RewrapItem(NamedTuple):
+    """A ciphertext to bring to `key_version` (from 1), under the same context."""
+
+    ciphertext: TransitCiphertext
+    context: bytes
+    key_version: int
 
 
 def encrypt_row(item: EncryptItem) -> bytes:
@@ -160,6 +166,15 @@ def open_row(item: OpenItem) -> bytes:
     return b'{"ciphertext":"%b","context":"%b"}' % (
         item.ciphertext.text,
         binascii.b2a_base64(item.context, newline=False),
+    )
+
+
+def rewrap_row(item: RewrapItem) -> bytes:
+    """The item as JSON."""
+    return b'{"ciphertext":"%b","context":"%b","key_version":%d}' % (
+        item.ciphertext.text,
+        binascii.b2a_base64(item.context, newline=False),
+        item.key_version,
     )
 
 

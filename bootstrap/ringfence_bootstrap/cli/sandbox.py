@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -48,6 +49,21 @@ def _read_duration(_context: click.Context, _parameter: click.Parameter, value: 
         raise click.BadParameter(str(error)) from error
 
 
+def _read_settings(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str:
+    if value is None:
+        return ""
+    try:
+        settings = yaml.safe_load(Path(value).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise click.BadParameter(f"cannot read {value}: {error.strerror}") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise click.BadParameter(f"{value} is not well-formed YAML") from error
+    if not isinstance(settings, dict) or not settings:
+        raise click.BadParameter(f"{value} holds no settings, as in  vault: {{...}}")
+    # Written anew, in lines that can follow others: a mapping in braces could not.
+    return yaml.safe_dump(settings, sort_keys=False)
+
+
 @click.group(cls=CommandGroup)
 @global_options
 def sandbox(_context: CommandContext) -> None:
@@ -71,6 +87,12 @@ def sandbox(_context: CommandContext) -> None:
     callback=_read_duration,
     help="of every Kerberos ticket, as in 2m  [10h]",
 )
+@click.option(
+    "--kms-settings",
+    metavar="FILE",
+    callback=_read_settings,
+    help="YAML that our KMS is to have too, such as a vault block: added to kms.yaml of a new sandbox",
+)
 @global_options
 def up(
     context: CommandContext,
@@ -80,15 +102,20 @@ def up(
     kerberos: bool,
     tls: bool,
     ticket_lifetime_s: int | None,
+    kms_settings: str,
 ) -> None:
     """Start what does not run yet; print export lines when a file can be written."""
     console = Console(stderr=True, highlight=False)
+    wanted = Wanted(
+        kms=kms,
+        agent=agent,
+        kerberos=kerberos,
+        tls=tls,
+        ticket_lifetime_s=ticket_lifetime_s,
+        kms_settings=kms_settings,
+    )
     with _fetching(console) as on_progress:
-        state = _sandbox(directory).up(
-            Wanted(kms=kms, agent=agent, kerberos=kerberos, tls=tls, ticket_lifetime_s=ticket_lifetime_s),
-            _say(console),
-            on_progress,
-        )
+        state = _sandbox(directory).up(wanted, _say(console), on_progress)
     _print_state(context, _sandbox(directory), state)
 
 

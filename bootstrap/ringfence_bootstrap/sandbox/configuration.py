@@ -43,8 +43,11 @@ def environment(layout: Layout, state: State) -> dict[str, str]:
     return common | realm_of(layout, state).environment | {"KRB5CCNAME": f"FILE:{layout.ticket_cache('hdfs')}"}
 
 
-def write_configuration(layout: Layout, state: State) -> None:
-    """Every configuration file of a new sandbox; with Kerberos or TLS also the realm and the certificates."""
+def write_configuration(layout: Layout, state: State, kms_settings: str = "") -> None:
+    """Every configuration file of a new sandbox; with Kerberos or TLS also the realm and the certificates.
+
+    `kms_settings` is YAML that our KMS is to have beside what every sandbox's has.
+    """
     for directory in (layout.conf, layout.kms_conf, layout.logs, layout.directory / "tmp"):
         directory.mkdir(exist_ok=True)
     (layout.directory / "agent").mkdir(exist_ok=True, mode=0o700)
@@ -64,7 +67,7 @@ def write_configuration(layout: Layout, state: State) -> None:
     (layout.directory / "agent.yaml").write_text(_agent_yaml(layout, state))
     (layout.conf / "ringfence-client.yaml").write_text(_client_yaml(layout, state))
     if state.kms == "ringfence":
-        layout.kms_config.write_text(_kms_yaml(layout, state))
+        layout.kms_config.write_text(_kms_yaml(layout, state) + kms_settings)
     else:
         _write_secret(layout.kms_conf / "kms-keystore.password", secrets.token_urlsafe(24))
 

@@ -46,7 +46,8 @@ class Wanted:
     """What `up` was asked for.
 
     `kms` None means the kind that the sandbox has, ours for a new one. Kerberos, TLS and an agent once asked for stay
-    with the sandbox. `ticket_lifetime_s` None means ten hours, or what the sandbox has.
+    with the sandbox. `ticket_lifetime_s` None means ten hours, or what the sandbox has. `kms_settings` is YAML for our
+    KMS, added to kms.yaml of a new sandbox; "" for none, or for what the sandbox has.
     """
 
     kms: KmsKind | None = None
@@ -54,6 +55,7 @@ class Wanted:
     kerberos: bool = False
     tls: bool = False
     ticket_lifetime_s: int | None = None
+    kms_settings: str = ""
 
     def check(self) -> None:
         """Raises SandboxError for what no sandbox can be."""
@@ -65,6 +67,11 @@ class Wanted:
         if self.ticket_lifetime_s is not None and not self.kerberos:
             raise SandboxError(
                 "without Kerberos there are no tickets to limit", hint="add --kerberos --tls, or leave the lifetime out"
+            )
+        if self.kms_settings and self.kms == "stock":
+            raise SandboxError(
+                "--kms-settings are for Ringfence's KMS, and Hadoop's own was asked for",
+                hint="leave one of both options out",
             )
 
     def difference(self, state: State) -> str | None:
@@ -193,7 +200,7 @@ class Sandbox:
             ticket_lifetime_s=wanted.ticket_lifetime_s or DEFAULT_TICKET_LIFETIME_S,
         )
         try:
-            write_configuration(self.layout, state)
+            write_configuration(self.layout, state, wanted.kms_settings)
         except BaseException:
             self._remove_content()  # Half a sandbox could neither be used nor be taken for one.
             raise
@@ -208,6 +215,8 @@ class Sandbox:
 
     def _check_same(self, state: State, wanted: Wanted) -> None:
         other = wanted.difference(state)
+        if other is None and wanted.kms_settings and not self._has_kms_settings(wanted.kms_settings):
+            other = f"has other settings of its KMS, in {self.layout.kms_config}"
         if other is not None:
             raise SandboxError(
                 f"the sandbox in {self.layout.directory} {other}",
@@ -221,6 +230,11 @@ class Sandbox:
                 hint="give another --dir, or delete this one first",
                 command=f"ringfence sandbox down --delete --dir {self.layout.directory}",
             )
+
+    def _has_kms_settings(self, settings: str) -> bool:
+        """Whether kms.yaml is still as it was made with these settings."""
+        config = self.layout.kms_config
+        return config.exists() and config.read_text().endswith(settings)
 
     def _pid(self, state: State, name: str) -> int | None:
         process = state.processes.get(name)

@@ -25,7 +25,14 @@ class Goal:
 
 def goals_of(kms: KmsFigures, zones: zone_creation.ZoneFigures | None) -> list[Goal]:
     """Every goal, in the order of the report's tables."""
-    return [*_throughput_goals(kms), *_start_goals(kms), *_worker_goals(kms), *_key_goals(kms), *_zone_goals(zones)]
+    return [
+        *_throughput_goals(kms),
+        *_start_goals(kms),
+        *_worker_goals(kms),
+        *_key_goals(kms),
+        _transit_goal(kms),
+        *_zone_goals(zones),
+    ]
 
 
 def _throughput_goals(kms: KmsFigures) -> list[Goal]:
@@ -65,6 +72,12 @@ def _memory_goal(plain: Throughput | None) -> Goal:
     memory = plain.memory if plain else None
     ratio = memory[JAVA].after_load_mib / memory[RINGFENCE].after_load_mib if memory else None
     return _at_least("memory after the load: the Java KMS over our one worker and its supervisor", 3, ratio)
+
+
+def _transit_goal(kms: KmsFigures) -> Goal:
+    rates = (kms.transit.rate, kms.transit.one_call_rate) if kms.transit else (None, None)
+    what = "custody transit at 64 clients: data keys opened a second over those by one call of hvac each"
+    return _at_least(what, 10, _medians(*rates))
 
 
 def _start_goals(kms: KmsFigures) -> list[Goal]:

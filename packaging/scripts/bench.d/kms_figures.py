@@ -13,9 +13,10 @@ from protectors import measure_protectors
 from sandbox import Sandbox
 from startup import Startup, measure_startup
 from throughput import FULL, PLAIN, QUICK, SLOW, Effort, Throughput, measure_throughput
+from transit import TransitFigures, measure_transit
 from workers import Workers, measure_workers
 
-PARTS = ("throughput", "tls", "uncached", "start", "workers", "keys", "protectors")
+PARTS = ("throughput", "tls", "uncached", "start", "workers", "keys", "protectors", "transit")
 
 
 @dataclass(slots=True)
@@ -30,6 +31,7 @@ class KmsFigures:
     workers: Workers | None = None
     keys: Mapping[str, ManyKeys] | None = None
     protectors: Mapping[str, ManyKeys] | None = None
+    transit: TransitFigures | None = None
     audited_requests: int = 0
 
 
@@ -71,6 +73,11 @@ class KmsBench:
         if "protectors" in parts:
             figures.protectors = measure_protectors(
                 self._program, self._scratch, 20 if self._quick else 1000, self._say
+            )
+        if "transit" in parts:
+            rounds, round_s = (1, 2.0) if self._quick else (5, 5.0)
+            figures.transit = measure_transit(
+                self._program, self._scratch, rounds=rounds, round_s=round_s, say=self._say
             )
         return figures
 

@@ -45,7 +45,7 @@ def _file(_directory: Path) -> Iterator[Opened]:
 
 @contextlib.contextmanager
 def _vault(directory: Path) -> Iterator[Opened]:
-    with _test_support():
+    with test_support():
         from vault_clusters import SERVERS, vault_cluster, vault_server  # noqa: PLC0415
 
         kind = SERVERS[-1]
@@ -62,7 +62,7 @@ def _vault(directory: Path) -> Iterator[Opened]:
 
 @contextlib.contextmanager
 def _aws_kms(_directory: Path) -> Iterator[Opened]:
-    with _test_support():
+    with test_support():
         from aws_kms_double import AwsKmsDouble  # noqa: PLC0415
         from aws_kms_places import make_key  # noqa: PLC0415
 
@@ -72,7 +72,8 @@ def _aws_kms(_directory: Path) -> Iterator[Opened]:
 
 
 @contextlib.contextmanager
-def _test_support() -> Iterator[None]:
+def test_support() -> Iterator[None]:
+    """The tests' own modules can be imported until the block ends."""
     sys.path.insert(0, str(_SUPPORT))
     try:
         yield

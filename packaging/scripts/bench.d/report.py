@@ -12,6 +12,7 @@ from kms_load import EEKS_PER_KEY, GENERATE_COUNT, KEY_LENGTH_BITS, KEYS
 from kms_servers import JAVA, RINGFENCE
 from many_keys import ManyKeys
 from throughput import CONNECTIONS, PLAIN, Samples, Throughput
+from transit import TransitFigures
 
 _OPERATIONS = {
     "decrypt": "decrypt one EEK",
@@ -45,6 +46,10 @@ def render(
         "### Who seals the keys",
         "Ringfence, each key opened once after the restart. Vault and AWS KMS are asked on this machine: no network.",
         _keys_table(kms.protectors, tuple(kms.protectors or (NOT_MEASURED,)), "sealed by"),
+        "### Custody transit",
+        "Data keys opened a second at 64 clients by a real Vault on this machine: through Ringfence, one worker on one "
+        "core, and by one call of hvac each from that core. Rounds interleaved; least / median / most.",
+        _transit_table(kms.transit),
         "### Making zones, a key for each",
         "Seconds of wall clock a zone, from the start of the command to its end, JVM starts included; least / median / "
         "most. The shell loop is `hadoop key create`, `hdfs dfs -mkdir`, `hdfs crypto -createZone`.",
@@ -109,6 +114,16 @@ def _memory_table(plain: Throughput | None) -> str:
             (name, *((memory.processes, memory.at_start_mib, memory.after_load_mib) if memory else (None,) * 3))
         )
     return markdown_table(("server", "processes", "MiB at start", "MiB after the load"), rows)
+
+
+def _transit_table(found: TransitFigures | None) -> str:
+    rows: list[tuple[object, ...]] = [
+        (found.server if found else "a real Vault", "opened a second", found.rate if found else None,
+         found.one_call_rate if found else None, times(found.rate, found.one_call_rate) if found else None),
+        ("", "closed-loop p50 ms", spread_of(found.p50_ms) if found else None, "", ""),
+        ("", "closed-loop p99 ms", spread_of(found.p99_ms) if found else None, "", ""),
+    ]  # fmt: skip
+    return markdown_table(("server", "measure", RINGFENCE, "one call each", "Ringfence opens"), rows)
 
 
 def _startup_table(kms: KmsFigures) -> str:

@@ -212,6 +212,20 @@ def test_rewrap_moves_to_the_latest_version_and_keeps_the_plaintext(server: Cont
     assert server.decrypt(key, answer.data["ciphertext"]).data["plaintext"] == DEK
 
 
+def test_each_item_of_a_rewrap_goes_to_the_version_it_names(server: ContractServer, key: str) -> None:
+    """Undocumented by OpenBao; a version that is not the newest is needed while a rotation is not on record yet."""
+    old = server.encrypt(key, key_version=1).data["ciphertext"]
+    items = [{"ciphertext": old, "context": CONTEXT, "key_version": version} for version in (1, 2, 3, 4, 0)]
+    answer = server.use("rewrap", key, {"batch_input": items})
+    assert answer.status == 200
+    results = answer.data["batch_results"]
+    assert [result.get("key_version") for result in results] == [1, 2, 3, None, 3]
+    assert results[3]["error"] == "requested version for encryption is higher than the latest key version"
+    for result, version in zip(results[:3], (1, 2, 3), strict=True):
+        assert result["ciphertext"].startswith(f"vault:v{version}:")
+        assert server.decrypt(key, result["ciphertext"]).data["plaintext"] == DEK
+
+
 def test_rewrap_at_the_latest_version_still_changes_the_ciphertext(
     server: ContractServer, key: str, ciphertext: str
 ) -> None:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 
 from ringfence_agent.config import load_config
 from ringfence_agent.kms.config import Options, load_settings
+from ringfence_bootstrap.cli.sandbox import _read_settings
 from ringfence_bootstrap.sandbox.configuration import environment, write_configuration
 from ringfence_bootstrap.sandbox.daemons import describe_daemons, hadoop_environment
-from ringfence_bootstrap.sandbox.lifecycle import Wanted
+from ringfence_bootstrap.sandbox.lifecycle import Sandbox, Wanted
 from ringfence_bootstrap.sandbox.requirements import find_java_home
-from ringfence_bootstrap.sandbox.state import KmsKind, Layout, Ports, State
+from ringfence_bootstrap.sandbox.state import KmsKind, Layout, Ports, State, save_state
+from ringfence_zones.cli.main import root
 from ringfence_zones.errors import SandboxError
 from ringfence_zones.hadoop_conf import HadoopConf, read_hadoop_conf
 
@@ -177,11 +181,28 @@ def test_daemons_log_in_from_keytabs_and_the_kdc_comes_first(tmp_path: Path) -> 
     assert daemons["kdc"].environ["KRB5_KDC_PROFILE"] == str(layout.kdc / "kdc.conf")
 
 
+def test_our_kms_gets_the_settings_that_a_sandbox_is_made_with_and_no_other_later(tmp_path: Path) -> None:
+    settings = 'workers: 1\nvault: {addresses: ["https://vault:8200"], cluster: c, auth: {method: token_file}}\n'
+    layout, state = Layout(tmp_path), State("3.4.2", "ringfence", PORTS, "/jvm")
+    write_configuration(layout, state, settings)
+    save_state(layout, state)
+    read = load_settings(Options(config=layout.kms_config))
+    assert (read.port, read.workers) == (20001, 1)
+    assert read.vault is not None
+    assert read.vault.cluster == "c"
+    up = Sandbox(tmp_path, {"JAVA_HOME": "/nonexistent"}).up
+    with pytest.raises(SandboxError, match=r"has other settings of its KMS, in .*/kms\.yaml"):
+        up(Wanted(kms_settings="workers: 2\n"), print, print)
+    with pytest.raises(SandboxError, match="JAVA_HOME"):  # The next thing that an up needs.
+        up(Wanted(kms_settings=settings), print, print)
+
+
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
         (Wanted(kerberos=True), "needs TLS too"),
         (Wanted(ticket_lifetime_s=120), "there are no tickets to limit"),
+        (Wanted(kms="stock", kms_settings="workers: 1\n"), "for Ringfence's KMS"),
     ],
 )
 def test_what_no_sandbox_can_be_is_refused(wanted: Wanted, message: str) -> None:
@@ -196,3 +217,27 @@ def test_a_sandbox_is_never_silently_of_another_kind_than_asked_for(tmp_path: Pa
     assert Wanted(kms="ringfence").difference(plain) == "has the stock KMS, and its zones' keys are in there"
     assert Wanted(kerberos=True, tls=True, ticket_lifetime_s=120).difference(secure) == "has tickets of 36000 s"
     assert Wanted().difference(secure) is None, "what it is stays with it"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [(None, "cannot read"), ("a: [", "not well-formed"), ("- a\n", "no settings"), ("", "no settings")],
+)
+def test_settings_that_are_none_are_a_wrong_word_and_nothing_is_made(
+    tmp_path: Path, text: str | None, told: str
+) -> None:
+    file, directory = tmp_path / "settings.yaml", tmp_path / "sandbox"
+    if text is not None:
+        file.write_text(text)
+    done = CliRunner().invoke(root, ["sandbox", "up", "--dir", str(directory), "--kms-settings", str(file)])
+    assert done.exit_code == 2
+    assert told in done.stderr
+    assert not directory.exists()
+
+
+def test_settings_in_braces_become_lines_that_can_follow_others(tmp_path: Path) -> None:
+    file = tmp_path / "settings.json"
+    file.write_text('{"workers": 3,\n "vault": {"addresses": ["https://vault:8200"], "cluster": "c"}}\n')
+    context = click.Context(root)
+    settings = _read_settings(context, click.Option(["--kms-settings"]), str(file))
+    assert settings == "workers: 3\nvault:\n  addresses:\n  - https://vault:8200\n  cluster: c\n"

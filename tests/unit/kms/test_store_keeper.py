@@ -332,3 +332,18 @@ def test_work_is_taken_by_one_and_due_again_later() -> None:
     record.retry_check_in(1.0)
     now += 1.1
     assert record.take_check(5.0)
+
+
+def test_a_keeper_that_is_stopped_in_the_turn_of_a_change_stops(bench: Bench) -> None:
+    async def stop_after_a_change() -> None:
+        with ThreadPoolExecutor(1) as executor:
+            keeper = bench.keeper(executor)
+            task = asyncio.create_task(keeper.run())
+            for _ in range(10):
+                await asyncio.sleep(0)  # so that it waits for the next change
+            keeper.note_change()
+            task.cancel()
+            done, _ = await asyncio.wait({task}, timeout=DEADLINE_S)
+            assert done == {task} and task.cancelled()
+
+    asyncio.run(stop_after_a_change())

@@ -19,6 +19,7 @@ from ringfence_agent.vault.transit_wire import (
     OpenItem,
     Operation,
     Result,
+    RewrapItem,
     TransitCiphertext,
     open_row,
 )
@@ -177,7 +178,9 @@ def test_each_key_and_operation_has_its_own_calls_and_they_take_turns() -> None:
         async with bench(batch_items=4) as b:
             first = b.decrypt(0)
             await until(lambda: b.calls.sizes == [1])
-            bulk = asyncio.ensure_future(b.batcher.rewrap("z-1", [sealed(n) for n in range(12)], "hdfs", soon()))
+            bulk = asyncio.ensure_future(
+                b.batcher.rewrap("z-1", [RewrapItem(*sealed(n), 1) for n in range(12)], "hdfs", soon())
+            )
             made = asyncio.ensure_future(
                 b.batcher.encrypt("z-1", [EncryptItem(Secret(b"d" * 16), CONTEXT, 1)], "hdfs", soon())
             )

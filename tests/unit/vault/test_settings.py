@@ -60,6 +60,13 @@ def test_an_address_is_brought_to_one_form(tmp_path: Path) -> None:
         ("vault.example.com:8200", "addresses like"),
         ("https://vault.example.com:99999", "addresses like"),
         ("ftp://vault.example.com", "addresses like"),
+        ("'https://vault1.example .com:8200'", "addresses like"),
+        ('"https://vault1\\nexample.com:8200"', "addresses like"),
+        ('"https://vault1\\x07.example.com:8200"', "addresses like"),
+        ("https://vaüt.example.com:8200", "addresses like"),
+        ("https://vault1.example.com:0", "addresses like"),
+        ("https://-vault1.example.com", "addresses like"),
+        ("https://@vault1.example.com", "addresses like"),
     ],
 )
 def test_an_address_that_would_not_do_is_refused(address: str, why: str) -> None:
@@ -82,6 +89,38 @@ def test_a_mount_that_could_reach_elsewhere_is_refused(mount: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ("transit_mount: sys", "vault.transit_mount' must be a mount of its own"),
+        ("kv_mount: auth/kv", "vault.kv_mount' must be a mount of its own"),
+        ("kv_mount: transit-analytics", "they are two engines"),
+        ("transit_mount: kv", "they are two engines"),
+    ],
+)
+def test_a_mount_that_is_another_s_is_refused(settings: str, why: str) -> None:
+    assert why in problem(LEAST + f"  {settings}\n")
+
+
+def test_no_addresses_are_told_as_what_is_missing() -> None:
+    assert "auth.method approle needs those of every node" in problem(
+        LEAST.replace("https://vault1.example.com:8200", "")
+    )
+
+
+@pytest.mark.parametrize(
+    ("there", "put"),
+    [
+        ("https://vault1.example.com:8200", "https://svc:hvs.CANARY@vault1.example.com:8200"),
+        ("/etc/role", "hvs.CANARY"),
+    ],
+)
+def test_a_secret_in_the_wrong_place_is_not_repeated(there: str, put: str) -> None:
+    said = problem(LEAST.replace(there, put))
+    assert "vault" in said
+    assert "CANARY" not in said
+
+
+@pytest.mark.parametrize(
     ("auth", "why"),
     [
         ("{method: approle, role_id_file: /r}", "one of wrapped_secret_id_file and secret_id_file"),
@@ -93,7 +132,7 @@ def test_a_mount_that_could_reach_elsewhere_is_refused(mount: str) -> None:
         ("{method: aws_iam, role: r, region: Ireland, server_id: v}", "region"),
         ("{method: token_file, role: r}", "no use for role"),
         ("{method: password}", "method"),
-        ("{method: agent, socket: /run/agent}", "addresses are for every method but agent"),
+        ("{method: agent, socket: /run/agent}", "its socket stands for them: leave them out"),
     ],
 )
 def test_a_login_that_could_not_work_is_refused_with_the_reason(auth: str, why: str) -> None:

@@ -16,7 +16,7 @@ from ringfence_agent.vault import transit as transit_module
 from ringfence_agent.vault.connection import Endpoint
 from ringfence_agent.vault.servers import Patience, VaultServers
 from ringfence_agent.vault.transit import Transit
-from ringfence_agent.vault.transit_wire import EncryptItem, ItemFault, OpenItem, TransitCiphertext
+from ringfence_agent.vault.transit_wire import EncryptItem, ItemFault, OpenItem, RewrapItem, TransitCiphertext
 from ringfence_zones.errors import ConfigError, InputError, ProtectorRefusedError, ProtectorUnavailableError
 from ringfence_zones.secret import Secret
 
@@ -115,7 +115,7 @@ def test_encrypt_says_the_version_and_rewrap_gives_ciphertexts() -> None:
             items = [EncryptItem(dek(number), CONTEXT, 7) for number in range(3)]
             made = await client.encrypt("z-1", items, soon())
             assert made == [TransitCiphertext(7, sealed(number).ciphertext.raw) for number in range(3)]
-            again = await client.rewrap("z-1", [sealed(5)], soon())
+            again = await client.rewrap("z-1", [RewrapItem(*sealed(5), 9)], soon())
             assert again == [TransitCiphertext(9, sealed(5).ciphertext.raw)]
             assert [asked.path for asked in node.seen] == ["/v1/transit-c1/encrypt/z-1", "/v1/transit-c1/rewrap/z-1"]
 

@@ -191,14 +191,24 @@ def test_nothing_is_made_in_hdfs_when_publishing_failed() -> None:
     assert [failure.action.id for failure in result.failed] == ["publish_policy"]
 
 
-@pytest.mark.parametrize(("length_bits", "complete"), [(256, True), (128, False)])
-def test_a_key_made_meanwhile_is_fine_only_when_it_is_the_key_asked_for(length_bits: int, complete: bool) -> None:
+@pytest.mark.parametrize(
+    ("length_bits", "attributes", "told"),
+    [
+        (256, {}, None),
+        (256, {"ringfence.custody": "envelope"}, None),
+        (128, {}, "with 128 bits in custody envelope, not AES/CTR/NoPadding with 256 bits"),
+        (256, {"ringfence.custody": "transit"}, "in custody transit, not"),
+    ],
+)
+def test_a_key_made_meanwhile_is_fine_only_when_it_is_the_key_asked_for(
+    length_bits: int, attributes: dict[str, str], told: str | None
+) -> None:
     notes = Notes(errors={("create_key", "k-a"): KeyExistsError("k-a", "kms")})
-    notes.keys["k-a"] = KeyMetadata("k-a", "AES/CTR/NoPadding", length_bits, 1, 1)
+    notes.keys["k-a"] = KeyMetadata("k-a", "AES/CTR/NoPadding", length_bits, 1, 1, attributes=attributes)
     result = run(plan_of("/a"), notes)
-    assert result.is_complete == complete
-    if not complete:
-        assert "128" in result.failed[0].error.message
+    assert result.is_complete == (told is None)
+    if told is not None:
+        assert told in result.failed[0].error.message
 
 
 def test_a_key_that_somebody_else_made_is_rolled_after_the_publication_and_before_its_zone() -> None:

@@ -47,6 +47,7 @@ def _kms(**fields: Any) -> KmsState:
         "revision": 1,
         "revision_digest": policy_digest(POLICY),
         "keys": {"c-a": _key("c-a")},
+        "custodies": ("envelope",),
     }
     return KmsState(**{**values, **fields})
 

@@ -97,9 +97,9 @@ def test_many_zones_are_all_seen_in_order() -> None:
 
 def test_a_stock_kms_has_no_revision_and_ours_has() -> None:
     stock = look(SeenHdfs(), SeenKms()).kms
-    assert (stock.is_ringfence, stock.revision, stock.plain_http) == (False, None, True)
+    assert (stock.is_ringfence, stock.revision, stock.plain_http, stock.custodies) == (False, None, True, ())
     ours = look(SeenHdfs(), SeenKms(status=RingfenceStatus("0.1.0", 0, None))).kms
-    assert (ours.is_ringfence, ours.revision, ours.revision_digest) == (True, 0, None)
+    assert (ours.is_ringfence, ours.revision, ours.revision_digest, ours.custodies) == (True, 0, None, ("envelope",))
 
 
 @pytest.mark.parametrize("error", [KmsUnavailableError("it is down"), AuthenticationError("it is down")])

@@ -53,6 +53,7 @@ def _state(**fields: Any) -> ClusterState:
                 "revision": 0,
                 "revision_digest": None,
                 "keys": {},
+                "custodies": ("envelope",),
                 **kms,
             }
         ),
@@ -316,10 +317,6 @@ def test_what_concerns_the_whole_stops_everything(top: dict[str, Any], kms: Any,
     assert [problem.rule for problem in plan.problems] == [rule]
     assert plan.refusals
     assert plan.actions == ()
-
-
-def test_a_custody_that_is_not_built_is_refused_and_not_ignored() -> None:
-    assert _only_problem(_policy({"path": "/a", "custody": "transit"}), _state())[0] is Rule.NOT_BUILT
 
 
 def test_the_json_is_json() -> None:

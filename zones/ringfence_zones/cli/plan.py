@@ -14,6 +14,7 @@ from ringfence_zones.cli.cluster import open_cluster
 from ringfence_zones.cli.context import CommandContext, global_options
 from ringfence_zones.cli.policy_file import DEFAULT_POLICY, policy_option
 from ringfence_zones.cli.render import counted, print_findings, print_json, shown
+from ringfence_zones.custody import DEFAULT_CUSTODY, custody_word
 from ringfence_zones.observe import observe_cluster
 from ringfence_zones.plan import Action, ActionKind, Plan, make_plan
 from ringfence_zones.policy import load_policy
@@ -63,7 +64,7 @@ def describe_action(action: Action) -> str:
     detail = action.detail
     match action.kind:
         case ActionKind.CREATE_KEY:
-            return f"create key {action.key}, {detail['length_bits']} bits, for {action.path}"
+            return f"create key {action.key}, {detail['length_bits']} bits{_custody(detail)}, for {action.path}"
         case ActionKind.PUBLISH_POLICY:
             return f"publish policy revision {detail['expected_revision'] + 1}"
         case ActionKind.MAKE_DIRECTORY:
@@ -75,6 +76,11 @@ def describe_action(action: Action) -> str:
             return f"provision trash in {action.path}"
         case ActionKind.SET_RIGHTS:
             return f"set rights of {action.path}: {_rights(detail)}"
+
+
+def _custody(detail: Mapping[str, Any]) -> str:
+    word = custody_word(detail["attributes"])
+    return "" if word == DEFAULT_CUSTODY else f", in custody {word}"
 
 
 def _rights(detail: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from ringfence_zones.cli.cluster import open_hdfs
 from ringfence_zones.cli.context import CommandContext, global_options
 from ringfence_zones.cli.render import counted, print_json, print_table, shown
 from ringfence_zones.client_config import read_http_access
+from ringfence_zones.custody import custody_word
 from ringfence_zones.errors import AgentUnavailableError, RingfenceError
 from ringfence_zones.hadoop_conf import HadoopConf, read_hadoop_conf
 from ringfence_zones.http_session import HttpAccess
@@ -25,7 +26,6 @@ from ringfence_zones.kerberos import refuse_claimed_user
 from ringfence_zones.keys import KeyMetadata
 from ringfence_zones.kms_client import KmsClient, RingfenceStatus
 from ringfence_zones.namenodes import default_filesystem
-from ringfence_zones.plan import CUSTODY_ATTRIBUTE
 
 STATUS_SCHEMA = 1
 _KEY_PROVIDER = "hadoop.security.key.provider.path"
@@ -93,8 +93,9 @@ def _ask_kms(uri: str | None, user: str, access: HttpAccess, names: Sequence[str
         return _Kms(uri, {}, None, error.message)
 
 
-def _custody(key: KeyMetadata | None) -> str | None:
-    return key.attributes.get(CUSTODY_ATTRIBUTE) if key is not None else None
+def _custody(key: KeyMetadata | None, kms: _Kms) -> str | None:
+    """None on another KMS than Ringfence's, where the attribute is a word without effect."""
+    return custody_word(key.attributes) if key is not None and kms.ringfence is not None else None
 
 
 def _to_json(conf: HadoopConf, zones: list[_Zone], kms: _Kms, health: dict[str, Any] | None) -> dict[str, Any]:
@@ -107,6 +108,7 @@ def _to_json(conf: HadoopConf, zones: list[_Zone], kms: _Kms, health: dict[str, 
             "ringfence": kms.ringfence is not None,
             "version": kms.ringfence.version if kms.ringfence else None,
             "revision": kms.ringfence.revision if kms.ringfence else None,
+            "custody": list(kms.ringfence.custodies) if kms.ringfence else [],
             "error": kms.error,
         },
         "agent": health,
@@ -117,7 +119,7 @@ def _to_json(conf: HadoopConf, zones: list[_Zone], kms: _Kms, health: dict[str, 
                 "versions": key.versions if key else None,
                 "current_version": key.current_version_name if key else None,
                 "length_bits": key.length_bits if key else None,
-                "custody": _custody(key),
+                "custody": _custody(key, kms),
                 "pinned": zone.pinned,
             }
             for zone in zones
@@ -134,7 +136,8 @@ def _print(conf: HadoopConf, zones: list[_Zone], kms: _Kms, health: dict[str, An
         click.echo(f"KMS    {kms.uri}, not Ringfence's: no published policy, no custody")
     else:
         revision = f"policy revision {kms.ringfence.revision}" if kms.ringfence.revision else "no policy published"
-        click.echo(f"KMS    {kms.uri}, Ringfence {shown(kms.ringfence.version)}, {revision}")
+        about = (f"Ringfence {kms.ringfence.version}", revision, f"custody {' and '.join(kms.ringfence.custodies)}")
+        click.echo(f"KMS    {kms.uri}, {shown(', '.join(about))}")
     if health is None:
         click.echo("agent  not running here")
     else:
@@ -154,6 +157,6 @@ def _row(zone: _Zone, kms: _Kms) -> tuple[str, ...]:
         zone.key,
         key.current_version_name if key else missing,
         str(key.length_bits) if key else missing,
-        _custody(key) or "-",
+        _custody(key, kms) or "-",
         {True: "yes", False: "no", None: "?"}[zone.pinned],
     )

@@ -2,7 +2,8 @@
 
 The backup is unpacked as a restore would, each version's material is opened by its protector, and the canary EDEK that
 was made with it when the backup was made has to give the same DEK again. Nothing else is looked at, least of all the
-store that the backup came from.
+store that the backup came from, or Vault: of versions that Vault holds it is told that their key is in no backup of a
+store.
 """
 
 from __future__ import annotations
@@ -27,15 +28,19 @@ _PATIENCE_S = 60.0
 
 @dataclass(slots=True)
 class KeyDrill:
-    """One key: the numbers of all its versions, and what is wrong with any of them, by number."""
+    """One key: the numbers of all its versions, and what is wrong with any of them, by number.
+
+    `held` are the versions whose key is not in the backup, for Vault has it: nothing here can prove that it comes back.
+    """
 
     key_name: str
     versions: list[int] = field(default_factory=list)
+    held: list[int] = field(default_factory=list)
     problems: dict[int, str] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
-        """Whether every version came back."""
+        """Whether every version that can come back from a backup did."""
         return not self.problems
 
 
@@ -54,6 +59,12 @@ def drill(backup: BackupFile, protectors: Sequence[Protector]) -> list[KeyDrill]
                 problem = _judge(version, opened, canaries.get((version.key_name, version.version)), digest_key)
                 if problem is not None:
                     key.problems[version.version] = problem
+        for held in snapshot.held:
+            key = keys.setdefault(held.key_name, KeyDrill(held.key_name))
+            key.versions.append(held.version)
+            key.held.append(held.version)
+    for key in keys.values():
+        key.versions.sort()
     return [keys[name] for name in sorted(keys)]
 
 

@@ -22,6 +22,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Self
@@ -132,9 +134,13 @@ class BackupFile:
     def open(cls, path: Path) -> Self:
         """The backup in a file, which stays open until `close`. Raises BackupError."""
         try:
-            stream = path.open("rb")
+            # Without O_NONBLOCK a pipe in its place would hold us up for ever.
+            stream = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
         except OSError as error:
             raise BackupError(f"backup {path} cannot be opened: {error.strerror}") from None
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            stream.close()
+            raise BackupError(f"backup {path} is not a regular file", hint="copy the backup to a file first")
         try:
             return cls(stream, str(path))
         except BaseException:

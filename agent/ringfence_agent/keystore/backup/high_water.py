@@ -51,7 +51,7 @@ def find_mark(directory: Path, store_id: str) -> Mark | None:
         raise BackupError(
             f"{path}, which says how far the key store was seen, cannot be read: {error.strerror}"
         ) from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise BackupError(
             f"{path}, which says how far the key store was seen, cannot be read",
             hint="find out who changed it; without it a restore cannot tell whether it would undo changes."

@@ -11,6 +11,7 @@ A store that is there is never written to.
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -25,7 +26,12 @@ from ringfence_agent.keystore.sql.open import open_sql_keystore
 from ringfence_agent.keystore.sql.postgresql_database import PostgresqlDatabase
 from ringfence_agent.keystore.sql.server_address import parse_server_uri, read_password
 from ringfence_agent.keystore.sql.server_database import ServerDatabase
-from ringfence_agent.keystore.sql.sqlite_database import SIDE_FILES, SqliteDatabase, create_file
+from ringfence_agent.keystore.sql.sqlite_database import (
+    SIDE_FILES,
+    SqliteDatabase,
+    create_file,
+    translate_sqlite,
+)
 from ringfence_agent.keystore.vault_kv.address import is_vault_uri, parse_vault_uri, require_vault
 from ringfence_agent.vault.settings import VaultSettings
 from ringfence_zones.durable_file import install_durably, sync, write_new_file
@@ -92,6 +98,9 @@ class SqliteTarget:
         try:
             with directory_locked(parent):
                 self._write_locked(rows, version, protectors)
+        except sqlite3.Error as error:
+            told = translate_sqlite(error, self._path)
+            raise BackupError(f"{told.message}: it is not restored", hint=told.hint) from None
         except OSError as error:
             raise BackupError(
                 f"key store {self._path} cannot be restored: {error.strerror}",

@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -27,10 +28,10 @@ from ringfence_agent.keystore.snapshot import StoreFacts
 from ringfence_agent.keystore.sql.database import TableRow
 from ringfence_agent.keystore.sql.open import open_sql_keystore
 from ringfence_agent.keystore.sql.snapshot import BACKED_UP
-from ringfence_agent.keystore.sql.sqlite_database import SqliteDatabase, create_file
+from ringfence_agent.keystore.sql.sqlite_database import SqliteDatabase, create_file, translate_sqlite
 from ringfence_agent.keystore.sql.store import SqlKeyStore
 from ringfence_agent.keystore.sql.tables import OLDEST_USED, SCHEMA_VERSION
-from ringfence_zones.errors import BackupError
+from ringfence_zones.errors import BackupError, StoreUnavailableError
 
 _IN_MEMORY = Path("/dev/shm")  # noqa: S108 -- a private directory is made in it
 _PREFIX = "ringfence-backup-"
@@ -46,8 +47,8 @@ def unpacked(backup: BackupFile, protectors: Sequence[Protector]) -> Iterator[Sq
     with private_directory() as directory:
         path = directory / "backup.db"
         path.touch(mode=0o600)
-        create_file(path, table_rows(backup.records()), version=backup.manifest.schema_version)
-        with closing(open_sql_keystore(SqliteDatabase(path), protectors)) as store:
+        _write_rows(backup, path)
+        with closing(open_sql_keystore(SqliteDatabase(path, called=f"in backup {backup.label}"), protectors)) as store:
             _check_signed(backup, store)
             yield store
 
@@ -70,6 +71,19 @@ def private_directory() -> Iterator[Path]:
     finally:
         shutil.rmtree(directory)
         os.close(lock)
+
+
+def _write_rows(backup: BackupFile, path: Path) -> None:
+    try:
+        create_file(path, table_rows(backup.records()), version=backup.manifest.schema_version)
+    except sqlite3.Error as error:
+        if isinstance(translate_sqlite(error, path), StoreUnavailableError):
+            parent = path.parent.parent
+            raise BackupError(
+                f"there is no room in {parent} to open backup {backup.label}",
+                hint=f"it takes about {backup.manifest.body_bytes * 2 // 1024 + 1024} KiB there while it is looked at",
+            ) from None
+        raise BackupError(f"backup {backup.label} is damaged: rows in it do not fit their tables") from None
 
 
 def _make_locked(parent: Path) -> tuple[Path, int]:

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
 from ringfence_zones.config_file import ConfigModel, DurationS
 from ringfence_zones.errors import ConfigError
+from ringfence_zones.http_origin import find_origin
 from ringfence_zones.kms_uri import is_loopback
 
 DEFAULT_DEADLINE_S = 5.0
@@ -158,17 +158,9 @@ def _checked_key(value: str) -> str:
 
 
 def _checked_endpoint(value: str) -> str:
-    form = "must be an address like https://vpce-1a2b.kms.eu-west-1.vpce.amazonaws.com"
-    try:
-        parts = urlsplit(value)
-        port = parts.port
-    except ValueError:
-        raise ValueError(form) from None
-    host = parts.hostname or ""
-    is_whole = parts.path in ("", "/") and not (parts.query or parts.fragment or parts.username or parts.password)
-    if parts.scheme not in ("http", "https") or not host or not is_whole:
-        raise ValueError(form)
-    if parts.scheme == "http" and not is_loopback(host):
-        raise ValueError(f"must be https for {host}: the store's root would cross the network in clear")
-    shown_host = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{shown_host}" + (f":{port}" if port else "")
+    origin = find_origin(value)
+    if origin is None:
+        raise ValueError("must be an address like https://vpce-1a2b.kms.eu-west-1.vpce.amazonaws.com")
+    if origin.scheme == "http" and not is_loopback(origin.host):
+        raise ValueError(f"must be https for {origin.host}: the store's root would cross the network in clear")
+    return f"{origin.scheme}://{origin.bracketed_host}" + (f":{origin.port}" if origin.port else "")

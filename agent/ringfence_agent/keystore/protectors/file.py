@@ -127,7 +127,11 @@ def _cannot_open(path: Path, exc: OSError) -> ConfigError:
             hint="give the path of the file itself",
         )
     if exc.errno == errno.ENOENT:
-        return ConfigError(f"root key file {path} does not exist", hint="check --root-key, or restore the file")
+        return ConfigError(
+            f"root key file {path} does not exist",
+            hint="check --root-key, or restore the file; where the store has no slot of a file any more, take file"
+            " out of protector: in kms.yaml",
+        )
     return ConfigError(f"root key file {path} cannot be opened: {exc.strerror}", hint="check its owner and mode")
 
 

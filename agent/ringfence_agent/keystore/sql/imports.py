@@ -7,8 +7,16 @@ from contextlib import suppress
 
 from sqlalchemy import bindparam, select
 
+from ringfence_agent.keystore.held import HeldKey
 from ringfence_agent.keystore.interface import ImportedKey, KeyImport, NewKey, StoredKey
-from ringfence_agent.keystore.key_import import ConflictError, check_imported_key, judge_deleted, judge_live, judge_new
+from ringfence_agent.keystore.key_import import (
+    ConflictError,
+    check_imported_key,
+    imported_attributes,
+    judge_deleted,
+    judge_live,
+    judge_new,
+)
 from ringfence_agent.keystore.sql.changes import SEVERAL_KEYS
 from ringfence_agent.keystore.sql.key_rows import KeyRows, check_new_key
 from ringfence_agent.keystore.sql.prepared import Prepared, with_seals
@@ -82,7 +90,7 @@ class SqlImports:
             next_version=metadata.versions,
             deleted_ms=None,
             description=metadata.description,
-            attributes=attributes_text(metadata.attributes),
+            attributes=attributes_text(imported_attributes(metadata.attributes)),
         )
         if old is not None and not done.is_new:
             row = old._replace(next_version=metadata.versions)
@@ -97,6 +105,8 @@ class SqlImports:
         found = change.connection.execute(_SELECT_VERSIONS, {"name": key.name, "first": key.first_version})
         rows = [KeyVersionRow(*row) for row in found]
         sealed = self._records.sealed_key(key, rows)
+        if isinstance(sealed, HeldKey):
+            raise ConflictError("here Vault holds it (custody transit), and what is imported is material")
         if not sealed.remote:
             return sealed.open()
         materials = [prepared.open(row) for row in rows]

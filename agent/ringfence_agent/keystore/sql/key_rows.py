@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from sqlalchemy import bindparam, insert, select, update
 
+from ringfence_agent.keystore.held import AnyVersion, HeldVersion, Material, TransitVersion
 from ringfence_agent.keystore.interface import NewKey
 from ringfence_agent.keystore.sql.prepared import Prepared
 from ringfence_agent.keystore.sql.records import Records
-from ringfence_agent.keystore.sql.tables import KEY_VERSION, ZONE_KEY, ZoneKeyRow
+from ringfence_agent.keystore.sql.tables import KEY_VERSION, ZONE_KEY, KeyVersionRow, ZoneKeyRow
 from ringfence_agent.keystore.sql.transactions import Change
-from ringfence_zones.errors import InputError, KeyNotFoundError
-from ringfence_zones.keys import KeyVersion
-from ringfence_zones.secret import Secret
+from ringfence_zones.errors import InputError, KeyChangedError, KeyNotFoundError
 
 MAX_NAME_BYTES = 1000
 """The longest key name in UTF-8, so that every SQL engine can index it."""
 
 _SELECT_KEY = select(*(ZONE_KEY.c[name] for name in ZoneKeyRow._fields), ZONE_KEY.c.tag).where(
     ZONE_KEY.c.name == bindparam("name")
+)
+_SELECT_VERSION = select(*(KEY_VERSION.c[name] for name in KeyVersionRow._fields)).where(
+    KEY_VERSION.c.key_name == bindparam("name"), KEY_VERSION.c.version == bindparam("number")
 )
 _UPDATE_KEY = update(ZONE_KEY).where(ZONE_KEY.c.name == bindparam("key"))
 
@@ -55,15 +57,47 @@ class KeyRows:
             change.ledger.remove(self._records.element(old))
         change.ledger.add(self._records.element(new))
 
+    def require_next(self, change: Change, key: ZoneKeyRow, material: Material) -> None:
+        """See `require_next`, of the current version."""
+        place = {"name": key.name, "number": key.next_version - 1}
+        row = change.connection.execute(_SELECT_VERSION, place).one_or_none()
+        if row is None:
+            raise self._records.tampered(f"the current version of key {key.name!r} is missing")
+        require_next(self._records, KeyVersionRow(*row), material)
+
     def insert_version(
-        self, change: Change, key: ZoneKeyRow, version: KeyVersion, created_ms: int, prepared: Prepared
+        self, change: Change, key: ZoneKeyRow, version: AnyVersion, created_ms: int, prepared: Prepared
     ) -> None:
-        """A version of `key`, sealed by the slot that is active now."""
-        row = self._records.version_row(
-            key, version.version, created_ms, lambda binding: prepared.seal(binding, version.material)
-        )
+        """A version of `key`: sealed by the slot that is active now, or where it is held."""
+        row = new_version_row(self._records, key, version, created_ms, prepared)
         change.connection.execute(insert(KEY_VERSION), row._asdict())
         change.ledger.add(self._records.element(row))
+
+
+def require_next(records: Records, current: KeyVersionRow, material: Material) -> None:
+    """That this can be the version after the current one: material after material, and in a held key a later version
+    of the same Transit key. Raises InputError, and KeyChangedError for what no longer follows.
+    """
+    is_held = records.protection.is_held(current.sealed)
+    if is_held != isinstance(material, TransitVersion):
+        raise InputError(
+            f"key {current.key_name} is held by Vault, and takes no material"
+            if is_held
+            else f"the material of key {current.key_name} is in the key store, and cannot go on in Vault",
+            hint="a key keeps its custody: make a new key, and a new zone",
+        )
+    if isinstance(material, TransitVersion):
+        before = records.held_version(current).place
+        if material.key != before.key or material.version <= before.version:
+            raise KeyChangedError(current.key_name)
+
+
+def new_version_row(
+    records: Records, key: ZoneKeyRow, version: AnyVersion, created_ms: int, prepared: Prepared
+) -> KeyVersionRow:
+    """The row of a new version: sealed by the slot that is active now, or where it is held."""
+    made_of = version.place if isinstance(version, HeldVersion) else version.material
+    return records.version_row(key, version.version, created_ms, lambda binding: prepared.seal(binding, made_of))
 
 
 def check_new_key(new: NewKey) -> None:
@@ -76,9 +110,9 @@ def check_new_key(new: NewKey) -> None:
     check_length(new.material, new.length_bits)
 
 
-def check_length(material: Secret, length_bits: int) -> None:
-    """Raises InputError for material that is not `length_bits` long."""
-    if len(material) * 8 != length_bits:
+def check_length(material: Material, length_bits: int) -> None:
+    """Raises InputError for material that is not `length_bits` long. A key that is held has its length in Vault."""
+    if not isinstance(material, TransitVersion) and len(material) * 8 != length_bits:
         raise InputError(
             f"the key material has {len(material) * 8} bits, but the key has {length_bits}",
             hint="leave the material out to have it made, or give material of the key's own length",

@@ -165,6 +165,8 @@ def sealed_under(root: StoreRoot, old: Records, row: KeyVersionRow) -> bytes:
     """A version's seal under another root. No protector is asked. Raises StoreTamperedError."""
     binding = old.binding(row)
     try:
+        if old.protection.is_held(row.sealed):
+            return old.protection.reseal_held(root, binding, row.sealed)
         if old.protection.is_remote(row.sealed):
             return old.protection.reseal_remote(root, binding, row.sealed)
         return root.seal_material(old.protection.open_here(binding, row.sealed), binding.encoded)

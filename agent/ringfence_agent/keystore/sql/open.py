@@ -160,6 +160,11 @@ def _no_protector(database: StorePlace, slots: SlotHeader, protectors: Sequence[
     )
 
 
+def _none_of(protectors: Sequence[Protector]) -> str:
+    labels = [protector.label for protector in protectors]
+    return f"{labels[0]} does not open" if len(labels) == 1 else f"neither {' nor '.join(labels)} opens"
+
+
 def _not_recognised(
     database: StorePlace, header: HeaderRow, slots: SlotHeader, protectors: Sequence[Protector]
 ) -> StoreTamperedError | WrongRootKeyError:
@@ -172,13 +177,12 @@ def _not_recognised(
                     records = Records(header, Protection(root, header.protector_header, ()), database.label)
                     records.open_ledger(header.ledger)
                     return records.tampered("its check value was changed; the root key is the right one")
-    given = " nor ".join(protector.label for protector in protectors)
     if [protector.scheme for protector in protectors] == [FILE_SCHEME]:
         return WrongRootKeyError(
-            f"{given} is not the root key of key store {database.place}",
+            f"{protectors[0].label} is not the root key of key store {database.place}",
             hint="give a root key file that has a slot in this store (--root-key); the store was not touched",
         )
     return WrongRootKeyError(
-        f"{given} does not open key store {database.place}, which is opened by {', '.join(map(str, slots.slots))}",
+        f"{_none_of(protectors)} key store {database.place}, which is opened by {', '.join(map(str, slots.slots))}",
         hint="correct the protectors' settings in kms.yaml; the store was not touched",
     )

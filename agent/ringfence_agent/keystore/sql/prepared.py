@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from ringfence_agent.keystore.held import Material, TransitVersion
 from ringfence_agent.keystore.protection import Protection
 from ringfence_agent.keystore.protector import MaterialBinding
 from ringfence_agent.keystore.sql.records import Records
@@ -41,9 +42,11 @@ class Prepared:
         self._to_seal: dict[int, list[tuple[MaterialBinding, Secret]]] = {}
         self._to_open: list[KeyVersionRow] = []
 
-    def seal(self, binding: MaterialBinding, material: Secret) -> bytes:
-        """The seal of the slot that is active now; empty when it has to be made."""
+    def seal(self, binding: MaterialBinding, material: Material) -> bytes:
+        """The seal of the slot that is active now; empty when it has to be made. What is held needs no slot."""
         protection = self._protection
+        if isinstance(material, TransitVersion):
+            return protection.seal_held(binding, material)
         slot = protection.header.active
         if slot.is_local:
             return protection.seal_here(binding, material)

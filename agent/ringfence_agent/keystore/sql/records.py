@@ -14,6 +14,7 @@ from types import MappingProxyType
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ringfence_agent.keystore.authenticator import Authenticator, Ledger
+from ringfence_agent.keystore.held import HeldKey, HeldVersion
 from ringfence_agent.keystore.interface import PolicyRevision, SealedKey
 from ringfence_agent.keystore.protection import Protection
 from ringfence_agent.keystore.protector import MaterialBinding
@@ -130,16 +131,37 @@ class Records:
             SEAL_VERSION, self._store_id, row.key_name, row.version, row.cipher, row.length_bits, row.created_ms
         )
 
-    def sealed_key(self, key: ZoneKeyRow, versions: Sequence[KeyVersionRow]) -> SealedKey:
+    def sealed_key(self, key: ZoneKeyRow, versions: Sequence[KeyVersionRow]) -> SealedKey | HeldKey:
         """A live key and all its live versions, oldest first; `key` has passed `check_tag`."""
         numbers = tuple(row.version for row in versions)
         if numbers != tuple(range(key.first_version, key.next_version)):
             raise self.tampered(f"versions of key {key.name!r} are missing, or are not its own")
+        if any(self.protection.is_held(row.sealed) for row in versions):
+            return self._held_key(key, versions)
         rows = {row.version: (self.binding(row), row) for row in versions}
         found = {row.version: self.protection.find_slot_id(row.sealed) for row in versions}
         slots = {number: slot_id for number, slot_id in found.items() if slot_id is not None}
         opening = functools.partial(self._open_versions, key, rows)
         return SealedKey(self.metadata(key), numbers, opening, frozenset(slots), slots)
+
+    def _held_key(self, key: ZoneKeyRow, rows: Sequence[KeyVersionRow]) -> HeldKey:
+        for row in rows:
+            self._require_own(key, row)
+        held = tuple(self.held_version(row) for row in rows)
+        # Every version in one Transit key, each in a later version of it: no store writes anything else.
+        places = [version.place for version in held]
+        if len({place.key for place in places}) != 1 or sorted({place.version for place in places}) != [
+            place.version for place in places
+        ]:
+            raise self.tampered(f"the versions of key {key.name!r} are not held as this store would write it")
+        return HeldKey(self.metadata(key), held)
+
+    def held_version(self, row: KeyVersionRow) -> HeldVersion:
+        """A version that is held."""
+        try:
+            return HeldVersion(row.key_name, row.version, self.protection.open_held(self.binding(row), row.sealed))
+        except (SealBrokenError, *_NOT_A_ROW):
+            raise self._changed(row) from None
 
     def open_rows(self, rows: Sequence[KeyVersionRow]) -> list[Secret]:
         """The material of rows of any keys. May ask a remote protector."""
@@ -148,15 +170,14 @@ class Records:
         except (SealBrokenError, *_NOT_A_ROW):
             if len(rows) > 1:  # one at a time, so that the error names the one
                 return [self.open_rows([row])[0] for row in rows]
-            raise self.tampered(f"version {rows[0].version} of key {rows[0].key_name!r} was changed") from None
+            raise self._changed(rows[0]) from None
 
     def _open_versions(
         self, key: ZoneKeyRow, rows: Mapping[int, tuple[MaterialBinding, KeyVersionRow]], numbers: Collection[int]
     ) -> Sequence[KeyVersion]:
         chosen = [rows[number] for number in numbers]
         for _, row in chosen:
-            if (row.cipher, row.length_bits) != (key.cipher, key.length_bits):
-                raise self.tampered(f"version {row.version} of key {key.name!r} belongs to an earlier key of that name")
+            self._require_own(key, row)
         if any(self.protection.is_remote(row.sealed) for _, row in chosen):
             materials = self.open_rows([row for _, row in chosen])
         else:
@@ -168,7 +189,14 @@ class Records:
         try:
             return self.protection.open_here(binding, row.sealed)
         except (SealBrokenError, *_NOT_A_ROW):
-            raise self.tampered(f"version {row.version} of key {row.key_name!r} was changed") from None
+            raise self._changed(row) from None
+
+    def _require_own(self, key: ZoneKeyRow, row: KeyVersionRow) -> None:
+        if (row.cipher, row.length_bits) != (key.cipher, key.length_bits):
+            raise self.tampered(f"version {row.version} of key {key.name!r} belongs to an earlier key of that name")
+
+    def _changed(self, row: KeyVersionRow) -> StoreTamperedError:
+        return self.tampered(f"version {row.version} of key {row.key_name!r} was changed")
 
     def metadata(self, key: ZoneKeyRow) -> KeyMetadata:
         """What is told about a key; `key` has passed `check_tag`."""

@@ -15,6 +15,7 @@ from typing import Protocol, TypeVar
 from sqlalchemy import bindparam, select, update
 
 from ringfence_agent.keystore.protected_store import OnProgress, SlotUse
+from ringfence_agent.keystore.protection import Protection
 from ringfence_agent.keystore.protector import Protector
 from ringfence_agent.keystore.sealing import SealBrokenError
 from ringfence_agent.keystore.slots import Slot, SlotHeader
@@ -90,7 +91,7 @@ class SlotChanges:
         """All slots as they are now, by id."""
         self._records.refresh_slots()
         header, uses = self._protection.header, Counter[int]()
-        for row in self._rows.all_versions():
+        for row in self._all_sealed():
             uses.update(slot.id for slot in header.slots if self._protection.is_sealed_by(slot, row.sealed))
         return [
             SlotUse(slot, slot.id == header.active_id, self._protection.find_protector(slot) is not None, uses[slot.id])
@@ -170,7 +171,7 @@ class SlotChanges:
         while True:
             self._records.refresh_slots()
             slot = self._protection.header.active
-            waiting = [row for row in self._rows.all_versions() if not self._protection.is_sealed_by(slot, row.sealed)]
+            waiting = [row for row in self._all_sealed() if not self._protection.is_sealed_by(slot, row.sealed)]
             if not waiting:
                 return moved
             total = moved + len(waiting)
@@ -255,6 +256,19 @@ class SlotChanges:
         others = any(other.is_local for other in header.slots if other.id != slot.id)
         return self._protection.is_sealed_by(slot, row.sealed) and not (slot.is_local and others)
 
+    def _all_sealed(self) -> Sequence[KeyVersionRow]:
+        """Every version whose material is here. What is held elsewhere belongs to no slot."""
+        return [row for row in self._rows.all_versions() if not self._protection.is_held(row.sealed)]
+
+
+def make_newest(protection: Protection, change: SlotChange) -> None:
+    """Makes a store of an older format one of this format, for a record that the older one does not know: with the
+    slots it has. `Records.refresh_slots` is to follow after the change.
+    """
+    header = protection.header
+    if header.revision == 0:
+        change.set_slots(header, header.activated(header.active_id))
+
 
 class SqlSlotRows:
     """See SlotRows."""
@@ -274,14 +288,14 @@ class SqlSlotRows:
     def change(self, key_name: str | None, attempt: Callable[[SlotChange], T]) -> T:
         """See SlotRows. One transaction."""
         with self._transactions.change(key_name) as change:
-            return attempt(_SqlSlotChange(self._database, self._records, change))
+            return attempt(SqlSlotChange(self._database, self._records, change))
 
     def give_new_root(self) -> None:
         """See SlotRows."""
         give_new_root(self._database, self._session, self._records)
 
 
-class _SqlSlotChange:
+class SqlSlotChange:
     """See SlotChange."""
 
     def __init__(self, database: Database, records: Records, change: Change) -> None:

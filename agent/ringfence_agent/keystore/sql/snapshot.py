@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Table, select
 
 from ringfence_agent.keystore.authenticator import Authenticator, Ledger
 from ringfence_agent.keystore.backup.records import Record
+from ringfence_agent.keystore.held import HeldVersion
 from ringfence_agent.keystore.sealing import SealBrokenError
 from ringfence_agent.keystore.slots import SlotHeader, check_slots
 from ringfence_agent.keystore.snapshot import Pause, SealedVersion, StoreFacts, paced
@@ -55,15 +56,19 @@ class SqlSnapshot:
 
     columns: Mapping[str, Sequence[str]] = BACKED_UP
     versions: Sequence[SealedVersion]
+    held: Sequence[HeldVersion]
 
-    def __init__(self, rows: Rows, version: int, records: Records, pause: Pause) -> None:
+    def __init__(self, tables: Rows, version: int, records: Records, pause: Pause) -> None:
         """`version` is that of the format. `pause` is called between some rows. Raises StoreTamperedError."""
-        self._rows = rows
+        self._rows = tables
         self._records = records
         self._pause = pause
         header = self._get_header()
         slots, ledger = self._open_header(header)
-        keys, self.versions = self._verify_rows(slots, ledger)
+        keys, rows = self._verify_rows(slots, ledger)
+        is_held = records.protection.is_held
+        self.versions = [row for row in rows if not is_held(row.sealed)]
+        self.held = [records.held_version(row) for row in rows if is_held(row.sealed)]
         self.facts = StoreFacts(
             store_id=header.store_id.hex(),
             created_ms=header.created_ms,
@@ -73,7 +78,7 @@ class SqlSnapshot:
             protector=header.protector,
             protector_header=header.protector_header,
             keys=keys,
-            versions=len(self.versions),
+            versions=len(rows),
         )
 
     def rows(self) -> Iterator[Record]:

@@ -53,10 +53,11 @@ SIDE_FILES = ("-wal", "-shm", "-journal")
 class SqliteDatabase:
     """One store file: checked, then connected to."""
 
-    def __init__(self, path: Path, *, write_wait_s: float = WRITE_WAIT_S) -> None:
+    def __init__(self, path: Path, *, write_wait_s: float = WRITE_WAIT_S, called: str | None = None) -> None:
+        """`called` is how messages name a file whose path says nothing to anybody."""
         self.path = path
-        self.label = f"sqlite:///{path}"
-        self.place = str(path)
+        self.label = called or f"sqlite:///{path}"
+        self.place = called or str(path)
         self._owners = SqliteOwners(path)
         self._write_wait_s = write_wait_s
         self._open_side_files = [f"{path}-wal", f"{path}-shm"]

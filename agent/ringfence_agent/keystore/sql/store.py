@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from sqlalchemy import bindparam, case, func, insert, select
 
+from ringfence_agent.keystore.held import AnyVersion, HeldKey, HeldVersion, Material, made_version
 from ringfence_agent.keystore.interface import (
     ChangeOrigin,
     Changes,
@@ -31,7 +32,7 @@ from ringfence_agent.keystore.interface import (
     UnconfirmedChange,
 )
 from ringfence_agent.keystore.protected_store import StoreSlots
-from ringfence_agent.keystore.protection import REMOTE_PREFIX_BYTES, REMOTE_SEAL
+from ringfence_agent.keystore.protection import HELD_SEAL, REMOTE_PREFIX_BYTES, REMOTE_SEAL
 from ringfence_agent.keystore.snapshot import Pause
 from ringfence_agent.keystore.sql.changes import NO_KEY, SEVERAL_KEYS, SqlChanges
 from ringfence_agent.keystore.sql.database import Database
@@ -40,7 +41,7 @@ from ringfence_agent.keystore.sql.key_rows import KeyRows, check_length, check_n
 from ringfence_agent.keystore.sql.prepared import Prepared, with_seals
 from ringfence_agent.keystore.sql.records import Records, attributes_text
 from ringfence_agent.keystore.sql.session import SqlSession
-from ringfence_agent.keystore.sql.slot_changes import SlotChanges, SqlSlotRows
+from ringfence_agent.keystore.sql.slot_changes import SlotChanges, SqlSlotChange, SqlSlotRows, make_newest
 from ringfence_agent.keystore.sql.snapshot import SqlSnapshot, read_tables
 from ringfence_agent.keystore.sql.tables import (
     KEY_VERSION,
@@ -59,7 +60,7 @@ from ringfence_zones.errors import (
     RevisionConflictError,
     UnconfirmedChangeError,
 )
-from ringfence_zones.keys import KeyMetadata, KeyVersion
+from ringfence_zones.keys import KeyMetadata
 from ringfence_zones.secret import Secret
 
 _KEY_COLUMNS = [ZONE_KEY.c[name] for name in ZoneKeyRow._fields]
@@ -98,7 +99,7 @@ _BY_SEAL = (
         .label("place"),
     )
     .join(ZONE_KEY, (ZONE_KEY.c.name == KEY_VERSION.c.key_name) & (KEY_VERSION.c.version >= ZONE_KEY.c.first_version))
-    .where(ZONE_KEY.c.deleted_ms.is_(None))
+    .where(ZONE_KEY.c.deleted_ms.is_(None), _FIRST_BYTE != HELD_SEAL)
     .subquery()
 )
 _SELECT_CANARIES = select(_BY_SEAL.c.key_name, _BY_SEAL.c.version).where(_BY_SEAL.c.place == 1)
@@ -132,6 +133,7 @@ class SqlKeyStore(SqlTokens):
     def __init__(self, database: Database, records: Records, clock: Callable[[], int] = _now_ms) -> None:
         session = SqlSession(database)
         super().__init__(session, records)
+        self._database = database
         self._session = session
         self._records = records
         self._changes = SqlChanges(session, records)
@@ -157,13 +159,13 @@ class SqlKeyStore(SqlTokens):
         """See KeyStore. The first call makes this handle known to others."""
         return self._session.hold_owner()
 
-    def create_key(self, new: NewKey, origin: ChangeOrigin | None = None) -> KeyVersion:
+    def create_key(self, new: NewKey, origin: ChangeOrigin | None = None) -> AnyVersion:
         """See KeyStore. Raises InputError too, for a name or material that no key can have."""
         check_new_key(new)
         made_by, now_ms = self._made_by(origin), self._clock()
         return with_seals(self._records, lambda prepared: self._create(new, made_by, now_ms, prepared))
 
-    def _create(self, new: NewKey, made_by: _MadeBy | None, now_ms: int, prepared: Prepared) -> KeyVersion:
+    def _create(self, new: NewKey, made_by: _MadeBy | None, now_ms: int, prepared: Prepared) -> AnyVersion:
         with self._transactions.change(new.name, prepared) as change:
             old = self._rows.find(change, new.name)
             if old is not None and old.deleted_ms is None:
@@ -181,17 +183,21 @@ class SqlKeyStore(SqlTokens):
                 attributes=attributes_text(new.attributes),
             )
             self._rows.write(change, old, key)
-            version = KeyVersion(new.name, number, new.material)
+            version = made_version(new.name, number, new.material)
+            if isinstance(version, HeldVersion):
+                make_newest(self._records.protection, SqlSlotChange(self._database, self._records, change))
             self._rows.insert_version(change, key, version, now_ms, prepared)
             self._note_maker(change, version, now_ms, made_by)
+        if isinstance(version, HeldVersion):
+            self._records.refresh_slots()
         return version
 
-    def roll_key(self, name: str, material: Secret | None, origin: ChangeOrigin | None = None) -> KeyVersion:
+    def roll_key(self, name: str, material: Material | None, origin: ChangeOrigin | None = None) -> AnyVersion:
         """See KeyStore."""
         made_by, now_ms = self._made_by(origin), self._clock()
         drawn: dict[int, Secret] = {}  # by length: the same material each time the change runs
 
-        def chosen(length_bits: int) -> Secret:
+        def chosen(length_bits: int) -> Material:
             if material is not None:
                 return material
             return drawn.setdefault(length_bits, Secret(secrets.token_bytes(length_bits // 8)))
@@ -199,14 +205,16 @@ class SqlKeyStore(SqlTokens):
         return with_seals(self._records, lambda prepared: self._roll(name, chosen, made_by, now_ms, prepared))
 
     def _roll(
-        self, name: str, chosen: Callable[[int], Secret], made_by: _MadeBy | None, now_ms: int, prepared: Prepared
-    ) -> KeyVersion:
+        self, name: str, chosen: Callable[[int], Material], made_by: _MadeBy | None, now_ms: int, prepared: Prepared
+    ) -> AnyVersion:
         with self._transactions.change(name, prepared) as change:
             old = self._rows.get_live(change, name)
             if made_by is not None and self._changes.is_unconfirmed(change.connection, old, made_by.origin):
                 raise UnconfirmedChangeError(name)
-            version = KeyVersion(name, old.next_version, chosen(old.length_bits))
-            check_length(version.material, old.length_bits)
+            material = chosen(old.length_bits)
+            check_length(material, old.length_bits)
+            self._rows.require_next(change, old, material)
+            version = made_version(name, old.next_version, material)
             key = old._replace(next_version=old.next_version + 1)
             self._rows.write(change, old, key)
             self._rows.insert_version(change, key, version, now_ms, prepared)
@@ -252,12 +260,12 @@ class SqlKeyStore(SqlTokens):
         """See KeyStore."""
         return self._imports.run(keys, dry_run=dry_run)
 
-    def find_key(self, name: str) -> StoredKey | None:
+    def find_key(self, name: str) -> StoredKey | HeldKey | None:
         """See KeyStore. One statement and one seal per version: tens of microseconds."""
-        sealed = self.find_sealed_key(name)
-        return None if sealed is None else sealed.open()
+        found = self.find_sealed_key(name)
+        return found.open() if isinstance(found, SealedKey) else found
 
-    def find_sealed_key(self, name: str) -> SealedKey | None:
+    def find_sealed_key(self, name: str) -> SealedKey | HeldKey | None:
         """See KeyStore."""
         if not is_storable(name):
             return None
@@ -366,7 +374,7 @@ class SqlKeyStore(SqlTokens):
     def _made_by(self, origin: ChangeOrigin | None) -> _MadeBy | None:
         return None if origin is None else _MadeBy(origin, self.owner_id)
 
-    def _note_maker(self, change: Change, version: KeyVersion, now_ms: int, made_by: _MadeBy | None) -> None:
+    def _note_maker(self, change: Change, version: AnyVersion, now_ms: int, made_by: _MadeBy | None) -> None:
         if made_by is not None:
             made = UnconfirmedChange(version.key_name, version.version, made_by.origin, made_by.owner_id, now_ms)
             self._changes.note_unconfirmed(change.connection, made)

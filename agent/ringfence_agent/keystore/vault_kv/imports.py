@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ringfence_agent.keystore.held import HeldKey
 from ringfence_agent.keystore.interface import ImportedKey, KeyImport, NewKey, StoredKey
-from ringfence_agent.keystore.key_import import ConflictError, check_imported_key, judge_deleted, judge_live, judge_new
+from ringfence_agent.keystore.key_import import (
+    ConflictError,
+    check_imported_key,
+    imported_attributes,
+    judge_deleted,
+    judge_live,
+    judge_new,
+)
 from ringfence_agent.keystore.sql.changes import SEVERAL_KEYS
 from ringfence_agent.keystore.sql.key_rows import check_new_key
 from ringfence_agent.keystore.sql.prepared import Prepared, with_seals
@@ -79,7 +87,7 @@ class VaultImports:
             next_version=metadata.versions,
             deleted_ms=None,
             description=metadata.description,
-            attributes=attributes_text(metadata.attributes),
+            attributes=attributes_text(imported_attributes(metadata.attributes)),
         )
         if old is not None and not done.is_new:
             row = old.key._replace(next_version=metadata.versions)
@@ -94,6 +102,8 @@ class VaultImports:
         """A key with its material, None when that has to be opened first."""
         rows = record.live_versions
         sealed = self._records.sealed_key(record.key, rows)
+        if isinstance(sealed, HeldKey):
+            raise ConflictError("here Vault holds it (custody transit), and what is imported is material")
         if not sealed.remote:
             return sealed.open()
         materials = [prepared.open(row) for row in rows]

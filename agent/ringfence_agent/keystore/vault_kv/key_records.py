@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ringfence_agent.keystore.sql.key_rows import is_storable
+from ringfence_agent.keystore.held import AnyVersion, Material
+from ringfence_agent.keystore.sql.key_rows import is_storable, new_version_row, require_next
 from ringfence_agent.keystore.sql.prepared import Prepared
 from ringfence_agent.keystore.sql.records import Records
 from ringfence_agent.keystore.sql.tables import KeyVersionRow, ZoneKeyRow
 from ringfence_agent.keystore.vault_kv.journal import HeadChange
 from ringfence_agent.keystore.vault_kv.rows import KeyRecord, key_path
 from ringfence_zones.errors import KeyNotFoundError
-from ringfence_zones.keys import KeyVersion
 
 
 class KeyRecords:
@@ -32,11 +32,16 @@ class KeyRecords:
             raise KeyNotFoundError(name)
         return record
 
-    def seal(self, key: ZoneKeyRow, version: KeyVersion, created_ms: int, prepared: Prepared) -> KeyVersionRow:
-        """The row of a new version, sealed by the slot that is active now."""
-        return self._records.version_row(
-            key, version.version, created_ms, lambda binding: prepared.seal(binding, version.material)
-        )
+    def require_next(self, record: KeyRecord, material: Material) -> None:
+        """See `sql.key_rows.require_next`, of the current version."""
+        current = next((row for row in record.versions if row.version == record.key.next_version - 1), None)
+        if current is None:
+            raise self._records.tampered(f"the current version of key {record.key.name!r} is missing")
+        require_next(self._records, current, material)
+
+    def seal(self, key: ZoneKeyRow, version: AnyVersion, created_ms: int, prepared: Prepared) -> KeyVersionRow:
+        """See `sql.key_rows.new_version_row`."""
+        return new_version_row(self._records, key, version, created_ms, prepared)
 
     def write(
         self, change: HeadChange, old: KeyRecord | None, key: ZoneKeyRow, added: Sequence[KeyVersionRow] = ()

@@ -35,7 +35,7 @@ class VaultSlotRows:
     def change(self, key_name: str | None, attempt: Callable[[SlotChange], T]) -> T:
         """See SlotRows."""
         return self._journal.change(
-            key_name, lambda change: attempt(_VaultSlotChange(self._records, self._index, change))
+            key_name, lambda change: attempt(VaultSlotChange(self._records, self._index, change))
         )
 
     def give_new_root(self) -> None:
@@ -43,7 +43,7 @@ class VaultSlotRows:
         give_new_root(self._documents, self._records, self._journal, self._index)
 
 
-class _VaultSlotChange:
+class VaultSlotChange:
     """See SlotChange."""
 
     def __init__(self, records: Records, index: KeyIndex, change: HeadChange) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from ringfence_agent.keystore.held import AnyVersion, HeldKey, HeldVersion, Material, made_version
 from ringfence_agent.keystore.interface import (
     ChangeOrigin,
     Changes,
@@ -30,7 +31,7 @@ from ringfence_agent.keystore.sql.changes import NO_KEY, SEVERAL_KEYS
 from ringfence_agent.keystore.sql.key_rows import check_length, check_new_key, is_storable
 from ringfence_agent.keystore.sql.prepared import Prepared, with_seals
 from ringfence_agent.keystore.sql.records import Records, attributes_text
-from ringfence_agent.keystore.sql.slot_changes import SlotChanges
+from ringfence_agent.keystore.sql.slot_changes import SlotChanges, make_newest
 from ringfence_agent.keystore.sql.snapshot import SqlSnapshot
 from ringfence_agent.keystore.sql.tables import PolicyRow, ZoneKeyRow
 from ringfence_agent.keystore.vault_kv.changes import VaultChanges
@@ -41,7 +42,7 @@ from ringfence_agent.keystore.vault_kv.journal import HeadChange, Journal
 from ringfence_agent.keystore.vault_kv.key_records import KeyRecords
 from ringfence_agent.keystore.vault_kv.owners import VaultOwners
 from ringfence_agent.keystore.vault_kv.rows import KeyRecord, PolicyRecord, key_path, new_policy_path
-from ringfence_agent.keystore.vault_kv.slots import VaultSlotRows
+from ringfence_agent.keystore.vault_kv.slots import VaultSlotChange, VaultSlotRows
 from ringfence_agent.keystore.vault_kv.snapshot import read_snapshot
 from ringfence_agent.keystore.vault_kv.tokens import VaultTokens
 from ringfence_zones.errors import (
@@ -50,7 +51,7 @@ from ringfence_zones.errors import (
     RevisionConflictError,
     UnconfirmedChangeError,
 )
-from ringfence_zones.keys import KeyMetadata, KeyVersion
+from ringfence_zones.keys import KeyMetadata
 from ringfence_zones.secret import Secret
 
 
@@ -98,12 +99,12 @@ class VaultKvKeyStore(VaultTokens):
         """See KeyStore. The first call makes this handle known on this machine, and without waiting."""
         return self._owners.hold()
 
-    def create_key(self, new: NewKey, origin: ChangeOrigin | None = None) -> KeyVersion:
+    def create_key(self, new: NewKey, origin: ChangeOrigin | None = None) -> AnyVersion:
         """See KeyStore. Raises InputError too, for a name or material that no key can have."""
         check_new_key(new)
         make_note, now_ms = self._note_of(origin), self._clock()
 
-        def attempt(change: HeadChange, prepared: Prepared) -> KeyVersion:
+        def attempt(change: HeadChange, prepared: Prepared) -> AnyVersion:
             old = self._keys.find(change, new.name)
             if old is not None and old.key.deleted_ms is None:
                 raise KeyExistsError(new.name, self.label)
@@ -119,29 +120,37 @@ class VaultKvKeyStore(VaultTokens):
                 description=new.description,
                 attributes=attributes_text(new.attributes),
             )
-            made = KeyVersion(new.name, number, new.material)
+            made = made_version(new.name, number, new.material)
+            if isinstance(made, HeldVersion):
+                make_newest(self._records.protection, VaultSlotChange(self._records, self._index, change))
             row = self._keys.seal(key, made, now_ms, prepared)
             self._keys.write(change, old, key, [row])
             make_note(change, made, now_ms)
             return made
 
-        return self._sealed_change(new.name, attempt)
+        made = self._sealed_change(new.name, attempt)
+        if isinstance(made, HeldVersion):
+            self._records.refresh_slots()
+        return made
 
-    def roll_key(self, name: str, material: Secret | None, origin: ChangeOrigin | None = None) -> KeyVersion:
+    def roll_key(self, name: str, material: Material | None, origin: ChangeOrigin | None = None) -> AnyVersion:
         """See KeyStore."""
         make_note, now_ms = self._note_of(origin), self._clock()
         drawn: dict[int, Secret] = {}  # by length: the same material each time the change runs
 
-        def attempt(change: HeadChange, prepared: Prepared) -> KeyVersion:
+        def attempt(change: HeadChange, prepared: Prepared) -> AnyVersion:
             old = self._keys.get_live(change, name)
             live = [note for note in change.head.notes if note.key_name == name]
             if any(note.origin == origin and note.version >= old.key.first_version for note in live):
                 raise UnconfirmedChangeError(name)
             length_bits = old.key.length_bits
-            chosen = material or drawn.setdefault(length_bits, Secret(secrets.token_bytes(length_bits // 8)))
+            chosen = material
+            if chosen is None:
+                chosen = drawn.setdefault(length_bits, Secret(secrets.token_bytes(length_bits // 8)))
             check_length(chosen, length_bits)
+            self._keys.require_next(old, chosen)
             key = old.key._replace(next_version=old.key.next_version + 1)
-            made = KeyVersion(name, old.key.next_version, chosen)
+            made = made_version(name, old.key.next_version, chosen)
             row = self._keys.seal(key, made, now_ms, prepared)
             self._keys.write(change, old, key, [row])
             make_note(change, made, now_ms)
@@ -192,12 +201,12 @@ class VaultKvKeyStore(VaultTokens):
         """See KeyStore."""
         return self._imports.run(keys, dry_run=dry_run)
 
-    def find_key(self, name: str) -> StoredKey | None:
+    def find_key(self, name: str) -> StoredKey | HeldKey | None:
         """See KeyStore."""
-        sealed = self.find_sealed_key(name)
-        return None if sealed is None else sealed.open()
+        found = self.find_sealed_key(name)
+        return found.open() if isinstance(found, SealedKey) else found
 
-    def find_sealed_key(self, name: str) -> SealedKey | None:
+    def find_sealed_key(self, name: str) -> SealedKey | HeldKey | None:
         """See KeyStore. One read."""
         document = self._documents.find(key_path(name)) if is_storable(name) else None
         record = None if document is None else KeyRecord.of(document)
@@ -215,7 +224,8 @@ class VaultKvKeyStore(VaultTokens):
         found: dict[bytes, tuple[str, int]] = {}
         for record in self._index.keys(self._journal.read()):
             if record.key.deleted_ms is None:
-                for row in reversed(record.live_versions):
+                sealed = [row for row in record.live_versions if not self._records.protection.is_held(row.sealed)]
+                for row in reversed(sealed):
                     found.setdefault(how_sealed(row.sealed), (row.key_name, row.version))
         return list(found.values())
 
@@ -292,20 +302,20 @@ class VaultKvKeyStore(VaultTokens):
             self._owners.close()
             self._documents.close()
 
-    def _sealed_change(self, name: str, attempt: Callable[[HeadChange, Prepared], KeyVersion]) -> KeyVersion:
+    def _sealed_change(self, name: str, attempt: Callable[[HeadChange, Prepared], AnyVersion]) -> AnyVersion:
         return with_seals(
             self._records,
             lambda prepared: self._journal.change(name, lambda change: attempt(change, prepared), prepared),
         )
 
-    def _note_of(self, origin: ChangeOrigin | None) -> Callable[[HeadChange, KeyVersion, int], None]:
+    def _note_of(self, origin: ChangeOrigin | None) -> Callable[[HeadChange, AnyVersion, int], None]:
         """What keeps a version's origin until its answer has left."""
         if origin is None:
             return lambda _change, _version, _now_ms: None
         owner_id = self._owners.hold()
         self._owners.count_up()
 
-        def note(change: HeadChange, version: KeyVersion, now_ms: int) -> None:
+        def note(change: HeadChange, version: AnyVersion, now_ms: int) -> None:
             change.head.notes.append(UnconfirmedChange(version.key_name, version.version, origin, owner_id, now_ms))
 
         return note

@@ -7,7 +7,8 @@ required.
 
 A store may hold keys that different protectors sealed (slots). Each of them has a canary. While some open and others
 do not, because a protector is away or refuses, the worker is ready and *degraded*: zones of the others are served, and
-so is what is in memory. When none opens it is not ready.
+so is what is in memory. When none opens it is not ready. Keys that Vault holds have a canary too (`transit_health`);
+while that alone fails the worker is degraded: no other instance would do better.
 
 Rules:
 
@@ -28,6 +29,7 @@ from dataclasses import dataclass
 from ringfence_agent.keystore.interface import KeyStore, SealedKey
 from ringfence_agent.kms.audit.log import AuditLog
 from ringfence_agent.kms.eek import EekCipher
+from ringfence_agent.kms.monitoring.transit_health import TransitHealth
 from ringfence_agent.kms.store_access import StoreAccess
 from ringfence_zones.errors import KeyStoreError, ProtectorRefusedError, ProtectorUnavailableError, RingfenceError
 from ringfence_zones.keys import IV_BYTES, KeyVersion
@@ -100,9 +102,13 @@ class HealthCheck:
         *,
         deadline_s: float = _DEADLINE_S,
         find_distrust: Callable[[], str | None] = lambda: None,
+        held: TransitHealth | None = None,
     ) -> None:
-        """`find_distrust` says what is wrong with a store that is known not to be genuine."""
+        """`find_distrust` says what is wrong with a store that is known not to be genuine. `held` looks at the keys
+        that Vault holds; where it is None, any are found unusable.
+        """
         self._find_distrust = find_distrust
+        self._held = held or TransitHealth(store, None, clock, deadline_s)
         self._store = store
         self._audit = audit
         self._clock = clock
@@ -121,12 +127,14 @@ class HealthCheck:
         """How it stands, at most a second old."""
         if self._looked_s is None or self._clock() - self._looked_s >= _KEEP_S:
             await self._refresh()
+        held_problem = None if self._found.problem is not None else await self._held.find_problem()
+        held = () if held_problem is None else (f"keys that Vault holds cannot be used: {held_problem}",)
         state = self._audit.state
         unwritable = state.problem if state.required else None
         return Health(
             self._find_distrust() or self._found.problem,
             f"the audit log cannot be written: {unwritable}" if unwritable is not None else None,
-            self._found.degradations,
+            (*self._found.degradations, *held),
         )
 
     async def _refresh(self) -> None:
@@ -172,7 +180,8 @@ class HealthCheck:
         found = []
         for name, version in places:
             key = store.find_sealed_key(name)
-            if key is not None and version in key.numbers:  # else it was deleted in between
+            # Else it was deleted in between, or made again.
+            if isinstance(key, SealedKey) and version in key.numbers:
                 found.append(_Canary(key, version))
         return found
 

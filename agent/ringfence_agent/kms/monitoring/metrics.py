@@ -37,6 +37,8 @@ OUTCOMES = (OK, DENIED, UNAUTHENTICATED, FAILED)
 IDENTITIES = tuple(identity.value for identity in Identity)
 # An unwrap is material opened by a remote protector.
 STORE_WORK = ("read", "change", "unwrap")
+# Upper ends of the buckets of how many EDEKs one call to Vault Transit carries; a larger one goes into one more.
+BATCH_ITEMS = (1, 2, 4, 8, 16, 32, 64, 128)
 # Upper ends of the latency buckets in seconds; what is longer goes into one more.
 BUCKETS_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -50,6 +52,7 @@ COUNTERS: Mapping[str, str] = {
     "store_errors": "Reads and changes of the key store that failed.",
     "store_checks": "Times that all of the key store was found genuine.",
     "store_check_failures": "Times that the key store was found not to be genuine.",
+    "transit_call_failures": "Calls to Vault Transit for EDEKs that failed as a whole.",
     "backups": "Backups of the key store that were made.",
     "backup_failures": "Backups of the key store that could not be made.",
     "audit_bytes": "Bytes written to the audit log.",
@@ -59,6 +62,7 @@ COUNTERS: Mapping[str, str] = {
     "worker_crashes": "Worker processes that died unasked.",
 }
 _HISTOGRAM_CELLS = len(BUCKETS_S) + 2  # the last bucket, and the sum in nanoseconds
+TRANSIT_CALL, TRANSIT_BATCH = "transit_call", "transit_batch"
 # `hadoop.kms.<name>.calls.meter` of Hadoop's KMS, with the operations that mark it.
 METERS: Mapping[str, tuple[str, ...]] = {
     "admin": (
@@ -89,6 +93,7 @@ def _cells_of() -> tuple[dict[object, int], int]:
     sized += [(("identity", identity), 1) for identity in IDENTITIES]
     sized += [(("latency", operation), _HISTOGRAM_CELLS) for operation in OPERATIONS]
     sized += [(("store", work), _HISTOGRAM_CELLS) for work in STORE_WORK]
+    sized += [(TRANSIT_CALL, _HISTOGRAM_CELLS), (TRANSIT_BATCH, len(BATCH_ITEMS) + 2)]
     sized += [(("rate", meter), len(RATE_MINUTES)) for meter in METERS]
     for name, cells in sized:
         places[name] = size
@@ -112,7 +117,8 @@ class LivingProcess:
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """Observations by bucket (`BUCKETS_S` and one more, not cumulative), and their sum in seconds."""
+    """Observations by bucket (`BUCKETS_S` or other ends, and one more; not cumulative), and their sum: seconds, unless
+    something else is counted."""
 
     buckets: tuple[int, ...]
     sum_s: float
@@ -156,6 +162,18 @@ class MetricsTable:
     def store_latency(self, work: str) -> Histogram:
         """How long the key store took: `read` or `change`."""
         return self._histogram(("store", work))
+
+    def transit_latency(self) -> Histogram:
+        """How long calls to Vault Transit for EDEKs took."""
+        return self._histogram(TRANSIT_CALL)
+
+    def transit_batches(self) -> Histogram:
+        """How many EDEKs those calls carried, by `BATCH_ITEMS`; the sum is of EDEKs."""
+        place, cells = _PLACES[TRANSIT_BATCH], len(BATCH_ITEMS) + 2
+        found = [
+            sum(column) for column in zip(*(block[place : place + cells] for block in self._blocks()), strict=True)
+        ]
+        return Histogram(tuple(found[:-1]), found[-1])
 
     def meter(self, name: str) -> int:
         """The count of one of Hadoop's meters."""
@@ -266,6 +284,16 @@ class Metrics:
         self._block[place + _HISTOGRAM_CELLS - 1] += int(elapsed_s * 1e9)
         if failed:
             self.add("store_errors")
+
+    def transit_call(self, items: int, elapsed_s: float, failed: bool) -> None:
+        """Counts one call to Vault Transit."""
+        block, call, batch = self._block, _PLACES[TRANSIT_CALL], _PLACES[TRANSIT_BATCH]
+        block[call + bisect_left(BUCKETS_S, elapsed_s)] += 1
+        block[call + _HISTOGRAM_CELLS - 1] += int(elapsed_s * 1e9)
+        block[batch + bisect_left(BATCH_ITEMS, items)] += 1
+        block[batch + len(BATCH_ITEMS) + 1] += items
+        if failed:
+            self.add("transit_call_failures")
 
     def add(self, name: str, amount: int = 1) -> None:
         """Counts one of `COUNTERS`."""

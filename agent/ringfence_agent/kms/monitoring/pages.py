@@ -33,6 +33,7 @@ from ringfence_agent.kms.monitoring.metrics import Metrics
 from ringfence_agent.kms.store_keeper import StoreKeeper
 from ringfence_zones import kms_wire
 
+Gauges = dict[str, tuple[str, float]]
 LIVE = b"/health/live"
 READY = b"/health/ready"
 METRICS = b"/metrics"
@@ -62,9 +63,17 @@ class Monitoring:
     """One worker's."""
 
     def __init__(
-        self, facts: ServerFacts, metrics: Metrics, health: HealthCheck, audit: AuditLog, keeper: StoreKeeper
+        self,
+        facts: ServerFacts,
+        metrics: Metrics,
+        health: HealthCheck,
+        audit: AuditLog,
+        keeper: StoreKeeper,
+        custody_gauges: Callable[[], Gauges] = dict,
     ) -> None:
+        """`custody_gauges` are those of keys that Vault holds."""
         self.metrics = metrics
+        self._custody_gauges = custody_gauges
         self._keeper = keeper
         self._facts = facts
         self.health = health
@@ -189,15 +198,15 @@ class Monitoring:
     def _asks_for_a_name(self, peer: Peer) -> bool:
         return self._facts.metrics_access is not MetricsAccess.ANYONE and not _is_local(peer)
 
-    def _gauges(self, revision: int) -> dict[str, tuple[str, float]]:
-        gauges: dict[str, tuple[str, float]] = {
+    def _gauges(self, revision: int) -> Gauges:
+        gauges: Gauges = {
             "policy_revision": ("The published policy that the answering worker enforces.", revision),
             "audit_unsynced_seconds": (
                 "Age of the oldest audit record of the answering worker that may not be on disk.",
                 self._audit.state.unsynced_s,
             ),
         }
-        gauges |= self._keeper.gauges()
+        gauges |= self._keeper.gauges() | self._custody_gauges()
         not_after_s = self._facts.certificate_not_after_s()
         if not_after_s is not None:
             gauges["certificate_expiry_seconds"] = ("When the TLS certificate ends, since the epoch.", not_after_s)

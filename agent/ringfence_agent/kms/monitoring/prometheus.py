@@ -5,13 +5,14 @@ Names begin with `ringfence_kms_`. Any worker answers for all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from ringfence_agent.kms.monitoring.metrics import (
+    BATCH_ITEMS,
     BUCKETS_S,
     COUNTERS,
     IDENTITIES,
@@ -64,6 +65,16 @@ class _Collector:
         for work in STORE_WORK:
             _add_histogram(store, (work,), table.store_latency(work))
         yield store
+        calls = HistogramMetricFamily(
+            _PREFIX + "transit_call_seconds", "How long calls to Vault Transit for EDEKs took.", labels=()
+        )
+        _add_histogram(calls, (), table.transit_latency())
+        yield calls
+        batches = HistogramMetricFamily(
+            _PREFIX + "transit_batch_items", "How many EDEKs one call to Vault Transit carried.", labels=()
+        )
+        _add_histogram(batches, (), table.transit_batches(), BATCH_ITEMS)
+        yield batches
         for name, text in COUNTERS.items():
             yield CounterMetricFamily(_PREFIX + name, text, value=table.total(name))
         living = table.living()
@@ -74,10 +85,15 @@ class _Collector:
             yield GaugeMetricFamily(_PREFIX + name, text, value=value)
 
 
-def _add_histogram(family: HistogramMetricFamily, labels: tuple[str, ...], histogram: Histogram) -> None:
+def _add_histogram(
+    family: HistogramMetricFamily,
+    labels: tuple[str, ...],
+    histogram: Histogram,
+    ends: Sequence[float] = BUCKETS_S,
+) -> None:
     total = 0
     buckets = []
-    for end_s, count in zip((*map(str, BUCKETS_S), "+Inf"), histogram.buckets, strict=True):
+    for end_s, count in zip((*map(str, ends), "+Inf"), histogram.buckets, strict=True):
         total += count
         buckets.append((end_s, total))
     family.add_metric(labels, buckets, histogram.sum_s)

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -94,3 +96,15 @@ def test_what_is_no_backup_is_named(content: bytes, word: str) -> None:
 def test_there_is_one_spelling_of_a_manifest() -> None:
     with pytest.raises(BackupError, match="not written as Ringfence writes it"):
         BackupFile(io.BytesIO(written().replace(b'"change_number":7', b'"change_number": 7')), "b")
+
+
+def test_only_a_regular_file_is_opened_and_nothing_is_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path, word in (
+        (pipe, "not a regular file"),
+        (Path("/dev/zero"), "not a regular file"),
+        (tmp_path, "directory"),
+    ):
+        with pytest.raises(BackupError, match=word):
+            BackupFile.open(path)

@@ -27,7 +27,9 @@ def test_stores_have_marks_of_their_own(tmp_path: Path) -> None:
     assert find_mark(tmp_path / "missing", STORE) is None
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"change_number":"5","seen_ms":1,"store_id":"x"}', b"\xff"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b"[]", b"[" * 4096, b'{"change_number":"5","seen_ms":1,"store_id":"x"}', b"\xff"]
+)
 def test_a_mark_that_cannot_be_read_is_no_absence(tmp_path: Path, content: bytes) -> None:
     mark_file(tmp_path, STORE).write_bytes(content)
     with pytest.raises(BackupError, match="cannot be read"):

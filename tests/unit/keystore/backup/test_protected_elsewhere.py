@@ -21,7 +21,7 @@ from ringfence_agent.keystore.backup.targets import find_target
 from ringfence_agent.keystore.backup.unpacked import unpacked
 from ringfence_agent.keystore.protector import Protector
 from ringfence_agent.keystore.protectors.file import FileProtector
-from ringfence_zones.errors import ProtectorUnavailableError
+from ringfence_zones.errors import ConfigError, ProtectorUnavailableError
 
 
 class Scene:
@@ -160,3 +160,14 @@ def test_an_unpacked_backup_is_the_store_that_it_was(scene: Scene) -> None:
         found = store.find_key("rolled")
         assert found is not None
         assert len(found.versions) == 2
+
+
+def test_a_root_key_file_that_is_gone_is_not_called_the_only_way_in(scene: Scene) -> None:
+    """Lost after the store was moved to others: taking `file` out of `protector` opens it."""
+    with closing(scene.place.open()) as store:
+        store.slots.remove(1)
+    scene.place.root_key.unlink()
+    with pytest.raises(ConfigError, match="names file") as caught:
+        scene.place.open()
+    assert "take file out of protector" in str(caught.value.hint)
+    assert not scene.place.root_key.exists()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
+import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -13,12 +15,16 @@ from backups import BackupScene
 from local_stores import LocalStore, new_key
 
 from ringfence_agent.keystore.backup.drill import drill
+from ringfence_agent.keystore.backup.file_format import BodyDigest, write_file, write_records
 from ringfence_agent.keystore.backup.high_water import find_mark
 from ringfence_agent.keystore.backup.places import find_change_beside, opened_backup
 from ringfence_agent.keystore.backup.restore import Restored, Seen, restore
 from ringfence_agent.keystore.backup.targets import find_target
 from ringfence_agent.keystore.interface import OpenStore
-from ringfence_zones.errors import BackupError, StoreRollbackError
+from ringfence_agent.keystore.sql.database import TableRow
+from ringfence_agent.keystore.sql.sqlite_database import create_file
+from ringfence_zones.errors import BackupError, StoreRollbackError, WrongRootKeyError
+from ringfence_zones.secret import Secret
 
 
 @pytest.fixture
@@ -175,3 +181,55 @@ def test_a_restore_that_finds_no_room_leaves_nothing(scene: BackupScene, monkeyp
     with pytest.raises(BackupError, match="No space left"):
         bring_back(scene, made.where)
     assert [path.name for path in scene.store.directory.iterdir()] == ["keys.db.root-key"]
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [("targets", "no space left for key store .*: it is not restored"), ("unpacked", "no room in .* to open backup")],
+)
+def test_a_disk_that_fills_up_while_rows_are_written_is_a_sentence(
+    scene: BackupScene, monkeypatch: pytest.MonkeyPatch, module: str, said: str
+) -> None:
+    made = scene.back_up()
+    lose_store(scene)
+    monkeypatch.setattr(f"ringfence_agent.keystore.backup.{module}.create_file", _create_on_a_full_disk)
+    with pytest.raises(BackupError, match=said):
+        bring_back(scene, made.where)
+    assert [path.name for path in scene.store.directory.iterdir()] == ["keys.db.root-key"]
+    monkeypatch.undo()
+    assert not bring_back(scene, made.where).was_there
+
+
+def _create_on_a_full_disk(path: Path, rows: Sequence[TableRow], *, version: int) -> None:
+    """As SQLite answers there."""
+    create_file(path, rows, version=version)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA max_page_count = 1")
+        connection.execute("CREATE TABLE more (content)")
+        connection.execute("INSERT INTO more VALUES (zeroblob(1000000))")
+
+
+def test_rows_that_no_store_could_hold_are_a_damaged_backup(scene: BackupScene, tmp_path: Path) -> None:
+    """Digest and length are right: whoever wrote it computed them."""
+    with opened_backup(scene.back_up().where) as backup, (tmp_path / "b").open("xb") as forged, io.BytesIO() as body:
+        digest = BodyDigest()
+        records = list(backup.records())
+        write_records(body, [*records, records[0]], digest)
+        manifest = backup.manifest.model_copy(
+            update={"rows": digest.rows, "body_bytes": digest.body_bytes, "sha256": digest.sha256}
+        )
+        write_file(forged, manifest, Secret(b"k" * 32), body)
+    lose_store(scene)
+    with pytest.raises(BackupError, match="rows in it do not fit their tables"):
+        bring_back(scene, str(tmp_path / "b"))
+
+
+def test_messages_name_the_backup_and_no_place_where_it_was_unpacked(scene: BackupScene, tmp_path: Path) -> None:
+    made = scene.back_up()
+    (tmp_path / "other").mkdir(mode=0o700)
+    other = BackupScene.make(tmp_path / "other")
+    with (
+        opened_backup(made.where) as backup,
+        pytest.raises(WrongRootKeyError, match=f"is not the root key of key store in backup {made.where}$"),
+    ):
+        drill(backup, other.protectors)

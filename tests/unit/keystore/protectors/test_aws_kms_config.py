@@ -77,6 +77,8 @@ def test_settings_that_contradict_one_another_are_refused(settings: dict[str, st
         ("endpoint", "https://kms.example.com/path"),
         ("endpoint", "https://kms.example.com:port"),
         ("endpoint", "kms.example.com"),
+        ("endpoint", "'https://kms.exa mple.com'"),
+        ("endpoint", "https://kms.example.com:0"),
         ("former_keys", "[alias/old]"),
         ("former_keys", f"[{', '.join([KEY] * 9)}]"),
     ],

@@ -1,0 +1,1 @@
+"""Who holds a zone key, and how EDEKs are made and opened with it."""
