@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 from databases import DatabaseServer
-from local_stores import material_of, new_key
+from local_stores import TRANSIT_KEY, held_key, material_of, new_key
 from protector_places import RemotePlace
 from store_places import VAULT_KV, VaultKvPlace, storing_cluster
 
+from ringfence_agent.keystore.held import HeldKey, TransitVersion
 from ringfence_agent.keystore.new_root_key import protect_with_file
 from ringfence_agent.keystore.open import open_protected
 from ringfence_agent.keystore.protected_store import ProtectedStore
@@ -74,6 +75,8 @@ def fill(store: ProtectedStore) -> None:
         store.create_key(new_key(name))
         store.roll_key(name, material_of(name, 1))
     store.delete_key("gone")
+    store.create_key(held_key("held"))
+    store.roll_key("held", TransitVersion(TRANSIT_KEY, 3))
     store.publish_policy(0, b"{}", "root")
     store.add_master_key(0, Secret(b"m" * 32), 5, 6)
     store.add_token(TokenRecord(store.next_sequence(), b"token", 7))
@@ -84,6 +87,9 @@ def check(store: ProtectedStore) -> None:
         found = store.find_key(name)
         assert found is not None
         assert [version.material for version in found.versions] == [material_of(name, n) for n in range(2)]
+    held = store.find_key("held")
+    assert isinstance(held, HeldKey), "of no slot, and no protector is asked for it"
+    assert [version.place for version in held.versions] == [TransitVersion(TRANSIT_KEY, n) for n in (1, 3)]
     assert store.find_key("gone") is None
     assert [key.secret.reveal() for key in store.list_master_keys()] == [b"m" * 32]
     assert store.find_token(1) == TokenRecord(1, b"token", 7)
@@ -168,7 +174,7 @@ def test_what_waits_while_the_protector_is_away(store: Store) -> None:
     opened.create_key(new_key("new"))
     store.remote.stop()
     check(store.open())
-    assert len(opened.list_metadata()) == 3
+    assert len(opened.list_metadata()) == 4
     for attempt in (lambda: opened.find_key("new"), lambda: opened.create_key(new_key("more")), opened.slots.rewrap):
         with pytest.raises(ProtectorUnavailableError):
             attempt()

@@ -17,6 +17,7 @@ from aws_kms_double import AwsKmsDouble
 from databases import DatabaseServer
 from http_serving import RawClient
 from kms_serving import KmsPlace, RunningKms, call, json_of, remote_exception_of
+from store_places import VaultStores
 from transit_custody import (
     CustodyKms,
     Eek,
@@ -33,7 +34,7 @@ from vault_clusters import SERVERS, VaultCluster
 
 from ringfence_agent.keystore.protectors.aws_kms_config import AwsKmsSettings
 
-ENGINES = ("sqlite", "postgresql", "mariadb")
+ENGINES = ("sqlite", "postgresql", "mariadb", "vault-kv")
 PROTECTORS = ("file", "vault-transit", "aws-kms")
 # The pairs that the test command runs; all others are `long`.
 _ALWAYS = {("sqlite", "file"), ("sqlite", "vault-transit"), ("sqlite", "aws-kms"), ("postgresql", "file")}
@@ -82,20 +83,33 @@ def running(
             environment = {**aws.server.environment(), "AWS_CONFIG_FILE": os.devnull}
         place = CustodyKms.make(directory, cluster, **settings)
         if engine != "sqlite":
-            database: DatabaseServer = request.getfixturevalue(engine)
-            uri = database.new_database()
-            stack.callback(database.recycle, uri)
+            stores = stores_of(request, engine, cluster)
+            uri = stores.new_database()
+            stack.callback(stores.recycle, uri)
             place.place = DatabasePlace(directory, uri)
             place.settings["audit"] = {"directory": str(place.place.audit_directory)}
-            options += ["--keystore-password-file", str(database.password_file)]
+            options += password_options(stores)
             if protector == "file":
                 options += ["--root-key", str(directory / "root.key")]
         yield stack.enter_context(place.serving(*options, environment=environment)), place
 
 
+def stores_of(request: pytest.FixtureRequest, engine: str, cluster: VaultCluster) -> DatabaseServer | VaultStores:
+    """Where a KMS keeps its keys: in the database server, or in the same Vault that holds others."""
+    if engine == "vault-kv":
+        return VaultStores(cluster)
+    found = request.getfixturevalue(engine)
+    assert isinstance(found, DatabaseServer)
+    return found
+
+
+def password_options(stores: DatabaseServer | VaultStores) -> list[str]:
+    return ["--keystore-password-file", str(stores.password_file)] if isinstance(stores, DatabaseServer) else []
+
+
 @dataclass
 class DatabasePlace(KmsPlace):
-    """A KMS whose keys rest in a database server."""
+    """A KMS whose keys rest in a server, of a database or Vault."""
 
     uri: str = ""
 
@@ -175,11 +189,13 @@ def test_its_custody_shows_in_its_metadata_and_in_absent_material(served: Served
     assert (material is None) == (served.custody == "transit")
 
 
+@pytest.mark.parametrize("engine", ["postgresql", "vault-kv"])
 def test_two_servers_on_one_store_agree_about_a_key_that_vault_holds(
-    postgresql: DatabaseServer, vault_cluster_on_double: VaultCluster, tmp_path: Path
+    request: pytest.FixtureRequest, engine: str, vault_cluster_on_double: VaultCluster, tmp_path: Path
 ) -> None:
-    uri, root_key = postgresql.new_database(), tmp_path / "root.key"
-    options = ["--init", "--keystore-password-file", str(postgresql.password_file), "--root-key", str(root_key)]
+    stores = stores_of(request, engine, vault_cluster_on_double)
+    uri, root_key = stores.new_database(), tmp_path / "root.key"
+    options = ["--init", *password_options(stores), "--root-key", str(root_key)]
 
     def server(name: str) -> CustodyKms:
         (tmp_path / name).mkdir()
@@ -203,7 +219,7 @@ def test_two_servers_on_one_store_agree_about_a_key_that_vault_holds(
             assert generate_status(b, name) == 500
             assert json_of(create(b, name))["versionName"] == f"{name}@3"
             assert dek(a, generate(b, name)[0])
-    postgresql.recycle(uri)
+    stores.recycle(uri)
 
 
 def generate_status(client: RawClient, name: str) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from local_stores import material_of, new_key
+from local_stores import TRANSIT_KEY, held_key, material_of, new_key
 from protector_places import RemotePlace
 from store_places import VAULT_KV, VaultKvPlace, storing_cluster
 from vault_crash_points import count_writes, kill_before_write
@@ -21,6 +21,7 @@ from ringfence_agent.keystore.backup.place import S3Options
 from ringfence_agent.keystore.backup.places import opened_backup, parse_place
 from ringfence_agent.keystore.backup.restore import restore
 from ringfence_agent.keystore.backup.targets import find_target
+from ringfence_agent.keystore.held import HeldKey, Material, TransitVersion
 from ringfence_agent.keystore.interface import ChangeOrigin, ImportedKey, ImportedVersion, KeyStore
 from ringfence_agent.keystore.new_root_key import protect_with_file
 from ringfence_agent.keystore.open import open_protected
@@ -76,8 +77,16 @@ def expires_ms(store: ProtectedStore) -> int | None:
 
 
 def roll_once(store: ProtectedStore) -> None:
+    roll_to(store, material_of("k", 1))
+
+
+def roll_held_once(store: ProtectedStore) -> None:
+    roll_to(store, TransitVersion(TRANSIT_KEY, 2))
+
+
+def roll_to(store: ProtectedStore, material: Material) -> None:
     try:
-        store.roll_key("k", material_of("k", 1), ETL)
+        store.roll_key("k", material, ETL)
     except UnconfirmedChangeError:
         return  # as for a client that asks again
 
@@ -101,6 +110,14 @@ ACTIONS = {
     ),
     "roll": Action(
         lambda store: store.create_key(new_key("k")), roll_once, lambda store: numbers(store, "k") == [0, 1]
+    ),
+    "create held": Action(
+        lambda store: store.create_key(new_key("other")),
+        lambda store: store.create_key(held_key("k"), ETL),
+        lambda store: numbers(store, "k") == [0],
+    ),
+    "roll held": Action(
+        lambda store: store.create_key(held_key("k")), roll_held_once, lambda store: numbers(store, "k") == [0, 1]
     ),
     "delete": Action(
         lambda store: store.create_key(new_key("k")),
@@ -160,7 +177,7 @@ def prepared(new_place: Callable[[], VaultKvPlace], action: Action) -> VaultKvPl
     return place
 
 
-LONG = ["large import", "undelete", "recreate", "remove expired", "master key"]
+LONG = ["create held", "large import", "undelete", "recreate", "remove expired", "master key"]
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name in LONG)) for name in ACTIONS])
@@ -249,6 +266,7 @@ def fill(store: ProtectedStore) -> None:
     for name in ("a", "b"):
         store.create_key(new_key(name))
     store.roll_key("a", material_of("a", 1))
+    store.create_key(held_key("held"))
     store.publish_policy(0, b"{}", "root")
     store.add_master_key(0, Secret(b"m" * 32), 5, 6)
     with_token(store)
@@ -259,6 +277,9 @@ def check(store: ProtectedStore) -> None:
         found = store.find_key(name)
         assert found is not None
         assert [version.material for version in found.versions] == [material_of(name, n) for n in range(count)]
+    held = store.find_key("held")
+    assert isinstance(held, HeldKey)
+    assert held.current.place == TransitVersion(TRANSIT_KEY, 1)
     assert [policy.document for policy in store.list_policies(0)] == [b"{}"]
     assert [key.secret.reveal() for key in store.list_master_keys()] == [b"m" * 32]
     assert expires_ms(store) == 100
@@ -335,4 +356,4 @@ def test_a_restore_that_was_killed_leaves_no_half_a_store_and_is_finished_by_the
         assert not target.is_there()
         act(place)
         with closing(target.open([protector])) as store:
-            assert [metadata.versions for metadata in store.list_metadata()] == [2, 1]
+            assert [metadata.versions for metadata in store.list_metadata()] == [2, 1, 1]

@@ -137,7 +137,7 @@ class KvSecrets:
             if is_missing(error):
                 return []
             raise
-        return [name for name in data_of(answer).get("keys", ()) if isinstance(name, str)]
+        return list(texts(data_of(answer), "keys"))
 
     def find_metadata(self, path: str) -> KvMetadata | None:
         """What KV knows of a record; None when there is none."""

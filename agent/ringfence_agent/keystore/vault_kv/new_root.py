@@ -14,6 +14,7 @@ from ringfence_agent.keystore.authenticator import Ledger
 from ringfence_agent.keystore.sql.changes import SEVERAL_KEYS
 from ringfence_agent.keystore.sql.new_root import new_records, sealed_under
 from ringfence_agent.keystore.sql.records import Records
+from ringfence_agent.keystore.sql.tables import SLOTTED_VERSION
 from ringfence_agent.keystore.vault_kv.documents import VaultDocuments
 from ringfence_agent.keystore.vault_kv.head import Redo
 from ringfence_agent.keystore.vault_kv.index import KeyIndex, in_parallel
@@ -45,6 +46,7 @@ def give_new_root(documents: VaultDocuments, old: Records, journal: Journal, ind
     ledger = Ledger(writes=old.open_ledger(head.header.ledger).writes + 1)
     ledger.add(new.slots_element(new.protection.header))
     after = head.successor()
+    after.format = SLOTTED_VERSION
     after.policy = _write_policies(policies, again, new, ledger)
     after.pending = [
         *_resealed(keys, documents, old, new, ledger),
