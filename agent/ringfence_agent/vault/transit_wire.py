@@ -98,7 +98,8 @@ def ciphertext_in(edek: bytes, version_name: str, version: int) -> TransitCipher
     lengths = [_EDEK_HEAD.size + _OVERHEAD_BYTES + dek_bytes for dek_bytes in _DEK_BYTES]
     if len(edek) not in lengths or edek[:2] != _EDEK_FORM:
         raise InputError(f"the EDEK given for {version_name} was not made by Vault Transit, which keeps this key")
-    if _EDEK_HEAD.unpack_from(edek) != (_EDEK_FORM, version):
+    _, made_with = _EDEK_HEAD.unpack_from(edek)
+    if made_with != version or made_with < 1:  # Transit counts from 1
         raise InputError(f"the EDEK given for {version_name} was made with another version of the key")
     return TransitCiphertext(version, edek[_EDEK_HEAD.size :])
 

@@ -37,7 +37,7 @@ def test_a_named_file_must_exist(tmp_path: Path) -> None:
         ("pin: apply", "'pin' is not a setting"),
         ("intervall: 5s", "did you mean 'interval'"),
         ("interval: 5", "duration with a unit"),
-        ("interval: 1ms", "greater than or equal"),
+        ("interval: 1ms", "must be at least 200ms"),
         ("socket: run/agent.sock", "absolute path"),
         ("socket: /" + "x" * 120, "107 bytes"),
         ("allowed_users: [0]", "valid string"),
