@@ -212,7 +212,7 @@ KINDS = [
     *(pytest.param(f"postgresql+{remote}", marks=pytest.mark.long) for remote in REMOTE),
     *(pytest.param(engine, marks=pytest.mark.long) for engine in VAULT_KV),
     *(pytest.param(f"{engine}+{remote}", marks=pytest.mark.long) for engine in VAULT_KV for remote in REMOTE),
-    pytest.param("mariadb", marks=pytest.mark.long),
+    *(pytest.param(kind, marks=pytest.mark.long) for kind in ("mariadb", *(f"mariadb+{remote}" for remote in REMOTE))),
 ]
 
 
