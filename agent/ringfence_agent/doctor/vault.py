@@ -234,10 +234,10 @@ def check_engines(subject: VaultSubject) -> Iterator[Finding]:
 
 def check_store(subject: VaultSubject) -> Iterator[Finding]:
     """Whether the key store is there, and what the key server's token may do with its documents."""
+    subject.require_token()
     settings, prefix = subject.settings, subject.settings.keystore_prefix
     if prefix is None:
-        return
-    subject.require_token()
+        raise NotChecked("the key store is not in Vault")
     required, forbidden = store_capabilities(settings, prefix), forbidden_store_capabilities(settings, prefix)
     found = subject.own.system.capabilities([*required, *forbidden])
     for path, needed in required.items():
