@@ -1,4 +1,4 @@
-"""What every SQL store does so that keys are never lost: snapshots, backups, restores into any engine, undelete."""
+"""What every store does so that keys are never lost: snapshots, backups, restores into any engine, undelete."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from backups import fill
 from local_stores import LocalStore, material_of, new_key
-from store_places import Place, ServerPlace, SqlitePlace
+from store_places import Place, ServerPlace, SqlitePlace, VaultKvPlace
 
 from ringfence_agent.keystore.backup.drill import drill
 from ringfence_agent.keystore.backup.make import make_backup
 from ringfence_agent.keystore.backup.place import S3Options
 from ringfence_agent.keystore.backup.places import opened_backup, parse_place
 from ringfence_agent.keystore.backup.restore import restore
-from ringfence_agent.keystore.backup.targets import find_target
+from ringfence_agent.keystore.backup.targets import RestoreTarget, find_target
 from ringfence_agent.keystore.interface import OpenStore
 from ringfence_agent.keystore.protector import Protector
 from ringfence_agent.keystore.protectors.file import FileProtector
@@ -26,12 +26,19 @@ from ringfence_zones.errors import BackupError, KeyExistsError, KeyNotFoundError
 
 
 def protectors_of(place: Place) -> Sequence[Protector]:
-    assert isinstance(place, SqlitePlace | ServerPlace)
+    assert isinstance(place, SqlitePlace | ServerPlace | VaultKvPlace)
     opened = place.protectors()
     if not opened.with_file:
         return opened.others
-    path = place.root_key if isinstance(place, ServerPlace) else place.directory / "keys.db.root-key"
+    path = place.directory / "keys.db.root-key" if isinstance(place, SqlitePlace) else place.root_key
     return [FileProtector.from_file(path), *opened.others]
+
+
+def target_at(uri: str, place: Place) -> RestoreTarget:
+    """With what is needed to reach the place's own server."""
+    password = place.server.password_file if isinstance(place, ServerPlace) else None
+    vault = place.cluster.settings() if isinstance(place, VaultKvPlace) else None
+    return find_target(uri, password, vault)
 
 
 def test_a_snapshot_is_one_state_whatever_others_write(store: OpenStore, place: Place) -> None:
@@ -85,20 +92,19 @@ def test_a_backup_is_restored_into_a_file_and_into_the_same_engine(
     protectors = protectors_of(place)
     with opened_backup(made.where) as backup:
         assert all(key.passed for key in drill(backup, protectors))
-    targets = [f"sqlite:///{tmp_path}/keys.db"]
-    password = None
-    if isinstance(place, ServerPlace):
-        again = new_place()
-        assert isinstance(again, ServerPlace)
+    uris = [f"sqlite:///{tmp_path}/keys.db"]
+    again = new_place()
+    if isinstance(again, ServerPlace):
         again.uri = again.server.new_database()
-        targets.append(again.uri)
-        password = place.server.password_file
-    for uri in targets:
+        uris.append(again.uri)
+    elif isinstance(again, VaultKvPlace):
+        uris.append(again.uri)
+    for uri in uris:
         with opened_backup(made.where) as backup:
-            target = find_target(uri, password)
+            target = target_at(uri, place)
             assert not target.is_there()
             done = restore(backup, protectors, target, [])
-            assert restore(backup, protectors, find_target(uri, password), []).was_there
+            assert restore(backup, protectors, target_at(uri, place), []).was_there
         with closing(target.open(protectors)) as restored:
             assert [key.name for key in restored.list_metadata()] == ["again", "plain", "rolled"]
             found = restored.find_key("rolled")
@@ -107,7 +113,7 @@ def test_a_backup_is_restored_into_a_file_and_into_the_same_engine(
             assert restored.change_number() == done.facts.change_number == store.change_number()
             restored.roll_key("plain", None)
         with opened_backup(made.where) as backup, pytest.raises(BackupError, match="never writes over"):
-            restore(backup, protectors, find_target(uri, password), [])
+            restore(backup, protectors, target_at(uri, place), [])
 
 
 def test_a_backup_of_a_file_is_restored_into_this_engine(place: Place, tmp_path: Path) -> None:
@@ -115,14 +121,15 @@ def test_a_backup_of_a_file_is_restored_into_this_engine(place: Place, tmp_path:
     with closing(source.open()) as store:
         fill(store)
         made = make_backup(store, parse_place(str(tmp_path), S3Options()))
-    uri, password = f"sqlite:///{tmp_path}/copy.db", None
+    uri = f"sqlite:///{tmp_path}/copy.db"
     if isinstance(place, ServerPlace):
         uri = place.uri = place.server.new_database()
-        password = place.server.password_file
+    elif isinstance(place, VaultKvPlace):
+        uri = place.uri
     protectors = [FileProtector.from_file(source.root_key)]
     with opened_backup(made.where) as backup:
-        restore(backup, protectors, find_target(uri, password), [])
-    with closing(find_target(uri, password).open(protectors)) as restored:
+        restore(backup, protectors, target_at(uri, place), [])
+    with closing(target_at(uri, place).open(protectors)) as restored:
         assert [key.name for key in restored.list_metadata()] == ["again", "plain", "rolled"]
 
 

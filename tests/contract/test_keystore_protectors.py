@@ -9,18 +9,25 @@ from pathlib import Path
 
 import pytest
 from databases import DatabaseServer
-from local_stores import material_of, new_key
+from local_stores import TRANSIT_KEY, held_key, material_of, new_key
 from protector_places import RemotePlace
+from store_places import VAULT_KV, VaultKvPlace, storing_cluster
 
+from ringfence_agent.keystore.held import HeldKey, TransitVersion
 from ringfence_agent.keystore.new_root_key import protect_with_file
 from ringfence_agent.keystore.open import open_protected
+from ringfence_agent.keystore.protected_store import ProtectedStore
 from ringfence_agent.keystore.protector import Protectors
-from ringfence_agent.keystore.sql.store import SqlKeyStore
 from ringfence_agent.keystore.token_store import TokenRecord
+from ringfence_agent.vault.settings import VaultSettings
 from ringfence_zones.errors import ProtectorUnavailableError, StoreTamperedError
 from ringfence_zones.secret import Secret
 
-ENGINES = ["sqlite", "postgresql", pytest.param("mariadb", marks=pytest.mark.long)]
+ENGINES = [
+    "sqlite",
+    "postgresql",
+    *(pytest.param(engine, marks=pytest.mark.long) for engine in ("mariadb", *VAULT_KV)),
+]
 
 
 @dataclass
@@ -30,15 +37,16 @@ class Store:
     uri: str
     root_key: Path
     server: DatabaseServer | None
+    vault: VaultSettings | None
     remote: RemotePlace
     with_file: bool = True
     with_remote: bool = True
-    opened: list[SqlKeyStore] = field(default_factory=list)
+    opened: list[ProtectedStore] = field(default_factory=list)
 
-    def open(self) -> SqlKeyStore:
+    def open(self) -> ProtectedStore:
         protectors = Protectors(self.with_file, (self.remote.open(),) if self.with_remote else ())
         password = None if self.server is None else self.server.password_file
-        self.opened.append(open_protected(self.uri, self.root_key, True, password, protectors))
+        self.opened.append(open_protected(self.uri, self.root_key, True, password, protectors, self.vault))
         return self.opened[-1]
 
     def close(self) -> None:
@@ -50,34 +58,44 @@ class Store:
 
 @pytest.fixture(params=ENGINES)
 def store(request: pytest.FixtureRequest, tmp_path: Path, remote: RemotePlace) -> Iterator[Store]:
-    server = None if request.param == "sqlite" else request.getfixturevalue(request.param)
-    uri = f"sqlite:///{tmp_path}/keys.db" if server is None else server.new_database()
-    made = Store(uri, tmp_path / "root.key", server, remote)
+    server, vault, uri = None, None, f"sqlite:///{tmp_path}/keys.db"
+    if request.param in VAULT_KV:
+        place = VaultKvPlace(storing_cluster(request, request.param), tmp_path)
+        vault, uri = place.cluster.settings(), place.uri
+    elif request.param != "sqlite":
+        server = request.getfixturevalue(request.param)
+        uri = server.new_database()
+    made = Store(uri, tmp_path / "root.key", server, vault, remote)
     yield made
     made.close()
 
 
-def fill(store: SqlKeyStore) -> None:
+def fill(store: ProtectedStore) -> None:
     for name in ("a", "b", "gone"):
         store.create_key(new_key(name))
         store.roll_key(name, material_of(name, 1))
     store.delete_key("gone")
+    store.create_key(held_key("held"))
+    store.roll_key("held", TransitVersion(TRANSIT_KEY, 3))
     store.publish_policy(0, b"{}", "root")
     store.add_master_key(0, Secret(b"m" * 32), 5, 6)
     store.add_token(TokenRecord(store.next_sequence(), b"token", 7))
 
 
-def check(store: SqlKeyStore) -> None:
+def check(store: ProtectedStore) -> None:
     for name in ("a", "b"):
         found = store.find_key(name)
         assert found is not None
         assert [version.material for version in found.versions] == [material_of(name, n) for n in range(2)]
+    held = store.find_key("held")
+    assert isinstance(held, HeldKey), "of no slot, and no protector is asked for it"
+    assert [version.place for version in held.versions] == [TransitVersion(TRANSIT_KEY, n) for n in (1, 3)]
     assert store.find_key("gone") is None
     assert [key.secret.reveal() for key in store.list_master_keys()] == [b"m" * 32]
     assert store.find_token(1) == TokenRecord(1, b"token", 7)
 
 
-def uses(store: SqlKeyStore) -> list[tuple[str, bool, int]]:
+def uses(store: ProtectedStore) -> list[tuple[str, bool, int]]:
     return [(use.slot.scheme, use.is_active, use.versions) for use in store.slots.describe()]
 
 
@@ -156,7 +174,7 @@ def test_what_waits_while_the_protector_is_away(store: Store) -> None:
     opened.create_key(new_key("new"))
     store.remote.stop()
     check(store.open())
-    assert len(opened.list_metadata()) == 3
+    assert len(opened.list_metadata()) == 4
     for attempt in (lambda: opened.find_key("new"), lambda: opened.create_key(new_key("more")), opened.slots.rewrap):
         with pytest.raises(ProtectorUnavailableError):
             attempt()

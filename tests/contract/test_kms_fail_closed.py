@@ -31,6 +31,7 @@ from kdc import Kdc
 from kerberos_kms import KerberosKms, kerberos_site, negotiate_header
 from kms_serving import DEADLINE_S, OPEN_ACLS, KmsPlace, RunningKms, call
 from local_stores import can_mount, tmpfs
+from store_places import VaultKvPlace
 from vault_clusters import VaultCluster
 from vault_settings import write_private
 
@@ -696,6 +697,72 @@ def vault_away_at_start(stage: Stage) -> Scene:
         with vault.sealed():
             start_again(stage, world, start)
             yield
+
+    return Scene(world, sealed)
+
+
+def on_vault_store(stage: Stage) -> tuple[Start, VaultKvPlace]:
+    """Vault has the keys and opens them: nothing else keeps anything."""
+    start, cluster = on_vault(stage)
+    place = VaultKvPlace(cluster, stage.directory)
+    mount = json.dumps(cluster.kv_mount)
+    config = Path(start.options[start.options.index("--config") + 1])
+    config.write_text(config.read_text().replace('"addresses":', f'"kv_mount": {mount}, "addresses":'))
+    start.options += ["--keystore", place.uri]
+    return start, place
+
+
+@scenario("vault_store_sealed")
+def vault_store_sealed(stage: Stage) -> Scene:
+    start, place = on_vault_store(stage)
+    start.options.append("--init")
+    world, vault = stage.world(start), place.cluster.double
+    assert vault is not None
+
+    @contextmanager
+    def sealed() -> Iterator[None]:
+        vault.seal()
+        try:
+            yield
+        finally:
+            vault.unseal()
+
+    return Scene(world, sealed, at_once=True)
+
+
+@scenario("vault_store_deleted")
+def vault_store_deleted(stage: Stage) -> Scene:
+    start, place = on_vault_store(stage)
+    start.options.append("--init")
+    world = stage.world(start)
+
+    @contextmanager
+    def deleted() -> Iterator[None]:
+        path = f"{place.prefix}/head"
+        version = place.cluster.done("GET", f"{place.cluster.kv_mount}/data/{path}").data["metadata"]["version"]
+        place.cluster.done("DELETE", f"{place.cluster.kv_mount}/data/{path}")
+        yield
+        place.cluster.done("POST", f"{place.cluster.kv_mount}/undelete/{path}", {"versions": [version]})
+
+    return Scene(world, deleted, at_once=True)
+
+
+@scenario("vault_store_away_at_start")
+def vault_store_away_at_start(stage: Stage) -> Scene:
+    start, place = on_vault_store(stage)
+    start.options.append("--init")
+    world, vault = stage.world(start), place.cluster.double
+    start.options.remove("--init")
+    assert vault is not None
+
+    @contextmanager
+    def sealed() -> Iterator[None]:
+        vault.seal()
+        try:
+            start_again(stage, world, start)
+            yield
+        finally:
+            vault.unseal()
 
     return Scene(world, sealed)
 

@@ -10,22 +10,22 @@ from pathlib import Path
 import pytest
 from databases import DatabaseServer
 from http_serving import Answer
+from kms_instances import store_access
 from kms_serving import OPEN_ACLS, KmsPlace, RunningKms, call, json_of
+from store_places import VAULT_KV, VaultStores, shared_stores
 
 NAMES = "/kms/v1/keys/names"
 BOUND_S = 2.0
 
 
-@pytest.fixture(params=["postgresql", "mariadb"])
-def server(request: pytest.FixtureRequest) -> DatabaseServer:
-    found = request.getfixturevalue(request.param)
-    assert isinstance(found, DatabaseServer)
-    return found
+@pytest.fixture(params=["postgresql", "mariadb", *VAULT_KV])
+def server(request: pytest.FixtureRequest) -> DatabaseServer | VaultStores:
+    return shared_stores(request, request.param)
 
 
 @pytest.fixture
-def instances(server: DatabaseServer, tmp_path: Path) -> Iterator[tuple[RunningKms, RunningKms]]:
-    uri = server.new_database()
+def instances(server: DatabaseServer | VaultStores, tmp_path: Path) -> Iterator[tuple[RunningKms, RunningKms]]:
+    uri, access, settings = store_access(server, server.new_database(), server.port)
     root_key = tmp_path / "root.key"
     with ExitStack() as stack:
         running = []
@@ -36,11 +36,11 @@ def instances(server: DatabaseServer, tmp_path: Path) -> Iterator[tuple[RunningK
             config = directory / "kms.yaml"
             config.write_text(
                 f"revocation_bound: {BOUND_S:g}s\nadmin: {{socket: {directory}/s}}\n"
-                f"audit: {{directory: {place.audit_directory}}}\n"
+                f"audit: {{directory: {place.audit_directory}}}\n{settings}"
             )
             options = (
                 *("--config", str(config), "--keystore", uri, "--root-key", str(root_key)),
-                *("--keystore-password-file", str(server.password_file), *(["--init"] if name == "one" else [])),
+                *(*access, *(["--init"] if name == "one" else [])),
             )
             running.append(stack.enter_context(place.serving(1, *options)))
         yield running[0], running[1]

@@ -63,7 +63,8 @@ def test_what_setup_made_is_fine_and_the_trial_leaves_no_key(cluster: VaultClust
     cluster.set_up_and_log_in()
     assert findings(cluster) == []
     found = outcomes(cluster)
-    assert {name for name, each in found.items() if each.not_checked is not None} <= _NOT_OURS
+    assert {name for name, each in found.items() if each.not_checked is not None} <= {*_NOT_OURS, "store"}
+    assert found["store"].not_checked == "the key store is not in Vault"
     assert keys_of(cluster) == [WRAP_KEY]
 
 
@@ -72,7 +73,7 @@ def test_without_an_administrator_the_wrap_key_is_tried_and_the_rest_not_called_
     assert findings(cluster, with_administrator=False) == []
     found = outcomes(cluster, with_administrator=False)
     not_checked = {name for name, each in found.items() if each.not_checked is not None}
-    assert not_checked == {"engines", "login", "audit", "voters", "trial"}
+    assert not_checked == {"engines", "login", "audit", "voters", "trial", "store"}
     assert "--token-file" in (found["trial"].not_checked or "")
     assert keys_of(cluster) == [WRAP_KEY]
 

@@ -1,4 +1,4 @@
-"""Two key servers on one database, as two hosts run them: one port, two addresses, one store and root key.
+"""Two key servers on one database or Vault, as two hosts run them: one port, two addresses, one store and root key.
 
 Each is a process group of its own, so that `Instance.kill` ends supervisor and workers at once, as a dying host does.
 """
@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 from databases import DatabaseServer, database_of
 from http_serving import Answer, RawClient
 from kms_serving import DEADLINE_S, OPEN_ACLS, KmsPlace, call
+from store_places import VaultStores
 
 HOSTS = ("127.0.0.1", "127.0.0.2")
 _POLL_S = 0.01
@@ -127,7 +128,7 @@ class Pair:
 
 @contextmanager
 def running_pair(
-    server: DatabaseServer,
+    server: DatabaseServer | VaultStores,
     directory: Path,
     *,
     workers: int = 2,
@@ -140,30 +141,37 @@ def running_pair(
     port = _free_port()
     instances = []
     for number, host in enumerate(HOSTS):
-        place = _place(directory / host, acls, bound_s)
-        mine = uri if ports is None else uri.replace(f":{server.port}/", f":{ports[number]}/")
+        mine, access, settings = store_access(server, uri, server.port if ports is None else ports[number])
+        place = _place(directory / host, acls, bound_s, settings)
         options = (
             *("--config", str(place.directory / "kms.yaml"), "--workers", str(workers)),
             *("--keystore", mine, "--root-key", str(directory / "root.key")),
-            *("--keystore-password-file", str(server.password_file), *(["--init"] if number == 0 else [])),
+            *(*access, *(["--init"] if number == 0 else [])),
         )
         instances.append(Instance(place, host, port, options))
     try:
         for instance in instances:
             instance.start()
-        yield Pair(*instances, database_of(uri))
+        yield Pair(*instances, database_of(uri) if isinstance(server, DatabaseServer) else "")
     finally:
         for instance in instances:
             instance.stop()
     server.recycle(uri)
 
 
-def _place(directory: Path, acls: Mapping[str, str], bound_s: float) -> KmsPlace:
+def store_access(server: DatabaseServer | VaultStores, uri: str, port: int) -> tuple[str, Sequence[str], str]:
+    """How a key server gets at a store by way of a port: its URI, options, and what kms.yaml says."""
+    if isinstance(server, VaultStores):
+        return uri, (), server.kms_yaml(port)
+    return uri.replace(f":{server.port}/", f":{port}/"), ("--keystore-password-file", str(server.password_file)), ""
+
+
+def _place(directory: Path, acls: Mapping[str, str], bound_s: float, settings: str) -> KmsPlace:
     directory.mkdir()
     place = KmsPlace.make(directory, acls)
     (directory / "kms.yaml").write_text(
         f"revocation_bound: {bound_s:g}s\nadmin: {{socket: {directory}/s}}\n"
-        f"audit: {{directory: {place.audit_directory}}}\n"
+        f"audit: {{directory: {place.audit_directory}}}\n{settings}"
     )
     return place
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ringfence_agent.keystore.held import TransitVersion
 from ringfence_agent.keystore.interface import NewKey, OpenStore
 from ringfence_agent.keystore.open import open_keystore
 from ringfence_zones.keys import DEFAULT_CIPHER, version_name
@@ -51,6 +52,14 @@ def material_of(name: str, version: int, length_bits: int = 256) -> Secret:
 def new_key(name: str, version: int = 0) -> NewKey:
     """A 256-bit key with the material `material_of` predicts."""
     return NewKey(name, DEFAULT_CIPHER, 256, material_of(name, version), None, {})
+
+
+TRANSIT_KEY = "z-" + "h" * 26
+
+
+def held_key(name: str) -> NewKey:
+    """A key that Vault holds, in version 1 of TRANSIT_KEY."""
+    return NewKey(name, DEFAULT_CIPHER, 256, TransitVersion(TRANSIT_KEY, 1), None, {"ringfence.custody": "transit"})
 
 
 def in_child(action: Callable[[int], None]) -> tuple[int, int]:

@@ -81,6 +81,11 @@ def open_eek(client: RawClient, eek: Eek, operation: str = "decrypt") -> Answer:
     return call(client, "POST", path, eek[1], query={"eek_op": operation})
 
 
+def deks(client: RawClient, eeks: list[Eek]) -> list[str]:
+    """The DEKs in several."""
+    return [dek(client, eek) for eek in eeks]
+
+
 def dek(client: RawClient, eek: Eek) -> str:
     """The DEK in an EDEK, as the answer has it."""
     return str(json_of(open_eek(client, eek))["material"])

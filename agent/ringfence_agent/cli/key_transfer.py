@@ -11,7 +11,7 @@ import functools
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 import click
@@ -41,9 +41,10 @@ from ringfence_agent.keystore.key_import import check_imported_key, judge_new
 from ringfence_agent.keystore.open import default_root_key, local_path, open_keystore
 from ringfence_agent.keystore.protector import FILE_ALONE
 from ringfence_agent.keystore.sql.ownership import acting_as_owner
+from ringfence_agent.keystore.vault_kv.address import is_vault_uri
 from ringfence_agent.kms.audit.config import AuditBlock, audit_settings
 from ringfence_agent.kms.audit.offline import record_exports
-from ringfence_agent.kms.config import Options, load_store_settings
+from ringfence_agent.kms.config import Options, default_file, load_store_settings, load_vault_settings
 from ringfence_agent.kms.protector_config import open_protectors
 from ringfence_zones.cli.context import CommandContext, global_options
 from ringfence_zones.cli.render import counted, listed, print_json, print_table
@@ -115,13 +116,13 @@ def import_keys(
         keys, _ = read({}, {})
         _print_import(context, source, [judge_new(key) for key in keys], plan_only=True)
         return
-    with acting_as_owner(keystore):
+    with _as_owner(keystore, config):
         store = _open(keystore, config, root_key, store_password, init=init)
     with closing(store):
         known = ReceiptFile(receipt, store.label) if receipt is not None else None
         here = {metadata.name: metadata.versions for metadata in store.list_metadata()}
         keys, new_receipt = read(known.load() if known is not None else {}, here)
-        with acting_as_owner(keystore):
+        with _as_owner(keystore, config):
             done = store.import_keys(keys, dry_run=plan_only)
     if known is not None and new_receipt and not plan_only:
         known.save(new_receipt)
@@ -175,14 +176,14 @@ def export_keys(
     if path.exists():
         raise InputError(f"{path} is there already, and nothing is ever written over a key store")
     carried = {entry.alias: entry for entry in read_jceks(jceks_path(base), password)} if base else {}
-    with acting_as_owner(keystore), closing(_open(keystore, config, root_key, store_password)) as store:
+    with _as_owner(keystore, config), closing(_open(keystore, config, root_key, store_password)) as store:
         keys, held = _chosen(store, names)
         label = store.label
     if held and not without_held:
         raise _held_by_vault(held)
     known = ReceiptFile(receipt, label) if receipt is not None else None
     entries = make_entries(keys, password, carried, known.load() if known else {}, _progress("sealing entries"))
-    with acting_as_owner(keystore):
+    with _as_owner(keystore, config):
         record_exports(audit_directory or _audit_directory(keystore), [key.metadata for key in keys], path)
     write_new(path, format_jceks(entries, password))
     if known is not None:
@@ -192,17 +193,28 @@ def export_keys(
     _print_export(context, path, keys, held, sealed, len(carried.keys() - made.keys()))
 
 
+def _config_of(keystore: str, config: Path | None) -> Path | None:
+    """A store in Vault needs the file that says which Vault."""
+    return default_file() if config is None and is_vault_uri(keystore) else config
+
+
+def _as_owner(keystore: str, config: Path | None) -> AbstractContextManager[None]:
+    path = _config_of(keystore, config)
+    return acting_as_owner(keystore, load_vault_settings(path) if path is not None and is_vault_uri(keystore) else None)
+
+
 def _open(
     keystore: str, config: Path | None, root_key: Path | None, password: Path | None, *, init: bool = False
 ) -> OpenStore:
-    protectors = FILE_ALONE
+    protectors, vault = FILE_ALONE, None
+    config = _config_of(keystore, config)
     if config is not None:
         settings = load_store_settings(
             Options(config=config, keystore=keystore, root_key=root_key, keystore_password_file=password)
         )
         root_key, password = settings.root_key, settings.keystore_password_file
-        protectors = open_protectors(settings.protectors)
-    return open_keystore(keystore, root_key, init, password, protectors)
+        protectors, vault = open_protectors(settings.protectors), settings.protectors.vault
+    return open_keystore(keystore, root_key, init, password, protectors, vault)
 
 
 def _read(

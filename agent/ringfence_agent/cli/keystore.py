@@ -15,9 +15,9 @@ import click
 from ringfence_agent.cli.keystore_backup import backup, drill_command, restore_command, verify
 from ringfence_agent.cli.keystore_options import StorePlace, root_key_of, store_options
 from ringfence_agent.keystore.new_root_key import protect_with_file
+from ringfence_agent.keystore.protected_store import SlotUse
 from ringfence_agent.keystore.protectors.file import FileProtector
 from ringfence_agent.keystore.slots import FILE_SCHEME, Slot
-from ringfence_agent.keystore.sql.slot_changes import SlotUse
 from ringfence_agent.kms.config import find_places
 from ringfence_agent.kms.protector_config import ProtectorName, open_remote
 from ringfence_zones.cli.component_group import ComponentGroup

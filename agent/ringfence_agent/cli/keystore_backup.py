@@ -99,7 +99,7 @@ def _verify(context: CommandContext, place: StorePlace, backup_file: str | None)
     found = place.backup_settings
     with (
         opened_backup(backup_file) as opened_file,
-        acting_as_owner(found.keystore),
+        acting_as_owner(found.keystore, found.protectors.vault),
         unpacked(opened_file, protectors_of(found)) as opened,
         opened.snapshot() as snapshot,
     ):
@@ -138,10 +138,10 @@ def restore_command(
     process_hygiene.forbid_core_dumps()
     found = place.at(to).settings
     marks = audit_directory or found.audit_directory
-    with opened_backup(backup_file) as opened, acting_as_owner(found.keystore):
+    with opened_backup(backup_file) as opened, acting_as_owner(found.keystore, found.protectors.vault):
         seen = _seen(backup_file, opened.manifest, marks)
         lost = _lost_changes(marks, opened.manifest)
-        target = find_target(found.keystore, found.keystore_password_file)
+        target = find_target(found.keystore, found.keystore_password_file, found.protectors.vault)
         try:
             done = restore(opened, protectors_of(found), target, seen, allow_rollback=allow_rollback)
         except StoreRollbackError:
@@ -168,7 +168,7 @@ def drill_command(
     """
     process_hygiene.forbid_core_dumps()
     found = place.backup_settings
-    with opened_backup(backup_file) as opened, acting_as_owner(found.keystore):
+    with opened_backup(backup_file) as opened, acting_as_owner(found.keystore, found.protectors.vault):
         keys = drill(opened, protectors_of(found))
         manifest = opened.manifest
     _print_drill(context, backup_file, manifest, keys)

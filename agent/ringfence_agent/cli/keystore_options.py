@@ -15,10 +15,10 @@ from ringfence_agent import process_hygiene
 from ringfence_agent.cli.kms_options import config_option, keystore_option, root_key_option
 from ringfence_agent.keystore.held import HeldVersion
 from ringfence_agent.keystore.open import default_root_key, local_path, open_protected
+from ringfence_agent.keystore.protected_store import ProtectedStore
 from ringfence_agent.keystore.protector import Protector
 from ringfence_agent.keystore.protectors.file import FileProtector
 from ringfence_agent.keystore.sql.ownership import acting_as_owner
-from ringfence_agent.keystore.sql.store import SqlKeyStore
 from ringfence_agent.kms.audit.config import AuditBlock, audit_settings
 from ringfence_agent.kms.config import Options, StoreSettings, default_file, load_store_settings
 from ringfence_agent.kms.protector_config import FILE_ONLY, open_protectors
@@ -65,16 +65,17 @@ class StorePlace:
         return self if uri is None else StorePlace(replace(self.options, keystore=uri))
 
     @contextmanager
-    def opened(self) -> Iterator[SqlKeyStore]:
+    def opened(self) -> Iterator[ProtectedStore]:
         """The store that is there, with the rights of its owner; none is made."""
         process_hygiene.forbid_core_dumps()
         found = self.settings
-        with acting_as_owner(found.keystore):
+        with acting_as_owner(found.keystore, found.protectors.vault):
             path = local_path(found.keystore)
             if path is not None and not path.exists():
                 raise ConfigError(f"there is no key store {path}", hint="check --keystore")
             protectors = open_protectors(found.protectors)
-            store = open_protected(found.keystore, found.root_key, False, found.keystore_password_file, protectors)
+            password, vault = found.keystore_password_file, found.protectors.vault
+            store = open_protected(found.keystore, found.root_key, False, password, protectors, vault)
             with closing(store):
                 yield store
 

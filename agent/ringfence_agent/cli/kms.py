@@ -23,7 +23,9 @@ def kms() -> None:
 @config_option
 @click.option("--listen", metavar="HOST:PORT", help="where to listen; port 0 picks a free one")
 @click.option(
-    "--keystore", metavar="URI", help="sqlite:////ABS/path.db, postgresql://USER@HOST/DB or mysql://USER@HOST/DB"
+    "--keystore",
+    metavar="URI",
+    help="sqlite:////ABS/path.db, postgresql://USER@HOST/DB, mysql://USER@HOST/DB or vault://PLACE",
 )
 @click.option(
     "--keystore-password-file",

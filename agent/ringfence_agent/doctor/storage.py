@@ -14,6 +14,7 @@ from ringfence_agent.keystore.local_files import check_directory, check_local, f
 from ringfence_agent.keystore.open import default_root_key, store_path
 from ringfence_agent.keystore.protectors.file import read_root_key
 from ringfence_agent.keystore.sql.server_address import parse_server_uri
+from ringfence_agent.keystore.vault_kv.address import is_vault_uri
 from ringfence_zones.errors import RingfenceError
 from ringfence_zones.findings import Finding, Rule, Severity
 
@@ -42,6 +43,8 @@ def check_key_store(subject: Subject) -> Iterator[Finding]:
         raise NotChecked("no KMS is configured here")
     elif subject.settings.keystore.lower().startswith("sqlite"):
         yield from _sqlite_store(store_path(subject.settings.keystore))
+    elif is_vault_uri(subject.settings.keystore):
+        raise NotChecked("the key store is in Vault, which `ringfence doctor vault` looks at")
     else:
         yield from _server_store(subject.settings.keystore)
 

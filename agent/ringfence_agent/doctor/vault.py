@@ -19,7 +19,12 @@ from ringfence_agent.doctor.vault_trial import check_transit
 from ringfence_agent.vault.control import VaultControl
 from ringfence_agent.vault.kv import MAX_VERSIONS
 from ringfence_agent.vault.nodes import NodeHealth, Role
-from ringfence_agent.vault.policy import forbidden_paths, required_capabilities
+from ringfence_agent.vault.policy import (
+    forbidden_paths,
+    forbidden_store_capabilities,
+    required_capabilities,
+    store_capabilities,
+)
 from ringfence_agent.vault.refusal import VaultRefusedError
 from ringfence_agent.vault.settings import WRAP_KEY, VaultSettings
 from ringfence_agent.vault.tokens import DEFAULT_POLICY, ROOT_POLICY, TokenState
@@ -227,6 +232,39 @@ def check_engines(subject: VaultSubject) -> Iterator[Finding]:
         yield finding(Severity.INFO, Rule.VAULT_SETUP, place, message, "raise max_versions", _SETUP)
 
 
+def check_store(subject: VaultSubject) -> Iterator[Finding]:
+    """Whether the key store is there, and what the key server's token may do with its documents."""
+    subject.require_token()
+    settings, prefix = subject.settings, subject.settings.keystore_prefix
+    if prefix is None:
+        raise NotChecked("the key store is not in Vault")
+    required, forbidden = store_capabilities(settings, prefix), forbidden_store_capabilities(settings, prefix)
+    found = subject.own.system.capabilities([*required, *forbidden])
+    for path, needed in required.items():
+        missing = needed - found[path]
+        if missing and "root" not in found[path]:
+            message = f"the key server's token needs {_words(missing)} here and has it not"
+            yield _store_finding(path, message)
+    for path, denied in forbidden.items():
+        if found[path] & denied:
+            may = _words(found[path] & denied)
+            yield _store_finding(path, f"the key server's token may {may} here: that asks for no check-and-set")
+    head = f"{prefix}/head"
+    if "read" in found[f"{settings.kv_mount}/data/{head}"] and subject.own.kv.find(head) is None:
+        message = "there is no key store yet"
+        hint = "start the key server once with --init; if there was one, find out who removed it"
+        yield finding(Severity.WARN, Rule.VAULT, f"{settings.kv_mount}/{prefix}", message, hint)
+
+
+def _store_finding(path: str, message: str) -> Finding:
+    hint = "write the policies of this cluster again, and give its role no others"
+    return finding(Severity.ERROR, Rule.VAULT_POLICY, path, message, hint, _SETUP)
+
+
+def _words(capabilities: frozenset[str]) -> str:
+    return ", ".join(f"`{word}`" for word in sorted(capabilities))
+
+
 def check_login(subject: VaultSubject) -> Iterator[Finding]:
     """Whether the role gives the tokens it should, and cannot be locked out from outside."""
     control, settings = subject.require_administrator(), subject.settings
@@ -326,6 +364,7 @@ CHECKS = tuple(
         Check("keys", "the Transit keys: bound, not exportable", check_keys),
         Check("held", "the keys that Vault holds: all there, and on record", check_held),
         Check("engines", "no key by accident, no record lost in a race", check_engines),
+        Check("store", "the key store in the KV engine, and what the token may do with it", check_store),
         Check("login", "the role the key server logs in as", check_login),
         Check("audit", "the audit devices", check_audit),
         Check("voters", "the voting nodes of Vault's storage", check_voters),

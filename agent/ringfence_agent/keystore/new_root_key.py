@@ -10,14 +10,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from ringfence_agent.keystore.local_files import check_directory, directory_locked
+from ringfence_agent.keystore.protected_store import StoreSlots
 from ringfence_agent.keystore.protectors.file import FileProtector, new_root_key_text, read_root_key
 from ringfence_agent.keystore.slots import Slot
-from ringfence_agent.keystore.sql.slot_changes import SqlSlots
 from ringfence_zones.durable_file import install_durably, prepared_name, sync, write_new_file
 from ringfence_zones.errors import StoreUnavailableError
 
 
-def protect_with_file(slots: SqlSlots, path: Path) -> Slot:
+def protect_with_file(slots: StoreSlots, path: Path) -> Slot:
     """The active slot afterwards, this file's. Raises ConfigError for a file or directory that cannot be trusted."""
     check_directory(path.parent, "root key file")
     prepared = prepared_name(path)

@@ -3,7 +3,8 @@
 Rules (contracts section 1):
 
 - `sqlite:////ABS/path.db` is a file; its root key file is `<path>.root-key` unless named. `postgresql:` and `mysql:`
-  are `server_open`'s business, under the same rules as far as there are two of them to keep together.
+  are `server_open`'s business, `vault:` is `vault_kv.open`'s, under the same rules as far as there are two of them to
+  keep together.
 - Both files absent: both are made, in one step as far as a crash can tell. Both are prepared under temporary names
   (`.NAME.new`) and put on disk; then the root key gets its name, then the store. A process killed before the
   first of these leaves only temporary files, which the next start removes; killed between the two, the next start
@@ -13,7 +14,7 @@ Rules (contracts section 1):
 - A store that is opened without a root key file, by Vault or AWS KMS alone, is made only with leave (`init`): nothing
   beside it would tell that one was there before.
 
-Refuses Hadoop's JCEKS stores and says plainly which stores are not built.
+Refuses Hadoop's JCEKS stores.
 """
 
 from __future__ import annotations
@@ -31,13 +32,15 @@ from ringfence_agent.keystore.local_files import (
     check_writable,
     directory_locked,
 )
+from ringfence_agent.keystore.protected_store import ProtectedStore
 from ringfence_agent.keystore.protector import FILE_ALONE, Protector, Protectors
 from ringfence_agent.keystore.protectors.file import FileProtector, new_root_key_text, read_root_key
 from ringfence_agent.keystore.sql.open import is_empty, new_rows, open_sql_keystore
 from ringfence_agent.keystore.sql.server_address import FORMS, parse_server_uri
 from ringfence_agent.keystore.sql.server_open import open_server_keystore
 from ringfence_agent.keystore.sql.sqlite_database import SIDE_FILES, SqliteDatabase, create_file, translate_sqlite
-from ringfence_agent.keystore.sql.store import SqlKeyStore
+from ringfence_agent.keystore.vault_kv.address import SCHEME, is_vault_uri, parse_vault_uri, require_vault
+from ringfence_agent.vault.settings import VaultSettings
 from ringfence_zones.durable_file import install_durably, prepared_name, sync, write_new_file
 from ringfence_zones.errors import (
     ConfigError,
@@ -58,25 +61,39 @@ def open_keystore(
     init: bool,
     password_file: Path | None = None,
     protectors: Protectors = FILE_ALONE,
+    vault: VaultSettings | None = None,
 ) -> OpenStore:
     """The store at `uri`, opened with the root key in file `root_key` (None: beside an SQLite store) and with the
     other protectors, by whichever gives its root first.
 
     `init` allows making a store that is not there, which a fresh SQLite store with a root key file needs no leave for;
     it never turns one of store and root key without the other into a new store. A new store has one slot: the root key
-    file's, or without one that of the first of the other protectors. `password_file` is for a database server alone.
+    file's, or without one that of the first of the other protectors. `password_file` is for a database server alone,
+    `vault` for a store in Vault.
 
     Raises InputError for a URI that cannot be opened, ConfigError for files and servers that cannot be used or trusted,
     WrongRootKeyError, StoreTamperedError, StoreUnavailableError, ProtectorUnavailableError, ProtectorRefusedError,
-    MissingExtraError without the extra `sql`.
+    MissingExtraError without the extra `sql` or `vault`.
     """
-    return open_protected(uri, root_key, init, password_file, protectors)
+    return open_protected(uri, root_key, init, password_file, protectors, vault)
 
 
 def open_protected(
-    uri: str, root_key: Path | None, init: bool, password_file: Path | None, protectors: Protectors
-) -> SqlKeyStore:
+    uri: str,
+    root_key: Path | None,
+    init: bool,
+    password_file: Path | None,
+    protectors: Protectors,
+    vault: VaultSettings | None = None,
+) -> ProtectedStore:
     """As `open_keystore`, for whoever is to change what protects the store."""
+    if is_vault_uri(uri):
+        from ringfence_agent.keystore.vault_kv.open import open_vault_keystore  # noqa: PLC0415 -- the extra `vault`
+
+        parse_vault_uri(uri)
+        settings = require_vault(vault)
+        address = parse_vault_uri(uri, settings.kv_mount)
+        return open_vault_keystore(address, settings, root_key, protectors, init=init)
     if is_shared(uri):
         return open_server_keystore(uri, root_key, password_file, protectors, init=init)
     path = store_path(uri)
@@ -95,12 +112,15 @@ def open_protected(
 
 
 def is_shared(uri: str) -> bool:
-    """Whether the URI names a store in a database server, which several key servers may use at once."""
-    return uri.partition(":")[0].lower() in _SERVER_STORES
+    """Whether the URI names a store in a database server or in Vault, which several key servers may use at once."""
+    return uri.partition(":")[0].lower() in _SERVER_STORES or is_vault_uri(uri)
 
 
 def local_path(uri: str) -> Path | None:
-    """The file of an SQLite store, None for a store in a database server. Raises InputError as opening either would."""
+    """The file of an SQLite store, None for a store elsewhere. Raises InputError as opening either would."""
+    if is_vault_uri(uri):
+        parse_vault_uri(uri)
+        return None
     if is_shared(uri):
         parse_server_uri(uri)
         return None
@@ -130,8 +150,8 @@ def store_path(uri: str) -> Path:
     if engine in {*_SERVER_STORES, "mariadb", "postgres"}:
         engine = {"mariadb": "mysql", "postgres": "postgresql"}.get(engine, engine)
         raise InputError(f"{scheme}: is not how that key store is named", hint=f"write {FORMS[engine]}")
-    if engine == "vault":
-        raise InputError("key stores in Vault are not built in this release", hint=f"use {_SQLITE_FORM}")
+    if engine == SCHEME:
+        raise InputError(f"{scheme}: names a place in Vault, not a file", hint=f"use {_SQLITE_FORM}")
     if scheme != "sqlite":
         raise InputError(f"{scheme}: is not a kind of key store", hint=f"use {_SQLITE_FORM}")
     return _sqlite_path(rest)

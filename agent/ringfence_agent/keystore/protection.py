@@ -242,6 +242,11 @@ def find_root(store_id: bytes, header: SlotHeader, protectors: Sequence[Protecto
     return None
 
 
+def how_sealed(sealed: bytes) -> bytes:
+    """The same for seals made in the same way: without I/O, or by one slot of a remote protector."""
+    return sealed[: REMOTE_PREFIX_BYTES if sealed[:1] == REMOTE_SEAL else 1]
+
+
 def _slot_id(sealed: bytes) -> int | None:
     """The slot that a seal names, None for a local seal. What is neither does not open as a local one."""
     if sealed[:1] != REMOTE_SEAL:

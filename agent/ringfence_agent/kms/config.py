@@ -15,7 +15,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import Field
@@ -23,6 +23,7 @@ from pydantic import Field
 from ringfence_agent.http.limits import Limits
 from ringfence_agent.keystore.open import local_path
 from ringfence_agent.keystore.protectors.aws_kms_config import AwsKmsBlock, AwsKmsSettings, aws_kms_settings
+from ringfence_agent.keystore.vault_kv.address import is_vault_uri, parse_vault_uri, require_vault
 from ringfence_agent.kms.audit.config import AuditBlock, AuditSettings, audit_settings, warn_of_other_loggers
 from ringfence_agent.kms.authentication.config import (
     AuthenticationBlock,
@@ -198,6 +199,8 @@ def load_settings(options: Options) -> Settings:
     socket = options.admin_socket or file.admin.socket
     audit = audit_settings(file.audit, store)
     protectors, key_memory = _protectors(file), key_memory_s(file.key_memory, conf)
+    if is_vault_uri(uri):
+        parse_vault_uri(uri, require_vault(protectors.vault).kv_mount)
     require_memory(protectors, key_memory)
     return Settings(
         host=host,
@@ -277,14 +280,21 @@ def _protectors(file: KmsFile) -> ProtectorSettings:
 def load_vault_settings(config: Path | None) -> VaultSettings:
     """The `vault` block of the configuration file, whatever the rest of it needs. Raises ConfigError without one."""
     path = config or default_file()
-    block = read_config(path, KmsFile).vault
-    if block is None:
+    file = read_config(path, KmsFile)
+    if file.vault is None:
         raise ConfigError(
             f"{path} has no vault block",
             hint="write at least vault: {addresses: [https://vault.example.com:8200], cluster: NAME, auth: {...}};"
             " packaging/docs/kms.yaml shows every setting",
         )
-    return vault_settings(block)
+    return _with_keystore(vault_settings(file.vault), file.keystore)
+
+
+def _with_keystore(vault: VaultSettings, uri: str | None) -> VaultSettings:
+    """Also where the key store is, when it is in this Vault. Raises InputError for a `vault:` URI that is none."""
+    if uri is None or not is_vault_uri(uri):
+        return vault
+    return replace(vault, keystore_prefix=parse_vault_uri(uri, vault.kv_mount).prefix)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

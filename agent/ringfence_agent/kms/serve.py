@@ -173,7 +173,12 @@ def _store_opener(settings: Settings) -> Callable[[], OpenStore]:
     """Opens the store as often as it is tried; its protectors are made once."""
     protectors = functools.cache(lambda: open_protectors(settings.protectors))
     return lambda: open_keystore(
-        settings.keystore, settings.root_key, settings.init, settings.keystore_password_file, protectors()
+        settings.keystore,
+        settings.root_key,
+        settings.init,
+        settings.keystore_password_file,
+        protectors(),
+        settings.vault,
     )
 
 

@@ -10,7 +10,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -22,6 +22,7 @@ from ringfence_agent.vault.refusal import Reason, VaultRefusedError
 from ringfence_zones.errors import ProtectorRefusedError
 
 MAX_VERSIONS = 20
+_PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,36 @@ class KvSecrets:
                 return []
             raise
         return sorted(texts(data_of(answer), "keys"))
+
+    def list_pages(self, path: str) -> Iterator[str]:
+        """As `list_names`, in the server's order and a page at a time; a server without pages gives all at once.
+
+        What is written meanwhile may be among them or not.
+        """
+        after = ""
+        while True:
+            names = self._list_page(path, after)
+            # A server that knows no pages answers with all names each time.
+            fresh = [name for name in names if name > after]
+            yield from fresh
+            if len(names) != _PAGE or not fresh:
+                return
+            after = fresh[-1]
+
+    def _list_page(self, path: str, after: str) -> list[str]:
+        request = VaultRequest(
+            method="GET",
+            path=f"{self.mount}/metadata/{quote(path)}/",
+            params={"list": "true", "after": after, "limit": str(_PAGE)},
+            namespace=self._caller.namespace,
+        )
+        try:
+            answer = self._caller.succeed(request)
+        except VaultRefusedError as error:
+            if is_missing(error):
+                return []
+            raise
+        return list(texts(data_of(answer), "keys"))
 
     def find_metadata(self, path: str) -> KvMetadata | None:
         """What KV knows of a record; None when there is none."""

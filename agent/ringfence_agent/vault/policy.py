@@ -92,6 +92,27 @@ def forbidden_paths(settings: VaultSettings, key: str) -> Sequence[str]:
     ]
 
 
+def store_capabilities(settings: VaultSettings, prefix: str) -> dict[str, frozenset[str]]:
+    """What the key server's own token must be able to do with the documents of a key store: path to capabilities."""
+    return {
+        f"{settings.kv_mount}/data/{prefix}/head": frozenset({"create", "read", "update"}),
+        f"{settings.kv_mount}/data/{prefix}/keys/a": frozenset({"create", "read", "update"}),
+        f"{settings.kv_mount}/metadata/{prefix}/keys/": frozenset({"list"}),
+    }
+
+
+def forbidden_store_capabilities(settings: VaultSettings, prefix: str) -> dict[str, frozenset[str]]:
+    """What it must not be able to do with them: none of that asks for check-and-set."""
+    mount = settings.kv_mount
+    changing = frozenset({"create", "update", "patch", "delete", "sudo", "root"})
+    return {
+        f"{mount}/data/{prefix}/head": frozenset({"delete", "sudo", "root"}),
+        f"{mount}/metadata/{prefix}/head": changing,
+        **{f"{mount}/{operation}/{prefix}/head": changing for operation in ("delete", "undelete", "destroy")},
+        f"{mount}/config": changing,
+    }
+
+
 def _service(settings: VaultSettings) -> list[str]:
     mount = settings.transit_mount
     return [
@@ -107,7 +128,7 @@ def _generator(settings: VaultSettings) -> list[str]:
 
 
 def _keyadmin(settings: VaultSettings) -> list[str]:
-    mount, kv, prefix = settings.transit_mount, settings.kv_mount, settings.kv_prefix
+    mount, kv = settings.transit_mount, settings.kv_mount
     allowed = {
         "type": f'["{KEY_TYPE}"]',
         "derived": "[true]",
@@ -120,14 +141,13 @@ def _keyadmin(settings: VaultSettings) -> list[str]:
         _path(f"{mount}/keys/+/rotate", "update"),
         _path(f"{mount}/keys/+/soft-delete", "delete"),
         _path(f"{mount}/keys/+/soft-delete-restore", "update"),
-        _path(f"{kv}/data/{prefix}/*", "create", "read", "update"),
-        _path(f"{kv}/metadata/{prefix}/*", "read", "list"),
-        _path(f"{kv}/metadata/{prefix}", "list"),
+        *(_path(f"{kv}/data/{prefix}/*", "create", "read", "update") for prefix in settings.kv_prefixes),
+        *_listing(settings),
     ]
 
 
 def _destroyer(settings: VaultSettings) -> list[str]:
-    mount, kv, prefix = settings.transit_mount, settings.kv_mount, settings.kv_prefix
+    mount, kv = settings.transit_mount, settings.kv_mount
     return [
         _path(f"{mount}/keys/+", "read", "delete"),
         _path(
@@ -137,18 +157,26 @@ def _destroyer(settings: VaultSettings) -> list[str]:
             denied={"exportable": "[]", "allow_plaintext_backup": "[]"},
         ),
         _path(f"{mount}/keys/+/trim", "update"),
-        _path(f"{kv}/data/{prefix}/*", "read", "update"),
+        _path(f"{kv}/data/{settings.kv_prefix}/*", "read", "update"),
     ]
 
 
 def _reading(settings: VaultSettings) -> list[str]:
-    kv, prefix = settings.kv_mount, settings.kv_prefix
     return [
         _path(f"{settings.transit_mount}/keys/+", "read"),
-        _path(f"{kv}/data/{prefix}/*", "read"),
-        _path(f"{kv}/metadata/{prefix}/*", "read", "list"),
-        _path(f"{kv}/metadata/{prefix}", "list"),
+        *(_path(f"{settings.kv_mount}/data/{prefix}/*", "read") for prefix in settings.kv_prefixes),
+        *_listing(settings),
     ]
+
+
+def _listing(settings: VaultSettings) -> list[str]:
+    found = []
+    for prefix in settings.kv_prefixes:
+        found += [
+            _path(f"{settings.kv_mount}/metadata/{prefix}/*", "read", "list"),
+            _path(f"{settings.kv_mount}/metadata/{prefix}", "list"),
+        ]
+    return found
 
 
 _STANZAS = {

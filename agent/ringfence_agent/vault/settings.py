@@ -172,6 +172,8 @@ class VaultSettings:
     ca_file: Path | None = None
     agent_socket: Path | None = None
     server_cores: int = 2
+    keystore_prefix: str | None = None
+    """Where in the KV engine the key store is, when it is there at all."""
 
     @property
     def label(self) -> str:
@@ -192,6 +194,14 @@ class VaultSettings:
     def kv_prefix(self) -> str:
         """Where the cluster's records lie in the KV engine."""
         return f"ringfence/{self.cluster}"
+
+    @property
+    def kv_prefixes(self) -> tuple[str, ...]:
+        """That, and the place of a key store that is not below it."""
+        store = self.keystore_prefix
+        if store is None or f"{store}/".startswith(f"{self.kv_prefix}/"):
+            return (self.kv_prefix,)
+        return self.kv_prefix, store
 
 
 def vault_settings(block: VaultBlock) -> VaultSettings:

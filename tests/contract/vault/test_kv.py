@@ -170,6 +170,23 @@ def test_listing(server: ContractServer) -> None:
     assert server.call("GET", f"{server.kv}/metadata/{base}?list=true").data["keys"] == ["a", "b", "deeper/"]
 
 
+def test_a_listing_comes_in_pages(server: ContractServer) -> None:
+    base = server.fresh("pages")
+    for name in ("a", "b", "c", "d/e"):
+        _put(server, f"{base}/{name}", 0, x=1)
+    every = ["a", "b", "c", "d/"]
+
+    def page(query: str) -> list[str]:
+        return list(server.call("GET", f"{server.kv}/metadata/{base}/?list=true{query}").data["keys"])
+
+    pages = server.flavour.has_pages
+    assert page("&limit=2") == (every[:2] if pages else every)
+    assert page("&limit=2&after=b") == (every[2:] if pages else every)
+    assert page("&after=&limit=-1") == page("&limit=0") == every
+    past = server.call("GET", f"{server.kv}/metadata/{base}/?list=true&after=d/&limit=2")
+    assert past.status == (404 if pages else 200)
+
+
 def test_a_secret_keeps_its_json(server: ContractServer, path: str) -> None:
     value = {"text": "ü", "number": 2**53, "list": [1, None, True], "nested": {"a": {"b": []}}}
     _put(server, path, 0, **value)

@@ -19,6 +19,7 @@ class Flavour:
     has_namespaces: bool
     standby_serves_reads: bool
     create_key_returns_key: bool
+    has_pages: bool
     dead_token_errors: tuple[str, ...]
     no_policy_errors: tuple[str, ...]
     token_prefix: str
@@ -33,6 +34,7 @@ OPENBAO = Flavour(
     has_namespaces=True,
     standby_serves_reads=True,
     create_key_returns_key=True,
+    has_pages=True,
     dead_token_errors=(PERMISSION_DENIED,),
     no_policy_errors=(in_multierror(PERMISSION_DENIED),),
     token_prefix="s.",
@@ -47,6 +49,7 @@ HASHICORP = Flavour(
     has_namespaces=False,
     standby_serves_reads=False,
     create_key_returns_key=True,
+    has_pages=False,
     dead_token_errors=("2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n",),
     no_policy_errors=(in_multierror(PERMISSION_DENIED),),
     token_prefix="hvs.",

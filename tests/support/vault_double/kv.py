@@ -187,6 +187,9 @@ def list_metadata(call: Call) -> dict[str, Any] | None:
     below = call.names.get("path", "").strip("/")
     names = call.store.names(f"secret/{below}/" if below else "secret/")
     children = sorted({name.split("/")[0] + ("/" if "/" in name else "") for name in names})
+    if call.core.flavour.has_pages:
+        limit = call.number("limit")
+        children = [name for name in children if name > call.text("after")][: limit if limit > 0 else None]
     return {"keys": children} if children else None
 
 

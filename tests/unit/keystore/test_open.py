@@ -51,7 +51,6 @@ def refusal(place: LocalStore, kind: type[RingfenceError]) -> str:
         ("jceks://file@/etc/kms.keystore", "Java key store"),
         ("jceks:whatever", "Java key store"),
         ("localjceks://file/x", "Java key store"),
-        ("vault://secret@h/transit", "Vault are not built"),
         ("kms://http@localhost:9600/kms", "kms: is not a kind of key store"),
         ("/var/lib/ringfence/keys.db", "named by a URI"),
         ("keys.db", "named by a URI"),

@@ -1,4 +1,4 @@
-"""Where a store is restored to: an SQLite file or a database server. All of it is there at once, or nothing is.
+"""Where a store is restored to: an SQLite file, a database server or Vault. All of it is there at once, or nothing is.
 
 An SQLite store is written and verified under the name `.NAME.restoring`, put on disk, and then given its name. A
 process killed before that leaves a draft, which the next restore removes and no server looks at; killed right after it,
@@ -18,6 +18,7 @@ from typing import Protocol
 
 from ringfence_agent.keystore.local_files import check_directory, check_local, check_writable, directory_locked
 from ringfence_agent.keystore.open import is_shared, store_path
+from ringfence_agent.keystore.protected_store import ProtectedStore
 from ringfence_agent.keystore.protector import Protector
 from ringfence_agent.keystore.sql.database import TableRow
 from ringfence_agent.keystore.sql.mariadb_database import MariadbDatabase
@@ -31,7 +32,8 @@ from ringfence_agent.keystore.sql.sqlite_database import (
     create_file,
     translate_sqlite,
 )
-from ringfence_agent.keystore.sql.store import SqlKeyStore
+from ringfence_agent.keystore.vault_kv.address import is_vault_uri, parse_vault_uri, require_vault
+from ringfence_agent.vault.settings import VaultSettings
 from ringfence_zones.durable_file import install_durably, sync, write_new_file
 from ringfence_zones.errors import BackupError, ProtectorUnavailableError, StoreUnavailableError
 
@@ -46,15 +48,21 @@ class RestoreTarget(Protocol):
     def is_there(self) -> bool:
         """Whether a store is there. Raises ConfigError, StoreUnavailableError."""
 
-    def open(self, protectors: Sequence[Protector]) -> SqlKeyStore:
+    def open(self, protectors: Sequence[Protector]) -> ProtectedStore:
         """The store that is there. Raises what `open_sql_keystore` does."""
 
     def write(self, rows: Iterable[TableRow], version: int, protectors: Sequence[Protector]) -> None:
         """Makes a store of these rows. Raises BackupError when one is there meanwhile."""
 
 
-def find_target(uri: str, password_file: Path | None) -> RestoreTarget:
+def find_target(uri: str, password_file: Path | None, vault: VaultSettings | None = None) -> RestoreTarget:
     """The target that a key store's URI names. Raises InputError, ConfigError, MissingExtraError."""
+    if is_vault_uri(uri):
+        from ringfence_agent.keystore.vault_kv.restore import VaultKvTarget  # noqa: PLC0415 -- the extra `vault`
+        from ringfence_agent.vault.open import open_control  # noqa: PLC0415
+
+        settings = require_vault(vault)
+        return VaultKvTarget(open_control(settings), parse_vault_uri(uri, settings.kv_mount))
     if not is_shared(uri):
         return SqliteTarget(store_path(uri))
     address = parse_server_uri(uri)
@@ -80,7 +88,7 @@ class SqliteTarget:
             )
         return os.path.lexists(self._path)
 
-    def open(self, protectors: Sequence[Protector]) -> SqlKeyStore:
+    def open(self, protectors: Sequence[Protector]) -> ProtectedStore:
         """See RestoreTarget. Removes what a restore left that was killed at its very end."""
         if self._draft.exists() and self._draft.samefile(self._path):
             self._draft.unlink()
@@ -148,7 +156,7 @@ class ServerTarget:
         with self._database.translated(), self._database.reader() as connection:
             return self._database.find_format(connection) is not None
 
-    def open(self, protectors: Sequence[Protector]) -> SqlKeyStore:
+    def open(self, protectors: Sequence[Protector]) -> ProtectedStore:
         """See RestoreTarget."""
         return open_sql_keystore(self._database, protectors)
 

@@ -58,37 +58,46 @@ class KeyRows:
         change.ledger.add(self._records.element(new))
 
     def require_next(self, change: Change, key: ZoneKeyRow, material: Material) -> None:
-        """That this can be the version after the current one: material after material, and in a held key a later
-        version of the same Transit key. Raises InputError, and KeyChangedError for what no longer follows.
-        """
+        """See `require_next`, of the current version."""
         place = {"name": key.name, "number": key.next_version - 1}
         row = change.connection.execute(_SELECT_VERSION, place).one_or_none()
         if row is None:
             raise self._records.tampered(f"the current version of key {key.name!r} is missing")
-        current = KeyVersionRow(*row)
-        is_held = self._records.protection.is_held(current.sealed)
-        if is_held != isinstance(material, TransitVersion):
-            raise InputError(
-                f"key {key.name} is held by Vault, and takes no material"
-                if is_held
-                else f"the material of key {key.name} is in the key store, and cannot go on in Vault",
-                hint="a key keeps its custody: make a new key, and a new zone",
-            )
-        if isinstance(material, TransitVersion):
-            before = self._records.held_version(current).place
-            if material.key != before.key or material.version <= before.version:
-                raise KeyChangedError(key.name)
+        require_next(self._records, KeyVersionRow(*row), material)
 
     def insert_version(
         self, change: Change, key: ZoneKeyRow, version: AnyVersion, created_ms: int, prepared: Prepared
     ) -> None:
         """A version of `key`: sealed by the slot that is active now, or where it is held."""
-        made_of = version.place if isinstance(version, HeldVersion) else version.material
-        row = self._records.version_row(
-            key, version.version, created_ms, lambda binding: prepared.seal(binding, made_of)
-        )
+        row = new_version_row(self._records, key, version, created_ms, prepared)
         change.connection.execute(insert(KEY_VERSION), row._asdict())
         change.ledger.add(self._records.element(row))
+
+
+def require_next(records: Records, current: KeyVersionRow, material: Material) -> None:
+    """That this can be the version after the current one: material after material, and in a held key a later version
+    of the same Transit key. Raises InputError, and KeyChangedError for what no longer follows.
+    """
+    is_held = records.protection.is_held(current.sealed)
+    if is_held != isinstance(material, TransitVersion):
+        raise InputError(
+            f"key {current.key_name} is held by Vault, and takes no material"
+            if is_held
+            else f"the material of key {current.key_name} is in the key store, and cannot go on in Vault",
+            hint="a key keeps its custody: make a new key, and a new zone",
+        )
+    if isinstance(material, TransitVersion):
+        before = records.held_version(current).place
+        if material.key != before.key or material.version <= before.version:
+            raise KeyChangedError(current.key_name)
+
+
+def new_version_row(
+    records: Records, key: ZoneKeyRow, version: AnyVersion, created_ms: int, prepared: Prepared
+) -> KeyVersionRow:
+    """The row of a new version: sealed by the slot that is active now, or where it is held."""
+    made_of = version.place if isinstance(version, HeldVersion) else version.material
+    return records.version_row(key, version.version, created_ms, lambda binding: prepared.seal(binding, made_of))
 
 
 def check_new_key(new: NewKey) -> None:

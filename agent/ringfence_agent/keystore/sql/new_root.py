@@ -75,7 +75,7 @@ def give_new_root(database: Database, session: SqlSession, old: Records) -> None
     """
     old.refresh_slots()
     before = old.protection.header
-    new = _new_records(old, before)
+    new = new_records(old, before)
     with session.transaction(LOCK_HEADER) as transaction:
         sealed_ledger, content = transaction.row or (b"", b"")
         old.adopt_slots(content)
@@ -89,7 +89,10 @@ def give_new_root(database: Database, session: SqlSession, old: Records) -> None
         transaction.connection.execute(update(STORE_HEADER), header)
 
 
-def _new_records(old: Records, slots: SlotHeader) -> Records:
+def new_records(old: Records, slots: SlotHeader) -> Records:
+    """A new root, sealed for each of these slots, with whose protectors it was tried. Raises InputError without one of
+    them, ProtectorUnavailableError, ProtectorRefusedError.
+    """
     store_id, secret = old.protection.root.store_id, Secret(secrets.token_bytes(ROOT_BYTES))
     root = StoreRoot(secret, store_id)
     made = tuple(_sealed_again(old.protection, slot, store_id, secret) for slot in slots.slots)
@@ -153,12 +156,13 @@ def _reseal_versions(
     key = ("key_name", "version")
     for fields in connection.execute(select(*columns)).fetchall():
         row = KeyVersionRow(*fields)
-        resealed = row._replace(sealed=_sealed_under(new.protection.root, old, row))
+        resealed = row._replace(sealed=sealed_under(new.protection.root, old, row))
         connection.execute(_update(KEY_VERSION, key), {**_place(key, row), "sealed": resealed.sealed})
         yield row, resealed
 
 
-def _sealed_under(root: StoreRoot, old: Records, row: KeyVersionRow) -> bytes:
+def sealed_under(root: StoreRoot, old: Records, row: KeyVersionRow) -> bytes:
+    """A version's seal under another root. No protector is asked. Raises StoreTamperedError."""
     binding = old.binding(row)
     try:
         if old.protection.is_held(row.sealed):

@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Protocol
 
 from sqlalchemy import Connection, insert, select
 from sqlalchemy.exc import SQLAlchemyError
@@ -75,6 +76,15 @@ def is_empty(database: Database, protectors: Sequence[Protector]) -> bool:
 
 def new_rows(protector: Protector) -> list[TableRow]:
     """What a new store's tables hold; those without a row are empty. It has one slot, this protector's."""
+    header, records = new_header(protector)
+    return [
+        ("store_header", {"id": 1, **header._asdict()}),
+        ("token_state", {"id": 1, **records.tagged(FIRST_TOKEN_STATE)}),
+    ]
+
+
+def new_header(protector: Protector) -> tuple[HeaderRow, Records]:
+    """The header row of a new store, and what opens it."""
     store_id, secret = secrets.token_bytes(16), Secret(secrets.token_bytes(ROOT_BYTES))
     root = StoreRoot(secret, store_id)
     slots = SlotHeader.first(protector.scheme, protector.label, protector.seal_root(store_id, secret))
@@ -83,11 +93,7 @@ def new_rows(protector: Protector) -> list[TableRow]:
     records = Records(header, Protection(root, content, [protector]), "that is being made")
     ledger = Ledger()
     ledger.add(records.slots_element(slots))
-    header = header._replace(ledger=records.seal_ledger(ledger))
-    return [
-        ("store_header", {"id": 1, **header._asdict()}),
-        ("token_state", {"id": 1, **records.tagged(FIRST_TOKEN_STATE)}),
-    ]
+    return header._replace(ledger=records.seal_ledger(ledger)), records
 
 
 def _upgrade(database: Database, protectors: Sequence[Protector]) -> None:
@@ -108,12 +114,26 @@ def _verify(
     if len(found) != 1:
         raise StoreTamperedError(f"key store {database.place} has no header row", hint=RESTORE_HINT)
     header = HeaderRow(*found[0])
-    records = _open_header(database, header, protectors, version)
+    records = open_header(database, header, protectors, version)
     database.check_structure(connection, version)
     return records, SqlSnapshot(read_tables(connection, version), version, records, lambda: None).facts
 
 
-def _open_header(database: Database, header: HeaderRow, protectors: Sequence[Protector], version: int) -> Records:
+class StorePlace(Protocol):
+    """How messages name a store, and where an operator finds it; a `Database` is one."""
+
+    @property
+    def label(self) -> str:
+        """See Database."""
+
+    @property
+    def place(self) -> str:
+        """See Database."""
+
+
+def open_header(database: StorePlace, header: HeaderRow, protectors: Sequence[Protector], version: int) -> Records:
+    """What the header row of format `version` opens with one of the protectors. Raises as `open_sql_keystore`."""
+
     def tampered(what: str) -> StoreTamperedError:
         return StoreTamperedError(f"key store {database.place} fails its integrity check: {what}", hint=RESTORE_HINT)
 
@@ -132,7 +152,7 @@ def _open_header(database: Database, header: HeaderRow, protectors: Sequence[Pro
         raise tampered("its slots were changed") from None
 
 
-def _no_protector(database: Database, slots: SlotHeader, protectors: Sequence[Protector]) -> ConfigError:
+def _no_protector(database: StorePlace, slots: SlotHeader, protectors: Sequence[Protector]) -> ConfigError:
     given = ", ".join(protector.label for protector in protectors) or "no protector"
     return ConfigError(
         f"key store {database.place} is opened by {', '.join(map(str, slots.slots))}, not by {given}",
@@ -146,7 +166,7 @@ def _none_of(protectors: Sequence[Protector]) -> str:
 
 
 def _not_recognised(
-    database: Database, header: HeaderRow, slots: SlotHeader, protectors: Sequence[Protector]
+    database: StorePlace, header: HeaderRow, slots: SlotHeader, protectors: Sequence[Protector]
 ) -> StoreTamperedError | WrongRootKeyError:
     """No check value is that of a root key file, or no slot names the key that a remote protector is set up for."""
     for slot in slots.slots:

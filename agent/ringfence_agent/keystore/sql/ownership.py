@@ -1,5 +1,7 @@
 """Root works on a store as the store's owner does, so that no file of it ends up as root's.
 
+A store elsewhere has no owner here; one that Vault keeps or opens is worked on as whoever owns the key server's token.
+
 A store's directory belongs to the service's user, who could put anything there: root touches it only with that user's
 rights. What root alone may read, a stock KMS's key store say, is read outside.
 """
@@ -12,16 +14,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ringfence_agent.keystore.open import local_path
+from ringfence_agent.vault.settings import VaultSettings
 from ringfence_zones.errors import InputError
 
 
 @contextmanager
-def acting_as_owner(uri: str) -> Iterator[None]:
-    """As root: the rights of whoever owns the directory of an SQLite store, within the block. Else nothing changes.
+def acting_as_owner(uri: str, vault: VaultSettings | None = None) -> Iterator[None]:
+    """As root: the rights of whoever owns the directory of an SQLite store, or else of the token for Vault, within the
+    block. Else nothing changes.
 
     The rights are the process's: no other thread may need root's meanwhile.
     """
-    uid, gid = _find_owner(uri)
+    uid, gid = _find_owner(uri, vault)
     if os.geteuid() != 0 or uid == 0:
         yield
         return
@@ -37,9 +41,11 @@ def acting_as_owner(uri: str) -> Iterator[None]:
         os.setgroups(groups)
 
 
-def _find_owner(uri: str) -> tuple[int, int]:
+def _find_owner(uri: str, vault: VaultSettings | None) -> tuple[int, int]:
     try:
         path = local_path(uri)
+        if path is None and vault is not None and vault.agent_socket is None:
+            path = vault.token_file
         found = path.parent.stat() if path is not None else None
     except (InputError, OSError):
         found = None  # the open says what is wrong

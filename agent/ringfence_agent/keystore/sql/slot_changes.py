@@ -1,4 +1,4 @@
-"""Slots of an SQL store: added, made active, removed; and versions moved to the active one while servers serve.
+"""Slots of a store: added, made active, removed; and versions moved to the active one while servers serve.
 
 Each step is one transaction that leaves every version openable (packaging/decisions/0020-protectors-and-slots.md). A
 process killed between two steps leaves a store that works, and the same command goes on from what it finds.
@@ -10,10 +10,12 @@ import itertools
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from sqlalchemy import bindparam, select, update
 
+from ringfence_agent.keystore.protected_store import OnProgress, SlotUse
+from ringfence_agent.keystore.protection import Protection
 from ringfence_agent.keystore.protector import Protector
 from ringfence_agent.keystore.sealing import SealBrokenError
 from ringfence_agent.keystore.slots import Slot, SlotHeader
@@ -33,9 +35,6 @@ from ringfence_agent.keystore.sql.transactions import Change, SqlTransactions
 from ringfence_zones.errors import InputError, ProtectorRefusedError
 from ringfence_zones.secret import Secret
 
-OnProgress = Callable[[int, int], None]
-"""Told after each version that was moved: how many are done, and of how many."""
-
 _BATCH = 128
 _COLUMNS = [KEY_VERSION.c[name] for name in KeyVersionRow._fields]
 _SELECT_VERSIONS = select(*_COLUMNS).order_by(KEY_VERSION.c.key_name, KEY_VERSION.c.version)
@@ -46,30 +45,47 @@ _UPDATE_HEADER = update(STORE_HEADER)
 _CANARY_BITS = 256
 
 
-@dataclass(frozen=True, slots=True)
-class SlotUse:
-    """A slot, how many versions it sealed, and whether this process has its protector.
-
-    Local slots are ways to one root, so a version that one of them sealed counts for each.
-    """
-
-    slot: Slot
-    is_active: bool
-    has_protector: bool
-    versions: int
+T = TypeVar("T")
 
 
-class SqlSlots:
-    """What protects one store, and how that is changed. Methods block, and may ask remote protectors."""
+class SlotChange(Protocol):
+    """A change under way; what it writes is there wholly or not at all."""
 
-    def __init__(
-        self, database: Database, session: SqlSession, records: Records, transactions: SqlTransactions
-    ) -> None:
-        self._database = database
-        self._session = session
+    def versions(self) -> Sequence[KeyVersionRow]:
+        """Every version, by key and number, with nobody writing until the change is committed."""
+
+    def find_version(self, key_name: str, version: int) -> KeyVersionRow | None:
+        """One version."""
+
+    def replace_version(self, old: KeyVersionRow, new: KeyVersionRow) -> None:
+        """Another seal for a version; ledger included."""
+
+    def set_slots(self, old: SlotHeader, new: SlotHeader) -> None:
+        """Other slots; ledger and format included."""
+
+
+class SlotRows(Protocol):
+    """How one kind of store keeps versions and slots."""
+
+    def all_versions(self) -> Sequence[KeyVersionRow]:
+        """Every version, by key and number."""
+
+    def change(self, key_name: str | None, attempt: Callable[[SlotChange], T]) -> T:
+        """One change, told to others as one of `key_name`. `attempt` may be called again before it is committed, and
+        sees the newest slots.
+        """
+
+    def give_new_root(self) -> None:
+        """See `new_root`."""
+
+
+class SlotChanges:
+    """See `protected_store.StoreSlots`. The slots of one store, wherever its rows are."""
+
+    def __init__(self, records: Records, rows: SlotRows) -> None:
         self._records = records
         self._protection = records.protection
-        self._transactions = transactions
+        self._rows = rows
 
     def describe(self) -> Sequence[SlotUse]:
         """All slots as they are now, by id."""
@@ -101,24 +117,20 @@ class SqlSlots:
         body = own.body if own is not None else protector.seal_root(root.store_id, root.secret)
         self._try(protector, body)
         self._protection.add_protector(protector)
-        with self._transactions.change(NO_KEY) as change:
+
+        def attempt(change: SlotChange) -> None:
             own = self._slot_of(protector)  # somebody may have been quicker
             header = self._protection.header
-            self._set(
-                change,
+            change.set_slots(
+                header,
                 header.activated(own.id)
                 if own is not None
                 else header.with_slot(protector.scheme, protector.label, body),
             )
+
+        self._rows.change(NO_KEY, attempt)
         self._records.refresh_slots()
         return self._protection.header.active
-
-    def make_newest(self, change: Change) -> None:
-        """Makes a store of an older format one of this format, for a record that the older one does not know: with the
-        slots it has. `Records.refresh_slots` is to follow after the change."""
-        header = self._protection.header
-        if header.revision == 0:
-            self._set(change, header.activated(header.active_id))
 
     def remove(self, slot_id: int) -> Slot:
         """Takes a slot away that no version needs, while another one opens the store here and now. Raises InputError
@@ -131,18 +143,21 @@ class SqlSlots:
                 f"{slot} may be the last way into the store: no other slot opens it here",
                 hint="name another slot's protector under protector: in kms.yaml, or its root key file with --root-key",
             )
-        with self._transactions.change(NO_KEY) as change:
+
+        def attempt(change: SlotChange) -> Slot:
             header = self._protection.header
             slot = header.get(slot_id)
             if slot_id == header.active_id:
                 raise InputError(f"{slot} seals new versions", hint="first: ringfence keystore protect --with ANOTHER")
-            rows = [KeyVersionRow(*row) for row in change.connection.execute(_SELECT_VERSIONS)]
-            needing = [row for row in rows if self._needs(row, slot, header)]
+            needing = [row for row in change.versions() if self._needs(row, slot, header)]
             if needing:
                 raise InputError(
                     f"{len(needing)} versions are sealed by {slot}", hint="first: ringfence keystore rewrap"
                 )
-            self._set(change, header.without(slot_id))
+            change.set_slots(header, header.without(slot_id))
+            return slot
+
+        slot = self._rows.change(NO_KEY, attempt)
         self._records.refresh_slots()
         return slot
 
@@ -167,7 +182,7 @@ class SqlSlots:
 
     def give_new_root(self) -> None:
         """See `new_root`; this handle of the store is of no use afterwards."""
-        give_new_root(self._database, self._session, self._records)
+        self._rows.give_new_root()
 
     def _reseal(self, slot: Slot, rows: Sequence[KeyVersionRow]) -> Iterator[tuple[KeyVersionRow, bytes]]:
         """Each row with its new seal. Where two protectors see to it between themselves no material comes here."""
@@ -191,25 +206,16 @@ class SqlSlots:
 
     def _move(self, slot: Slot, row: KeyVersionRow, sealed: bytes) -> bool:
         """False when somebody else moved the version, or made another slot active, in between."""
-        place = {"name": row.key_name, "number": row.version}
-        with self._transactions.change(row.key_name) as change:
-            found = change.connection.execute(_SELECT_VERSION, place).one_or_none()
-            if self._protection.header.active_id != slot.id or found is None or KeyVersionRow(*found) != row:
-                return False
-            new = row._replace(sealed=sealed)
-            change.connection.execute(_UPDATE_VERSION, {**place, "sealed": sealed})
-            change.ledger.remove(self._records.element(row))
-            change.ledger.add(self._records.element(new))
-        return True
 
-    def _set(self, change: Change, new: SlotHeader) -> None:
-        old = self._protection.header
-        if old.revision == 0:
-            self._database.upgrade(change.connection, OLDEST_USED, SLOTTED_VERSION)
-        else:
-            change.ledger.remove(self._records.slots_element(old))
-        change.ledger.add(self._records.slots_element(new))
-        change.connection.execute(_UPDATE_HEADER, {"protector_header": new.to_bytes(self._protection.root)})
+        def attempt(change: SlotChange) -> bool:
+            if self._protection.header.active_id != slot.id:
+                return False
+            if change.find_version(row.key_name, row.version) != row:
+                return False
+            change.replace_version(row, row._replace(sealed=sealed))
+            return True
+
+        return self._rows.change(row.key_name, attempt)
 
     def _try(self, protector: Protector, body: bytes) -> None:
         """That root and material come back. What a protector only seals would be lost."""
@@ -252,8 +258,73 @@ class SqlSlots:
 
     def _all_sealed(self) -> Sequence[KeyVersionRow]:
         """Every version whose material is here. What is held elsewhere belongs to no slot."""
-        rows = [KeyVersionRow(*row) for row in self._session.read(_SELECT_VERSIONS)]
-        return [row for row in rows if not self._protection.is_held(row.sealed)]
+        return [row for row in self._rows.all_versions() if not self._protection.is_held(row.sealed)]
+
+
+def make_newest(protection: Protection, change: SlotChange) -> None:
+    """Makes a store of an older format one of this format, for a record that the older one does not know: with the
+    slots it has. `Records.refresh_slots` is to follow after the change.
+    """
+    header = protection.header
+    if header.revision == 0:
+        change.set_slots(header, header.activated(header.active_id))
+
+
+class SqlSlotRows:
+    """See SlotRows."""
+
+    def __init__(
+        self, database: Database, session: SqlSession, records: Records, transactions: SqlTransactions
+    ) -> None:
+        self._database = database
+        self._session = session
+        self._records = records
+        self._transactions = transactions
+
+    def all_versions(self) -> Sequence[KeyVersionRow]:
+        """See SlotRows."""
+        return [KeyVersionRow(*row) for row in self._session.read(_SELECT_VERSIONS)]
+
+    def change(self, key_name: str | None, attempt: Callable[[SlotChange], T]) -> T:
+        """See SlotRows. One transaction."""
+        with self._transactions.change(key_name) as change:
+            return attempt(SqlSlotChange(self._database, self._records, change))
+
+    def give_new_root(self) -> None:
+        """See SlotRows."""
+        give_new_root(self._database, self._session, self._records)
+
+
+class SqlSlotChange:
+    """See SlotChange."""
+
+    def __init__(self, database: Database, records: Records, change: Change) -> None:
+        self._database = database
+        self._records = records
+        self._change = change
+
+    def versions(self) -> Sequence[KeyVersionRow]:
+        return [KeyVersionRow(*row) for row in self._change.connection.execute(_SELECT_VERSIONS)]
+
+    def find_version(self, key_name: str, version: int) -> KeyVersionRow | None:
+        place = {"name": key_name, "number": version}
+        found = self._change.connection.execute(_SELECT_VERSION, place).one_or_none()
+        return None if found is None else KeyVersionRow(*found)
+
+    def replace_version(self, old: KeyVersionRow, new: KeyVersionRow) -> None:
+        place = {"name": old.key_name, "number": old.version}
+        self._change.connection.execute(_UPDATE_VERSION, {**place, "sealed": new.sealed})
+        self._change.ledger.remove(self._records.element(old))
+        self._change.ledger.add(self._records.element(new))
+
+    def set_slots(self, old: SlotHeader, new: SlotHeader) -> None:
+        if old.revision == 0:
+            self._database.upgrade(self._change.connection, OLDEST_USED, SLOTTED_VERSION)
+        else:
+            self._change.ledger.remove(self._records.slots_element(old))
+        self._change.ledger.add(self._records.slots_element(new))
+        content = new.to_bytes(self._records.protection.root)
+        self._change.connection.execute(_UPDATE_HEADER, {"protector_header": content})
 
 
 def _batched(rows: Sequence[KeyVersionRow], size: int) -> Iterator[Sequence[KeyVersionRow]]:

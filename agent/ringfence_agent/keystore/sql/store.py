@@ -31,6 +31,7 @@ from ringfence_agent.keystore.interface import (
     StoredKey,
     UnconfirmedChange,
 )
+from ringfence_agent.keystore.protected_store import StoreSlots
 from ringfence_agent.keystore.protection import HELD_SEAL, REMOTE_PREFIX_BYTES, REMOTE_SEAL
 from ringfence_agent.keystore.snapshot import Pause
 from ringfence_agent.keystore.sql.changes import NO_KEY, SEVERAL_KEYS, SqlChanges
@@ -40,7 +41,7 @@ from ringfence_agent.keystore.sql.key_rows import KeyRows, check_length, check_n
 from ringfence_agent.keystore.sql.prepared import Prepared, with_seals
 from ringfence_agent.keystore.sql.records import Records, attributes_text
 from ringfence_agent.keystore.sql.session import SqlSession
-from ringfence_agent.keystore.sql.slot_changes import SqlSlots
+from ringfence_agent.keystore.sql.slot_changes import SlotChanges, SqlSlotChange, SqlSlotRows, make_newest
 from ringfence_agent.keystore.sql.snapshot import SqlSnapshot, read_tables
 from ringfence_agent.keystore.sql.tables import (
     KEY_VERSION,
@@ -132,6 +133,7 @@ class SqlKeyStore(SqlTokens):
     def __init__(self, database: Database, records: Records, clock: Callable[[], int] = _now_ms) -> None:
         session = SqlSession(database)
         super().__init__(session, records)
+        self._database = database
         self._session = session
         self._records = records
         self._changes = SqlChanges(session, records)
@@ -139,7 +141,7 @@ class SqlKeyStore(SqlTokens):
         self._rows = KeyRows(records)
         self._imports = SqlImports(records, self._transactions, self._rows)
         self._clock = clock
-        self.slots = SqlSlots(database, session, records, self._transactions)
+        self.slots: StoreSlots = SlotChanges(records, SqlSlotRows(database, session, records, self._transactions))
         records.protection.reread_with(self._read_slots)
 
     @property
@@ -183,7 +185,7 @@ class SqlKeyStore(SqlTokens):
             self._rows.write(change, old, key)
             version = made_version(new.name, number, new.material)
             if isinstance(version, HeldVersion):
-                self.slots.make_newest(change)
+                make_newest(self._records.protection, SqlSlotChange(self._database, self._records, change))
             self._rows.insert_version(change, key, version, now_ms, prepared)
             self._note_maker(change, version, now_ms, made_by)
         if isinstance(version, HeldVersion):
