@@ -108,6 +108,20 @@ def test_a_store_whose_keys_are_under_several_protectors_is_degraded_while_one_i
         ready(200, ready=True)
 
 
+def test_a_protector_that_the_running_server_lacks_is_not_made_active(protected: Protected) -> None:
+    with protected.serving("file") as kms:
+        client = kms.one_worker()
+        assert create(client, "k").status == 201
+        eek = generate(client, "k")
+        protected.name("file", "vault-transit")
+        refused = protected.run("protect", "--with", "vault-transit", exit_code=2)
+        assert "runs without the protector vault-transit" in refused
+        assert "restart it" in refused
+        assert decrypt(client, eek).status == 200
+        assert create(client, "another").status == 201
+    assert "slot 2 (vault-transit" in protected.run("protect", "--with", "vault-transit")  # nobody runs
+
+
 def test_a_store_moves_between_three_protectors_while_it_is_served(protected: Protected) -> None:
     everyone = ("file", "vault-transit", "aws-kms")
     with protected.serving(*everyone, workers=2) as kms:
@@ -155,6 +169,9 @@ def test_a_server_that_is_not_set_up_for_the_active_slot_says_which_setting_it_l
         client = kms.one_worker()
         assert create(client, "k").status == 201
         eek = generate(client, "k")
+        # As from another machine: the command cannot ask this server.
+        protected.blocks["admin"] = {"socket": str(protected.place.directory / "elsewhere.sock")}
+        protected.name("file")
         protected.run("protect", "--with", "vault-transit")
         assert decrypt(client, eek).status == 200
         status, kind, message = remote_exception_of(create(client, "new"))

@@ -109,7 +109,7 @@ def test_a_second_login_with_what_was_used_up_says_what_to_do(cluster: VaultClus
     error = error_of(run(cluster, "login"))
     assert isinstance(error, ProtectorRefusedError)
     assert "was used up by an earlier login" in error.message
-    assert "ringfence vault setup --issue" in (error.hint or "")
+    assert "ringfence vault setup --token-file FILE --issue" in (error.hint or "")
 
 
 def test_as_json_nobody_is_asked(cluster: VaultCluster) -> None:

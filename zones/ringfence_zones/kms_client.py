@@ -53,6 +53,7 @@ _TRUST_HINT = (
     " in ssl-client.xml"
 )
 _ADDRESS_HINT = "is it running, and is hadoop.security.key.provider.path in core-site.xml right?"
+_BUSY_HINT = "it runs, and serves again by itself once that is over: `ringfence kms status` on its node says more"
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,13 +204,13 @@ class KmsClient:
         origins = self.uri.origins
         # One more attempt for a read: a kept connection may have been closed by the server in the meantime.
         attempts = len(origins) + (1 if idempotent else 0)
-        why, hint = "", _ADDRESS_HINT
+        failure, hint = "does not answer", _ADDRESS_HINT
         for attempt in range(attempts):
             index = (self._preferred + attempt) % len(origins)
             try:
                 answer = self._exchange(method, origins[index] + path, params, body)
             except requests.RequestException as error:
-                why = _why_no_answer(error)
+                failure = f"does not answer: {_why_no_answer(error)}"
                 hint = _TRUST_HINT if isinstance(error, requests.exceptions.SSLError) else _ADDRESS_HINT
                 if not idempotent and not _never_left(error):
                     break
@@ -217,10 +218,10 @@ class KmsClient:
             if answer.status != HTTPStatus.SERVICE_UNAVAILABLE:
                 self._preferred = index
                 return answer
-            why = _message(answer) or "it is busy"
+            failure, hint = f"cannot do that now: {_message(answer) or 'it is busy'}", _BUSY_HINT
             if not idempotent:
                 break
-        raise KmsUnavailableError(f"the KMS at {self.uri.text} does not answer: {why}", hint=hint)
+        raise KmsUnavailableError(f"the KMS at {self.uri.text} {failure}", hint=hint)
 
     def _exchange(self, method: str, url: str, params: Sequence[tuple[str, str]], body: bytes | None) -> HttpAnswer:
         answer = self._session().exchange(

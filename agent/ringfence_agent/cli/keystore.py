@@ -14,6 +14,7 @@ import click
 
 from ringfence_agent.cli.keystore_backup import backup, drill_command, restore_command, verify
 from ringfence_agent.cli.keystore_options import StorePlace, root_key_of, store_options
+from ringfence_agent.cli.kms_status import find_server
 from ringfence_agent.keystore.new_root_key import protect_with_file
 from ringfence_agent.keystore.protected_store import SlotUse
 from ringfence_agent.keystore.protectors.file import FileProtector
@@ -89,6 +90,8 @@ def protect(context: CommandContext, *, name: ProtectorName, new_root_key: Path 
     """
     if name != FILE_SCHEME and new_root_key is not None:
         raise InputError("--new-root-key FILE goes with --with file, and with nothing else")
+    if name != FILE_SCHEME:
+        _require_set_up(place, name)
     with place.opened() as store:
         if new_root_key is not None:
             slot = protect_with_file(store.slots, new_root_key.absolute())
@@ -151,6 +154,18 @@ def rotate_root(context: CommandContext, *, place: StorePlace) -> None:
         print_json({"schema": 1, "slots": count})
         return
     click.echo(f"the store has a new root, sealed for {counted(count, 'slot')}; start the key servers again")
+
+
+def _require_set_up(place: StorePlace, name: ProtectorName) -> None:
+    """A server that runs on without it would soon serve no key. Others on the store cannot be asked from here."""
+    path = find_places(place.options).admin_socket
+    server = find_server(path)
+    if server is not None and name not in server.get("protectors", [name]):
+        raise InputError(
+            f"the key server that answers at {path} runs without the protector {name}, and could not open new keys",
+            hint=f"name {name} under protector: in its kms.yaml, restart it, and every other one on this store; then"
+            " run this again",
+        )
 
 
 def _require_stopped(place: StorePlace) -> None:

@@ -17,15 +17,16 @@ from ringfence_agent import process_hygiene
 from ringfence_agent.cli.keystore_held import HeldCheck, check_held, drill_verdict
 from ringfence_agent.cli.keystore_options import StorePlace, protectors_of, store_options
 from ringfence_agent.keystore.backup.drill import KeyDrill, drill
-from ringfence_agent.keystore.backup.file_format import Manifest
+from ringfence_agent.keystore.backup.file_format import BackupFile, Manifest
 from ringfence_agent.keystore.backup.high_water import Mark, find_mark, raise_mark
 from ringfence_agent.keystore.backup.make import BackupMade, make_backup
 from ringfence_agent.keystore.backup.place import S3Options
 from ringfence_agent.keystore.backup.places import find_change_beside, opened_backup, parse_place
 from ringfence_agent.keystore.backup.restore import Restored, Seen, restore
 from ringfence_agent.keystore.backup.targets import find_target
-from ringfence_agent.keystore.backup.unpacked import unpacked
+from ringfence_agent.keystore.backup.unpacked import check_opened_by, unpacked
 from ringfence_agent.keystore.open import local_path
+from ringfence_agent.keystore.protectors.file import FileProtector
 from ringfence_agent.keystore.snapshot import StoreFacts
 from ringfence_agent.keystore.sql.ownership import acting_as_owner
 from ringfence_agent.kms.audit.offline import RESTORE, record_restore
@@ -103,6 +104,7 @@ def _verify(context: CommandContext, place: StorePlace, backup_file: str | None)
         unpacked(opened_file, protectors_of(found)) as opened,
         opened.snapshot() as snapshot,
     ):
+        _check_named_root_key(place, opened_file)
         held = check_held(found, snapshot.held)
         _print_verified(context, backup_file, snapshot.facts, opened_file.manifest, held)
     return held
@@ -170,9 +172,16 @@ def drill_command(
     found = place.backup_settings
     with opened_backup(backup_file) as opened, acting_as_owner(found.keystore, found.protectors.vault):
         keys = drill(opened, protectors_of(found))
+        _check_named_root_key(place, opened)
         manifest = opened.manifest
     _print_drill(context, backup_file, manifest, keys)
     click_context.exit(exits.DONE if all(key.passed for key in keys) else exits.FINDINGS)
+
+
+def _check_named_root_key(place: StorePlace, opened: BackupFile) -> None:
+    """Whoever names a root key file wants to know of that file, also where another protector of kms.yaml opens all."""
+    if place.options.root_key is not None:
+        check_opened_by(opened, FileProtector.from_file(place.options.root_key))
 
 
 def _duration_s(text: str | None) -> float | None:

@@ -60,6 +60,14 @@ def status(context: CommandContext, config: Path | None, keystore: str | None, a
         click.get_current_context().exit(1)
 
 
+def find_server(socket: Path) -> dict[str, Any] | None:
+    """What the key server behind a socket says of itself; None when none says anything there."""
+    try:
+        return dict(_ask(socket)["server"])
+    except (_SocketClosedError, KmsUnavailableError):
+        return None
+
+
 def _ask_over_http(places: Places | None, context: CommandContext, closed: RingfenceError) -> dict[str, Any]:
     """Raises `closed` when nobody answers there either."""
     told = None

@@ -129,7 +129,7 @@ def login(context: CommandContext, config: Path | None) -> None:
     """Log the key server in now, as kms.yaml says, and put its token where its processes read it.
 
     Run it as the key server's user. The server does this by itself, unless its secret id was used up: then a person
-    puts a new wrapped one in place first (`ringfence vault setup --issue DIR` makes it).
+    puts a new wrapped one in place first (`ringfence vault setup --token-file FILE --issue DIR` makes it).
     """
     process_hygiene.forbid_core_dumps()
     settings = load_vault_settings(config)

@@ -115,6 +115,7 @@ def _facts(settings: Settings, tcp: TcpListener, tls: ServerTls | None) -> Serve
         revocation_bound_s=settings.revocation_bound_s,
         service_name=settings.service_name,
         metrics_access=settings.metrics_access,
+        protectors=settings.protectors.names,
         certificate_not_after_s=lambda: None if tls is None else tls.not_after_s,
     )
 

@@ -254,7 +254,7 @@ class _Adapter(adapters.Adapter):  # type: ignore[misc] # hvac has no types
 def dead_token(settings: VaultSettings) -> ProtectorUnavailableError:
     """Nothing is done with this token any more; a login brings another."""
     return ProtectorUnavailableError(
-        f"Vault at {settings.label} does not take the token any more: it expired or was revoked",
+        f"Vault at {settings.label} does not take the token: it expired, was revoked, or is not of this Vault",
         hint="an administrator gets another one; the key server logs in again by itself unless its secret id is spent:"
         " then give it a new one, and run `ringfence vault login`",
         reason="token_dead",

@@ -40,6 +40,7 @@ _log = logging.getLogger(__name__)
 NEEDS_HUMAN = "needs_human"
 TAMPERING = "tampering"
 LOCKED_OUT = "locked_out"
+_ISSUE = "`ringfence vault setup --token-file FILE --issue DIR`, with an administrator's token"
 _DIRECTORY_HINT = "the directory of vault.token_file must be there, and belong to the key server's user"
 
 
@@ -241,7 +242,7 @@ def _unopened(error: VaultRefusedError, meaning: ProtectorRefusedError) -> Prote
 def _used(path: Path) -> ProtectorRefusedError:
     return ProtectorRefusedError(
         f"the wrapped secret id in {path} was used up by an earlier login of this key server",
-        hint="get a new one (`ringfence vault setup --issue DIR`), put it there, and run `ringfence vault login`",
+        hint=f"get a new one ({_ISSUE}), put it there, and run `ringfence vault login`",
         reason=NEEDS_HUMAN,
     )
 
@@ -250,7 +251,7 @@ def _spent(path: Path) -> ProtectorRefusedError:
     return ProtectorRefusedError(
         f"the wrapped secret id in {path} does not open: it has run out, or SOMEBODY ELSE OPENED IT",
         hint="if it is younger than its time to live, somebody took it: destroy the role's secret ids and revoke its"
-        " tokens. Then get a new one (`ringfence vault setup --issue DIR`), and run `ringfence vault login`",
+        f" tokens. Then get a new one ({_ISSUE}), and run `ringfence vault login`",
         reason=TAMPERING,
     )
 
@@ -265,8 +266,5 @@ def _forged(path: Path, expected: str) -> ProtectorRefusedError:
 
 def _new_credentials_hint(settings: VaultSettings) -> str:
     if settings.auth.wrapped_secret_id_file is not None:
-        return (
-            "a wrapped secret id is good for one login: get a new one (`ringfence vault setup --issue DIR`), and run"
-            " `ringfence vault login`"
-        )
+        return f"a wrapped secret id is good for one login: get a new one ({_ISSUE}), and run `ringfence vault login`"
     return "put what Vault takes in the file that vault.auth names, then run `ringfence vault login`"

@@ -201,7 +201,7 @@ def test_a_token_that_was_replaced_meanwhile_is_taken_up(stack: ExitStack, tmp_p
 
 def test_a_dead_token_is_told_from_a_policy(stack: ExitStack, tmp_path: Path) -> None:
     vault = Vault(stack, taking("another", (200, data(KEY))))
-    with pytest.raises(ProtectorUnavailableError, match="does not take the token any more") as dead:
+    with pytest.raises(ProtectorUnavailableError, match="does not take the token: it expired") as dead:
         vault.control(tmp_path).transit.create("k")
     assert dead.value.reason == "token_dead"
 

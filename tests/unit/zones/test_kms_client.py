@@ -116,6 +116,15 @@ def test_each_kind_of_answer_becomes_its_error(answer: Answer, error_class: type
     assert "\n" not in str(caught.value)
 
 
+def test_a_kms_that_says_not_now_is_not_sent_for_as_one_that_is_away() -> None:
+    answer = remote_exception(503, "org.apache.hadoop.ipc.RetriableException", "Vault is sealed")
+    with scripted_server(lambda _: answer) as server, pytest.raises(KmsUnavailableError) as caught:
+        client_of(server.port).list_key_names()
+    assert str(caught.value).endswith("cannot do that now: Vault is sealed")
+    assert "ringfence kms status" in str(caught.value.hint)
+    assert "core-site.xml" not in str(caught.value.hint)
+
+
 def test_status_and_java_class_stay_attributes() -> None:
     answer = remote_exception(403, "org.apache.hadoop.security.authorize.AuthorizationException", "no")
     with scripted_server(lambda _: answer) as server, pytest.raises(KmsRemoteError) as caught:

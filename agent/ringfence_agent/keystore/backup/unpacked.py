@@ -24,6 +24,7 @@ from ringfence_agent.keystore.backup.file_format import BackupFile, Manifest
 from ringfence_agent.keystore.backup.records import Record
 from ringfence_agent.keystore.local_files import file_system_of
 from ringfence_agent.keystore.protector import Protector
+from ringfence_agent.keystore.slots import read_slots
 from ringfence_agent.keystore.snapshot import StoreFacts
 from ringfence_agent.keystore.sql.database import TableRow
 from ringfence_agent.keystore.sql.open import open_sql_keystore
@@ -31,7 +32,7 @@ from ringfence_agent.keystore.sql.snapshot import BACKED_UP
 from ringfence_agent.keystore.sql.sqlite_database import SqliteDatabase, create_file, translate_sqlite
 from ringfence_agent.keystore.sql.store import SqlKeyStore
 from ringfence_agent.keystore.sql.tables import OLDEST_USED, SCHEMA_VERSION
-from ringfence_zones.errors import BackupError, ProtectorUnavailableError, StoreUnavailableError
+from ringfence_zones.errors import BackupError, ProtectorUnavailableError, StoreUnavailableError, WrongRootKeyError
 
 _IN_MEMORY = Path("/dev/shm")  # noqa: S108 -- a private directory is made in it
 _PREFIX = "ringfence-backup-"
@@ -87,6 +88,19 @@ def private_directory() -> Iterator[Path]:
     finally:
         shutil.rmtree(directory)
         os.close(lock)
+
+
+def check_opened_by(backup: BackupFile, protector: Protector) -> None:
+    """Raises WrongRootKeyError when this one opens no slot of a backup that `unpacked` has found genuine.
+
+    What opens a backup is whichever protector fits first. So with several at hand, that it opened says nothing of one.
+    """
+    slots = read_slots(bytes.fromhex(backup.manifest.protector_header)).slots
+    if not any(slot.scheme == protector.scheme and protector.recognises(slot.body) for slot in slots):
+        raise WrongRootKeyError(
+            f"{protector.label} does not open backup {backup.label}, which is opened by {', '.join(map(str, slots))}",
+            hint="find the copy that does, or leave --root-key out to try what kms.yaml names alone",
+        )
 
 
 def _write_rows(backup: BackupFile, path: Path) -> None:

@@ -56,6 +56,7 @@ class ServerFacts:
     revocation_bound_s: float
     service_name: str
     metrics_access: MetricsAccess
+    protectors: tuple[str, ...] = ("file",)
     certificate_not_after_s: Callable[[], float | None] = lambda: None
 
 
@@ -152,6 +153,7 @@ class Monitoring:
             "worker_crashes": table.total("worker_crashes"),
             "store": store,
             "keys": keys,
+            "protectors": list(facts.protectors),
             "store_check": self._keeper.describe_check(),
             "backup": self._keeper.describe_backup(),
             "revocation_bound_s": facts.revocation_bound_s,

@@ -18,10 +18,10 @@ from ringfence_agent.keystore.backup.place import S3Options
 from ringfence_agent.keystore.backup.places import opened_backup, parse_place
 from ringfence_agent.keystore.backup.restore import restore
 from ringfence_agent.keystore.backup.targets import find_target
-from ringfence_agent.keystore.backup.unpacked import unpacked
+from ringfence_agent.keystore.backup.unpacked import check_opened_by, unpacked
 from ringfence_agent.keystore.protector import Protector
 from ringfence_agent.keystore.protectors.file import FileProtector
-from ringfence_zones.errors import ConfigError, ProtectorUnavailableError
+from ringfence_zones.errors import ConfigError, ProtectorUnavailableError, WrongRootKeyError
 
 
 class Scene:
@@ -93,6 +93,19 @@ def test_a_drill_shows_what_only_the_remote_protector_opens(scene: Scene) -> Non
     scene.box.is_away = True
     keys = scene.drill(made.where)
     assert {problem for key in keys for problem in key.problems.values()} == {"lockbox box is away"}
+
+
+def test_a_root_key_file_that_opens_nothing_is_told_although_another_protector_opens_all(scene: Scene) -> None:
+    made = scene.back_up()
+    foreign = scene.backups.parent / "foreign.root-key"
+    foreign.write_text("ab" * 32)
+    foreign.chmod(0o600)
+    wrong, right = FileProtector.from_file(foreign), FileProtector.from_file(scene.place.root_key)
+    assert all(key.passed for key in scene.drill(made.where, [wrong, LockboxProtector(scene.box)]))
+    with opened_backup(made.where) as backup:
+        check_opened_by(backup, right)
+        with pytest.raises(WrongRootKeyError, match=r"foreign\.root-key does not open backup"):
+            check_opened_by(backup, wrong)
 
 
 def test_versions_that_one_protector_has_lost_do_not_hide_the_others(scene: Scene) -> None:
