@@ -73,7 +73,7 @@ class GivenVault:
         """Mount, policies and role as `ringfence vault setup` makes them, and what the key server's login needs."""
         chapter("A Vault for keys that never leave it")
         print(self.settings.read_text())
-        setup = ("vault", "setup", "--config", str(self.settings), "--token-file", str(self._token_file), "--no-kv")
+        setup = ("vault", "setup", "--config", str(self.settings), "--token-file", str(self._token_file))
         self._run(*setup, "--dry-run")
         check("a plan changes nothing", self._find(f"sys/mounts/{self.mount}") is None)
         self._run(*setup, "--yes", "--issue", str(self._directory))

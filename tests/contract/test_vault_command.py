@@ -35,6 +35,7 @@ def cluster(double: VaultDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         write_private(tmp_path / "admin", double.root_token)
         (tmp_path / "kms.yaml").write_text(
             f"""\
+keystore: vault://ringfence/{cluster.name}
 vault:
   addresses: [{double.address}]
   cluster: {cluster.name}

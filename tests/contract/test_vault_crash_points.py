@@ -54,7 +54,7 @@ def configured(cluster: VaultCluster) -> VaultCluster:
             "wrapped_secret_id_file": str(directory / WRAPPED),
         },
     }
-    (directory / "kms.yaml").write_text(json.dumps({"vault": block}))
+    (directory / "kms.yaml").write_text(json.dumps({"keystore": f"vault://ringfence/{cluster.name}", "vault": block}))
     return cluster
 
 

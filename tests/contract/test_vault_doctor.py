@@ -29,6 +29,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[VaultServer]:
 @pytest.fixture
 def cluster(server: VaultServer, tmp_path: Path) -> Iterator[VaultCluster]:
     with vault_cluster(server, tmp_path) as cluster:
+        cluster.has_store = False
         yield cluster
 
 
@@ -187,7 +188,10 @@ def test_a_wrap_key_that_is_not_there_is_found(cluster: VaultCluster) -> None:
 
 
 def test_a_set_up_that_was_loosened_is_found(cluster: VaultCluster) -> None:
+    cluster.has_store = True
     cluster.set_up_and_log_in()
+    head = f"{cluster.kv_mount}/data/{cluster.settings().keystore_prefix}/head"
+    cluster.done("POST", head, {"data": {}, "options": {"cas": 0}})
     settings = cluster.settings()
     cluster.done("POST", f"{settings.transit_mount}/config/keys", {"disable_upsert": False})
     cluster.done("POST", f"{cluster.kv_mount}/config", {"cas_required": False})

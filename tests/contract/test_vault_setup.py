@@ -109,9 +109,11 @@ def test_a_secret_id_that_is_to_last_stays_good_for_every_login(cluster: VaultCl
     assert all(step.action is None for step in prepared.plan()), "how long it lasts is the administrator's"
 
 
-def test_setup_without_kv_leaves_kv_alone(cluster: VaultCluster) -> None:
-    cluster.set_up(with_kv=False)
+def test_the_kv_engine_is_of_no_concern_to_a_cluster_whose_keys_are_elsewhere(cluster: VaultCluster) -> None:
+    cluster.has_store = False
+    cluster.set_up()
     assert f"{cluster.kv_mount}/" not in cluster.done("GET", "sys/mounts").data
+    assert all(cluster.kv_mount not in policy_hcl(role, cluster.settings()) for role in PolicyRole)
 
 
 def test_setup_puts_back_what_somebody_changed_and_marks_what_others_feel(cluster: VaultCluster) -> None:

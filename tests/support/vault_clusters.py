@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ class VaultCluster:
     double: VaultDouble | None = None
     ca_file: Path | None = None
     name: str = field(default_factory=lambda: f"test-{secrets.token_hex(4)}")
+    has_store: bool = True
+    """Whether kms.yaml names a key store in KV."""
     stack: ExitStack = field(default_factory=ExitStack, repr=False)
 
     @property
@@ -52,13 +54,14 @@ class VaultCluster:
 
     def settings(self, **fields: Any) -> VaultSettings:
         """As kms.yaml would say; a wrapped secret id in `directory` unless `auth` says otherwise."""
+        prefix = f"ringfence/{self.name}" if self.has_store else None
         auth = {
             "mount": self.approle_mount,
             "role_id_file": self.directory / ROLE_ID,
             "wrapped_secret_id_file": self.directory / WRAPPED,
         }
         given = {"cluster": self.name, "kv_mount": self.kv_mount, "auth": auth, "ca_file": self.ca_file, **fields}
-        return make_settings(self.addresses, self.directory, **given)
+        return replace(make_settings(self.addresses, self.directory, **given), keystore_prefix=prefix)
 
     def repeatable_settings(self, **fields: Any) -> VaultSettings:
         """With a secret id that is good for every login."""

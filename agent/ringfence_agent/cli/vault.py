@@ -73,7 +73,6 @@ def policy(context: CommandContext, config: Path | None, role: str | None) -> No
     metavar="NET",
     help="where the key servers log in from; secret ids and tokens are good nowhere else",
 )
-@click.option("--no-kv", is_flag=True, help="leave the KV engine alone: the keys rest in a database")
 @click.option(
     "--issue",
     type=click.Path(path_type=Path, file_okay=False),
@@ -90,9 +89,9 @@ def setup(
     *,
     dry_run: bool,
     yes: bool,
-    no_kv: bool,
 ) -> None:
-    """Prepare Vault for the cluster of kms.yaml: mounts, the key z-wrap, policies, the AppRole.
+    """Prepare Vault for the cluster of kms.yaml: mounts, the key z-wrap, policies, the AppRole. The KV engine is of
+    no concern unless `keystore:` is in it.
 
     Shows the plan first and asks. What is there already is left alone, so that a second run does nothing. Nothing is
     deleted, and what would be felt by others who use this Vault is marked.
@@ -104,7 +103,7 @@ def setup(
             "--issue makes a wrapped secret id, and kms.yaml names no file for one",
             hint="set vault.auth.wrapped_secret_id_file, or leave --issue out",
         )
-    choices = SetupChoices(bound_cidrs=parse_cidrs(cidrs), with_kv=not no_kv)
+    choices = SetupChoices(bound_cidrs=parse_cidrs(cidrs))
     with _as_administrator(settings, token_file) as control:
         prepared = VaultSetup(control, choices)
         steps = prepared.plan()

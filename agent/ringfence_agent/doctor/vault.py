@@ -220,13 +220,13 @@ def check_engines(subject: VaultSubject) -> Iterator[Finding]:
         message = "an encrypt with a name that is none makes a key, with default options"
         place = f"{settings.transit_mount}/config/keys"
         yield finding(Severity.ERROR, Rule.VAULT_SETUP, place, message, "switch it off", _SETUP)
-    if settings.kv_mount not in control.system.list_mounts():
+    if settings.keystore_prefix is None or settings.kv_mount not in control.system.list_mounts():
         return
     config = control.kv.read_config()
     place = f"{settings.kv_mount}/config"
     if not config.cas_required:
         message = "records can be written without check-and-set: of two writers the second wins, and nobody notices"
-        yield finding(Severity.WARN, Rule.VAULT_SETUP, place, message, "set cas_required when keys rest here", _SETUP)
+        yield finding(Severity.WARN, Rule.VAULT_SETUP, place, message, "set cas_required", _SETUP)
     if config.max_versions < MAX_VERSIONS:
         message = f"{config.max_versions or 10} versions of a record are kept, {MAX_VERSIONS} are wanted for forensics"
         yield finding(Severity.INFO, Rule.VAULT_SETUP, place, message, "raise max_versions", _SETUP)

@@ -128,7 +128,7 @@ def _generator(settings: VaultSettings) -> list[str]:
 
 
 def _keyadmin(settings: VaultSettings) -> list[str]:
-    mount, kv = settings.transit_mount, settings.kv_mount
+    mount = settings.transit_mount
     allowed = {
         "type": f'["{KEY_TYPE}"]',
         "derived": "[true]",
@@ -141,13 +141,12 @@ def _keyadmin(settings: VaultSettings) -> list[str]:
         _path(f"{mount}/keys/+/rotate", "update"),
         _path(f"{mount}/keys/+/soft-delete", "delete"),
         _path(f"{mount}/keys/+/soft-delete-restore", "update"),
-        *(_path(f"{kv}/data/{prefix}/*", "create", "read", "update") for prefix in settings.kv_prefixes),
-        *_listing(settings),
+        *_documents(settings, "create", "read", "update"),
     ]
 
 
 def _destroyer(settings: VaultSettings) -> list[str]:
-    mount, kv = settings.transit_mount, settings.kv_mount
+    mount = settings.transit_mount
     return [
         _path(f"{mount}/keys/+", "read", "delete"),
         _path(
@@ -157,26 +156,26 @@ def _destroyer(settings: VaultSettings) -> list[str]:
             denied={"exportable": "[]", "allow_plaintext_backup": "[]"},
         ),
         _path(f"{mount}/keys/+/trim", "update"),
-        _path(f"{kv}/data/{settings.kv_prefix}/*", "read", "update"),
     ]
 
 
 def _reading(settings: VaultSettings) -> list[str]:
     return [
         _path(f"{settings.transit_mount}/keys/+", "read"),
-        *(_path(f"{settings.kv_mount}/data/{prefix}/*", "read") for prefix in settings.kv_prefixes),
-        *_listing(settings),
+        *_documents(settings, "read"),
     ]
 
 
-def _listing(settings: VaultSettings) -> list[str]:
-    found = []
-    for prefix in settings.kv_prefixes:
-        found += [
-            _path(f"{settings.kv_mount}/metadata/{prefix}/*", "read", "list"),
-            _path(f"{settings.kv_mount}/metadata/{prefix}", "list"),
-        ]
-    return found
+def _documents(settings: VaultSettings, *capabilities: str) -> list[str]:
+    """Those of the key store, where Vault keeps it."""
+    mount, prefix = settings.kv_mount, settings.keystore_prefix
+    if prefix is None:
+        return []
+    return [
+        _path(f"{mount}/data/{prefix}/*", *capabilities),
+        _path(f"{mount}/metadata/{prefix}/*", "read", "list"),
+        _path(f"{mount}/metadata/{prefix}", "list"),
+    ]
 
 
 _STANZAS = {

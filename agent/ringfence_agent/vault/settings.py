@@ -173,7 +173,7 @@ class VaultSettings:
     agent_socket: Path | None = None
     server_cores: int = 2
     keystore_prefix: str | None = None
-    """Where in the KV engine the key store is, when it is there at all."""
+    """Where in the KV engine the key store is; None when it is elsewhere, and that engine of no concern."""
 
     @property
     def label(self) -> str:
@@ -189,19 +189,6 @@ class VaultSettings:
     def role(self) -> str:
         """The role to log in as; what `ringfence vault setup` makes unless one is named."""
         return self.auth.role or f"ringfence-kms-{self.cluster}"
-
-    @property
-    def kv_prefix(self) -> str:
-        """Where the cluster's records lie in the KV engine."""
-        return f"ringfence/{self.cluster}"
-
-    @property
-    def kv_prefixes(self) -> tuple[str, ...]:
-        """That, and the place of a key store that is not below it."""
-        store = self.keystore_prefix
-        if store is None or f"{store}/".startswith(f"{self.kv_prefix}/"):
-            return (self.kv_prefix,)
-        return self.kv_prefix, store
 
 
 def vault_settings(block: VaultBlock) -> VaultSettings:

@@ -53,7 +53,6 @@ class SetupChoices:
     """What the administrator decides beyond kms.yaml. CIDRs bound where a secret id and its token may be used from."""
 
     bound_cidrs: tuple[str, ...] = ()
-    with_kv: bool = True
 
 
 class VaultSetup:
@@ -96,7 +95,7 @@ class VaultSetup:
 
     def _steps(self) -> Iterator[Step]:
         yield from self._transit_steps()
-        if self._choices.with_kv:
+        if self._settings.keystore_prefix is not None:
             yield from self._kv_steps()
         for role in PolicyRole:
             yield self._policy(role)

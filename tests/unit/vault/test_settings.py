@@ -31,7 +31,7 @@ def test_what_is_left_out_follows_from_the_cluster() -> None:
     assert block is not None
     settings = vault_settings(block)
     assert settings.transit_mount == "transit-analytics"
-    assert (settings.kv_mount, settings.kv_prefix) == ("kv", "ringfence/analytics")
+    assert (settings.kv_mount, settings.keystore_prefix) == ("kv", None)
     assert (settings.auth.method, settings.auth_mount, settings.role) == (
         "approle",
         "approle",

@@ -3,8 +3,7 @@
     vault://[MOUNT/]PREFIX        MOUNT is the block's `kv_mount`, and may be left out
 
 The block says which Vault, as whom, and by which way; none of that is in the URI. PREFIX is the store's own: nothing
-else may be there. Unless it lies below `ringfence/CLUSTER`, the policies that `ringfence vault setup` writes are given
-it as well.
+else may be there. `ringfence vault setup` prepares the engine and gives the policies that place, and no other.
 """
 
 from __future__ import annotations
