@@ -46,7 +46,11 @@ class Observer:
         """One look. `pin_error` is the outcome of the last attempt to pin. Raises the `HdfsError` family, and
         ConfigError when the agent's own memory or the KMS's address cannot be used."""
         view = self._policies.look()
-        state = observe_cluster(self._hdfs, self._connect_kms(self._hdfs.key_provider_uri()), view.policy)
+        kms = self._connect_kms(self._hdfs.key_provider_uri())
+        state = observe_cluster(self._hdfs, kms, view.policy)
+        while self._policies.is_behind(state.kms):  # once at most
+            view = self._policies.look()
+            state = observe_cluster(self._hdfs, kms, view.policy)
         return Observation(
             state=state,
             policy=view.policy,

@@ -2,10 +2,14 @@
 
 Rules: looked at with every cycle, read again only when it changed; a policy that cannot be used never replaces the
 last good one, and says why. Neither source is ever written.
+
+A KMS tells its revision in its status, which each cycle reads anyway. While that is the one in force the policy itself
+is asked for once a minute alone: each request is a line in the KMS's audit log.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +17,10 @@ from typing import Any, Protocol
 
 from ringfence_zones.errors import PolicyError, RingfenceError
 from ringfence_zones.kms_admin import Publication
+from ringfence_zones.model import KmsState
 from ringfence_zones.policy import Policy, load_policy, policy_from_json
+
+_ASK_AGAIN_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +36,11 @@ class PolicySource(Protocol):
 
     def look(self) -> PolicyView:
         """Never raises one of our own errors: they become the view's `problem`."""
+
+    def is_behind(self, kms: KmsState | None) -> bool:
+        """Whether another look is due at once, by what the KMS has shown of itself since the last; never after one that
+        asked the KMS.
+        """
 
 
 class FilePolicy:
@@ -56,18 +68,45 @@ class FilePolicy:
                 self._view = PolicyView(self._view.policy, _first_problem(error))
         return self._view
 
+    def is_behind(self, kms: KmsState | None) -> bool:  # noqa: ARG002 - a file is not the KMS's
+        """See `PolicySource`."""
+        return False
+
 
 class PublishedPolicy:
     """The revision that the KMS enforces, through its admin endpoint."""
 
-    def __init__(self, find_published: Callable[[], tuple[Publication, Any] | None]) -> None:
-        """`find_published` gives the newest revision with its document, None before the first."""
+    def __init__(
+        self,
+        find_published: Callable[[], tuple[Publication, Any] | None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`find_published` gives the newest revision with its document, None before the first. `clock` in seconds."""
         self._find_published = find_published
+        self._clock = clock
         self._seen: Publication | None = None
         self._view = PolicyView(None)
+        self._asked_s = 0.0
+        # The KMS's status says that what was seen is in force; the last look asked the KMS.
+        self._is_confirmed = self._has_asked = False
 
     def look(self) -> PolicyView:
         """See `PolicySource`. When the KMS is away, the last revision it gave stays in force."""
+        is_recent = self._clock() < self._asked_s + _ASK_AGAIN_S
+        self._has_asked = not (self._is_confirmed and is_recent and self._view.problem is None)
+        return self._ask() if self._has_asked else self._view
+
+    def is_behind(self, kms: KmsState | None) -> bool:
+        """See `PolicySource`."""
+        self._is_confirmed = (
+            kms is not None
+            and self._seen is not None
+            and (kms.revision, kms.revision_digest) == (self._seen.revision, self._seen.digest)
+        )
+        return not (self._is_confirmed or self._has_asked)
+
+    def _ask(self) -> PolicyView:
+        self._asked_s = self._clock()
         try:
             found = self._find_published()
             if found is None:

@@ -44,12 +44,15 @@ def _leave(_undo: Undo) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One change. `prepare` looks and changes nothing; its result is on disk before `do` is called."""
+    """One change. `prepare` looks and changes nothing; its result is on disk before `do` is called.
+
+    `undo` may give half a sentence about what people should know afterwards.
+    """
 
     name: str
     title: str
     do: Callable[[], None]
-    undo: Callable[[Undo], None] = _leave
+    undo: Callable[[Undo], str | None] = _leave
     prepare: Callable[[], Undo] = _nothing
 
 
@@ -114,23 +117,27 @@ def run(journal: Journal, details: Mapping[str, Any], steps: Sequence[Step], say
             step.do()
     except BaseException as error:
         why = error.message if isinstance(error, RingfenceError) else f"{type(error).__name__} ended it"
-        roll_back(journal, steps, why, say)
+        told = roll_back(journal, steps, why, say)
         raise RolledBackError(
-            f"{why}; everything is as it was before",
+            f"{why}; everything is as it was before{told}",
             hint=error.hint if isinstance(error, RingfenceError) else None,
             command=error.command if isinstance(error, RingfenceError) else None,
         ) from error
     journal.end(DONE)
 
 
-def roll_back(journal: Journal, steps: Sequence[Step], why: str, say: Callable[[str], None]) -> None:
-    """Undoes what was begun, the last first. Raises NotRolledBackError; run again, it goes on where it stopped."""
+def roll_back(journal: Journal, steps: Sequence[Step], why: str, say: Callable[[str], None]) -> str:
+    """Undoes what was begun, the last first; what the steps tell of it, each behind a semicolon.
+
+    Raises NotRolledBackError; run again, it goes on where it stopped.
+    """
+    told = ""
     by_name = {step.name: step for step in steps}
     for name, undo in journal.begun():
         step = by_name[name]
         say(f"undoing: {step.title}")
         try:
-            step.undo(undo)
+            remark = step.undo(undo)
         except RingfenceError as error:
             raise NotRolledBackError(
                 f"{why}; and it could not be undone: {error.message}",
@@ -139,7 +146,9 @@ def roll_back(journal: Journal, steps: Sequence[Step], why: str, say: Callable[[
                 command=error.command,
             ) from error
         journal.note_undone()
+        told += f"; {remark}" if remark else ""
     journal.end(ROLLED_BACK)
+    return told
 
 
 @contextlib.contextmanager

@@ -401,16 +401,35 @@ def children_of(pid: int) -> list[int]:
     return [int(word) for word in text.split()]
 
 
-@starting("postgresql_stopped_at_start")
-def postgresql_stopped_at_start(stage: Stage) -> Start:
+@scenario("postgresql_stopped_at_start")
+def postgresql_stopped_at_start(stage: Stage) -> Scene:
+    server = stage.stack.enter_context(running_postgresql())
+    start = on_postgresql(stage, server)
+    start.options.append("--init")
+    world = stage.world(start)
+    start.options.remove("--init")
+
+    @contextmanager
+    def stopped() -> Iterator[None]:
+        server.kill()
+        start_again(stage, world, start)
+        yield
+        server.start()
+
+    return Scene(world, stopped)
+
+
+@starting("postgresql_refuses_at_start")
+def postgresql_refuses_at_start(stage: Stage) -> Start:
     server: DatabaseServer = stage.request.getfixturevalue("postgresql")
     start = on_postgresql(stage, server)
-    uri = start.options[start.options.index("--keystore") + 1]
     with start.place.serving(1, *start.options, "--init"):
         pass
-    server.recycle(uri)
-    # A port that nobody listens on is what a server that is down looks like.
-    start.options[start.options.index("--keystore") + 1] = uri.replace(f":{server.port}/", ":1/")
+    stage.stack.callback(server.recycle, start.options[start.options.index("--keystore") + 1])
+    password = stage.directory / "password"
+    password.touch(mode=0o600)
+    password.write_text("not-the-password\n")
+    start.options[start.options.index("--keystore-password-file") + 1] = str(password)
     return start
 
 

@@ -142,7 +142,7 @@ def test_a_deleted_key_is_listed_and_brought_back_by_administrators_alone(tmp_pa
             assert call(worker, "GET", f"/kms/v1/key/{name}/_metadata").body == before.body
             opened = call(worker, "POST", f"/kms/v1/keyversion/{name}%400/_eek", body, query={"eek_op": "decrypt"})
             assert opened.status == 200
-        with pytest.raises(KmsRemoteError, match="already exists"):
+        with pytest.raises(KmsRemoteError, match="key data/pii ☃ is not deleted, so there is nothing to bring back"):
             keeping.admin().undelete_key("data/pii ☃")
         with pytest.raises(KmsRemoteError, match="not found"):
             keeping.admin().undelete_key("never")

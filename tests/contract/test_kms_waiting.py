@@ -1,5 +1,5 @@
-"""The real server on a store that only a remote protector opens, started or hurt while that is away: it waits, says so
-to each client and to the audit log, and serves by itself when the protector is back.
+"""The real server on a store that only a remote protector opens, or that a database server holds, started or hurt while
+that is away: it waits, says so to each client and to the audit log, and serves by itself when it is back.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 from aws_kms_double import AwsKmsDouble
+from databases import DatabaseServer, running_mariadb, running_postgresql
 from http_serving import Answer
 from java_load import running_java_client
-from kms_serving import RunningKms, call, json_of, remote_exception_of
+from kms_serving import KmsPlace, RunningKms, call, json_of, remote_exception_of
 from protected_kms import Protected, create, decrypt, generate
 from protector_places import RemotePlace
 
@@ -238,3 +239,83 @@ def refused(protected: Protected, protector: str, *options: str) -> int:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert "ready" not in done.stdout
     return done.returncode
+
+
+# -- a store in a database server
+
+
+@dataclass
+class DatabasePlace(KmsPlace):
+    """A KMS whose keys rest in a database server of its own."""
+
+    uri: str = ""
+    password_file: Path = Path()
+
+    @classmethod
+    def on(cls, server: DatabaseServer, directory: Path) -> DatabasePlace:
+        KmsPlace.make(directory)
+        place = cls(directory, server.new_database(), server.password_file)
+        place.config.write_text(
+            f"admin: {{socket: {place.admin_socket}}}\naudit: {{directory: {place.audit_directory}}}\n"
+        )
+        return place
+
+    def command(self, *options: str) -> list[str]:
+        found = super().command(*options, "--root-key", str(self.directory / "root.key"))
+        found[found.index("--keystore") + 1] = self.uri
+        return [
+            *found,
+            *("--keystore-password-file", str(self.password_file), "--config", str(self.config)),
+        ]
+
+    @property
+    def config(self) -> Path:
+        return self.directory / "kms.yaml"
+
+
+@pytest.fixture(params=["postgresql", pytest.param("mariadb", marks=pytest.mark.long)])
+def database(request: pytest.FixtureRequest) -> Iterator[DatabaseServer]:
+    run = running_postgresql if request.param == "postgresql" else running_mariadb
+    with run() as server:
+        yield server
+
+
+def test_a_server_started_while_its_database_is_down_waits_and_serves_by_itself(
+    database: DatabaseServer, tmp_path: Path
+) -> None:
+    place = DatabasePlace.on(database, tmp_path)
+    with place.serving(1, "--init") as kms:
+        client = kms.one_worker()
+        assert create(client, "k").status == 201
+        eek = generate(client, "k")
+    database.stop()
+    with place.serving(2) as kms:
+        workers = children_of(kms.process.pid)
+        for method, path in REQUESTS:
+            assert remote_exception_of(ask(kms, method, path))[:2] == (503, RETRIABLE)
+        assert json_of(ask(kms, "GET", "/health/live")) == {"live": True}
+        assert ask(kms, "GET", "/health/ready").status == 503
+        with kms.connect_admin() as admin:
+            (problem,) = json_of(call(admin, "GET", "/health/ready", user=None))["problems"]
+        assert problem.startswith(f"key store {place.uri} cannot be reached")
+        assert problem in log_of(kms)
+        database.start()
+        until(lambda: all(is_served(kms, eek) for _ in range(10)), "every worker to serve")
+        for client in kms.every_worker():
+            assert decrypt(client, eek).status == 200
+        assert children_of(kms.process.pid) == workers
+
+
+def test_a_server_that_waits_for_its_database_stops_when_told_and_makes_no_store(
+    database: DatabaseServer, tmp_path: Path
+) -> None:
+    place = DatabasePlace.on(database, tmp_path)
+    database.stop()
+    command = place.command("--workers", "1", "--init")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, "cannot be reached" in done.stderr) == (1, True)
+    assert not (tmp_path / "root.key").exists()
+    (tmp_path / "root.key").touch()
+    with place.serving(1) as kms:
+        assert ask(kms, "GET", "/health/ready").status == 503
+    assert kms.process.returncode == 0

@@ -15,6 +15,8 @@ from transit_custody import CustodyKms, create, dek, generate, roll
 from vault_clusters import SERVERS, VaultCluster, vault_cluster, vault_server
 
 from ringfence_agent.keystore.held import is_zone_key_name, new_transit_name
+from ringfence_bootstrap.takeover.exchange import Places
+from ringfence_bootstrap.takeover.services import Commands
 
 
 @dataclass
@@ -79,6 +81,17 @@ def test_backup_verify_drill_and_restore_say_what_is_vaults(scene: Scene) -> Non
         assert roll(running.one_worker(), "held").status == 200
 
 
+def test_slots_count_what_vault_holds_apart(scene: Scene) -> None:
+    versions = scene.run("keystore", "verify")["held"]["versions"]
+    told = scene.run("keystore", "slots")
+    assert versions >= 2
+    assert ([slot["versions"] for slot in told["slots"]], told["held"]) == ([1], versions)
+    command = [RINGFENCE, "keystore", "slots", "--config", str(scene.kms.config)]
+    command += ["--keystore", f"sqlite:///{scene.kms.place.store}"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    assert shown.splitlines()[-1] == f"{versions} versions more: held by Vault (custody transit), in no slot"
+
+
 def test_without_vault_verify_says_that_it_did_not_ask(scene: Scene) -> None:
     config = json.loads(scene.kms.config.read_text())
     scene.kms.config.write_text(json.dumps({**config, "vault": None}))
@@ -96,7 +109,50 @@ def test_what_vault_holds_is_not_exported(scene: Scene, tmp_path: Path) -> None:
         error = scene.run("key", "export", *target, *names, expect=2)
         assert "key held is held by Vault" in error["message"] and "cannot be" in error["message"]
     assert not (tmp_path / "out.jceks").exists()
-    assert [key["name"] for key in scene.run("key", "export", *target, "plain")["keys"]] == ["plain"]
+    exported = scene.run("key", "export", *target, "--without-held")
+    assert ([key["name"] for key in exported["keys"]], exported["left_out"]) == (["plain"], ["held"])
+
+
+@pytest.mark.parametrize("yes", [(), ("--yes",)], ids=["plan", "yes"])
+def test_a_return_to_a_stock_kms_is_refused_before_anything_is_changed(
+    scene: Scene, tmp_path: Path, yes: tuple[str, ...]
+) -> None:
+    state, touched = tmp_path / "state", tmp_path / "touched"
+    state.mkdir(mode=0o700)
+    with scene.kms.serving() as running:
+        uri = f"kms://http@localhost:{running.port}/kms"
+        service = Commands(f"touch {touched}", f"touch {touched}")
+        places = Places(
+            uri=uri,
+            host="localhost",
+            port=running.port,
+            plain_http=True,
+            kms_conf=scene.kms.place.conf,
+            stock_keystore=tmp_path / "kms.keystore",
+            password_file=None,
+            keystore=f"sqlite:///{scene.kms.place.store}",
+            root_key=None,
+            store_password=None,
+            config=scene.kms.config,
+            state=state,
+            stock=service,
+            ours=service,
+        )
+        steps = [{"name": "configure", "undo": {"previous": None}}]
+        journal = {"schema": 1, "state": "done", "details": places.to_json(), "steps": steps}
+        (state / "takeover.json").write_text(json.dumps(journal))
+        before = scene.kms.config.read_text()
+        command = [RINGFENCE, "kms", "return", "--state-dir", str(state), "--no-files", "--json", "--as", "hdfs", *yes]
+        command += ["--hadoop-conf", str(scene.kms.place.conf)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        error = json.loads(done.stderr.splitlines()[-1])["error"]
+        assert done.returncode == 1
+        assert error["message"].startswith("key held is held by Vault (custody transit)")
+        assert "nothing was changed" in error["message"] and "copy the files" in error["hint"]
+        assert (touched.exists(), (state / "return.json").exists()) == (False, False)
+        assert json.loads((state / "takeover.json").read_text())["state"] == "done"
+        assert scene.kms.config.read_text() == before
+        assert generate(running.one_worker(), "held")
 
 
 def test_what_vault_holds_is_not_taken_over_from_a_running_server(scene: Scene, tmp_path: Path) -> None:

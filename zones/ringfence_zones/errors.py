@@ -25,6 +25,7 @@
     │   ├── ProtectorRefusedError      .reason: what protects the keys answers no
     │   └── StoreUnavailableError      disk full, locked, unreadable: nothing was changed
     │       ├── KeyChangedError        .key_name: somebody else changed the key at the same moment
+    │       ├── StoreUnreachableError  the database server does not answer: the same call may do later
     │       └── ProtectorUnavailableError   .reason: what protects the keys does not answer, is sealed, throttles
     ├── KmsError                       talking to a KMS failed
     │   ├── KmsUnavailableError        no answer, or not now
@@ -149,8 +150,8 @@ class KeyStoreError(RingfenceError):
 class KeyExistsError(KeyStoreError):
     """A key of this name is already there."""
 
-    def __init__(self, key_name: str, where: str) -> None:
-        super().__init__(f"Key {key_name} already exists in {where}")
+    def __init__(self, key_name: str, where: str, message: str | None = None) -> None:
+        super().__init__(message or f"Key {key_name} already exists in {where}")
         self.key_name = key_name
 
 
@@ -253,6 +254,10 @@ class KeyChangedError(StoreUnavailableError):
     def __init__(self, key_name: str) -> None:
         super().__init__(f"key {key_name} was changed by somebody else at the same moment; nothing was changed")
         self.key_name = key_name
+
+
+class StoreUnreachableError(StoreUnavailableError):
+    """The database server that holds the store does not answer, or not now: nobody has to mend anything here."""
 
 
 class ProtectorUnavailableError(StoreUnavailableError):

@@ -46,7 +46,7 @@ from ringfence_agent.kms.audit.offline import record_exports
 from ringfence_agent.kms.config import Options, load_store_settings
 from ringfence_agent.kms.protector_config import open_protectors
 from ringfence_zones.cli.context import CommandContext, global_options
-from ringfence_zones.cli.render import counted, print_json, print_table
+from ringfence_zones.cli.render import counted, listed, print_json, print_table
 from ringfence_zones.client_config import read_http_access
 from ringfence_zones.errors import InputError, KeyNotFoundError
 from ringfence_zones.http_session import PLAIN_ACCESS, HttpAccess
@@ -142,6 +142,7 @@ def import_keys(
 )
 @_receipt
 @click.option("--audit-directory", type=_FILE, metavar="DIR", help="the audit log  [<store>.audit.d]")
+@click.option("--without-held", is_flag=True, help="leave out keys that Vault holds (custody transit), and name them")
 @click.argument("names", metavar="[KEY]...", nargs=-1)
 @global_options
 def export_keys(
@@ -156,6 +157,7 @@ def export_keys(
     base: str | None,
     receipt: Path | None,
     audit_directory: Path | None,
+    without_held: bool,
     names: Sequence[str],
 ) -> None:
     """Write keys into a Java key store that a stock KMS opens; all of them when none is named.
@@ -174,7 +176,10 @@ def export_keys(
         raise InputError(f"{path} is there already, and nothing is ever written over a key store")
     carried = {entry.alias: entry for entry in read_jceks(jceks_path(base), password)} if base else {}
     with acting_as_owner(keystore), closing(_open(keystore, config, root_key, store_password)) as store:
-        keys, label = _chosen(store, names), store.label
+        keys, held = _chosen(store, names)
+        label = store.label
+    if held and not without_held:
+        raise _held_by_vault(held)
     known = ReceiptFile(receipt, label) if receipt is not None else None
     entries = make_entries(keys, password, carried, known.load() if known else {}, _progress("sealing entries"))
     with acting_as_owner(keystore):
@@ -184,7 +189,7 @@ def export_keys(
         known.save(receipt_of(entries))
     made = receipt_of(entries)
     sealed = sum(carried[alias].digest != digest if alias in carried else True for alias, digest in made.items())
-    _print_export(context, path, keys, sealed, len(carried.keys() - made.keys()))
+    _print_export(context, path, keys, held, sealed, len(carried.keys() - made.keys()))
 
 
 def _open(
@@ -252,22 +257,28 @@ def _is_absent(keystore: str) -> bool:
     return path is not None and not os.path.lexists(path) and not os.path.lexists(default_root_key(path))
 
 
-def _chosen(store: KeyStore, names: Sequence[str]) -> list[StoredKey]:
-    """The keys of these names, all of them without any. Raises KeyNotFoundError."""
-    chosen = []
+def _chosen(store: KeyStore, names: Sequence[str]) -> tuple[list[StoredKey], list[str]]:
+    """The keys of these names, all of them without any, and the names of those that Vault holds. Raises
+    KeyNotFoundError.
+    """
+    chosen, held = [], []
     for name in sorted(set(names)) or [metadata.name for metadata in store.list_metadata()]:
         key = store.find_key(name)
         if key is None and names:
             raise KeyNotFoundError(name, f"{store.label} has no key {name}")
         if isinstance(key, HeldKey):
-            raise InputError(
-                f"key {name} is held by Vault (custody transit): its material leaves Vault for nobody, so it cannot be"
-                " exported",
-                hint="name the other keys, or copy the zone's data into a zone in custody envelope first",
-            )
-        if key is not None:
+            held.append(name)
+        elif key is not None:
             chosen.append(key)
-    return chosen
+    return chosen, held
+
+
+def _held_by_vault(names: Sequence[str]) -> InputError:
+    return InputError(
+        f"{listed('key', names)} {'is' if len(names) == 1 else 'are'} held by Vault (custody transit): what Vault holds"
+        " leaves it for nobody, so it cannot be exported",
+        hint="name the other keys or give --without-held, or first copy the files into a zone in custody envelope",
+    )
 
 
 def _progress(what: str) -> OnProgress:
@@ -296,13 +307,20 @@ def _print_import(context: CommandContext, source: str, done: Sequence[KeyImport
     click.echo(f"{counted(len(changed), 'key')} {verb} from {source}")
 
 
-def _print_export(context: CommandContext, path: Path, keys: Sequence[StoredKey], sealed: int, dropped: int) -> None:
-    """`sealed` entries are new, `dropped` ones stood in the base and belong to no key any more."""
+def _print_export(
+    context: CommandContext, path: Path, keys: Sequence[StoredKey], held: Sequence[str], sealed: int, dropped: int
+) -> None:
+    """`held` keys were left out. `sealed` entries are new, `dropped` ones stood in the base and belong to no key any
+    more.
+    """
     if context.json:
         exported = [{"name": key.metadata.name, "versions": len(key.versions)} for key in keys]
-        print_json({"schema": 1, "file": str(path), "sealed": sealed, "dropped": dropped, "keys": exported})
+        told = {"file": str(path), "sealed": sealed, "dropped": dropped, "keys": exported, "left_out": list(held)}
+        print_json({"schema": 1, **told})
         return
     click.echo(f"{counted(len(keys), 'key')} exported to {path}")
+    if held:
+        click.echo(f"left out, for Vault holds {'it' if len(held) == 1 else 'them'}: {listed('key', held)}", err=True)
 
 
 def _span(numbers: Sequence[int]) -> str:

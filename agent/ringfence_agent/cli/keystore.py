@@ -39,11 +39,15 @@ def keystore() -> None:
 @store_options
 @global_options
 def slots(context: CommandContext, *, place: StorePlace) -> None:
-    """Show what opens the key store, and which of it seals new keys."""
+    """Show what opens the key store, and which of it seals new keys; and how many versions no slot seals, for Vault
+    holds them (custody transit).
+    """
     with place.opened() as store:
         uses = store.slots.describe()
+        with store.snapshot() as snapshot:
+            held = len(snapshot.held)
     if context.json:
-        print_json({"schema": 1, "slots": [_slot_json(use) for use in uses]})
+        print_json({"schema": 1, "slots": [_slot_json(use) for use in uses], "held": held})
         return
     rows = [
         (
@@ -57,6 +61,8 @@ def slots(context: CommandContext, *, place: StorePlace) -> None:
         for use in uses
     ]
     print_table(("SLOT", "PROTECTOR", "", "VERSIONS", "", ""), rows)
+    if held:
+        click.echo(f"{counted(held, 'version')} more: held by Vault (custody transit), in no slot")
 
 
 @keystore.command()

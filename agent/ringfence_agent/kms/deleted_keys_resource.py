@@ -19,6 +19,7 @@ from ringfence_agent.kms.call import Call
 from ringfence_agent.kms.kms import Kms
 from ringfence_agent.kms.parameters import json_body, require_text
 from ringfence_zones import kms_wire
+from ringfence_zones.errors import KeyExistsError
 
 
 def list_deleted(kms: Kms, call: Call) -> Awaitable[Response]:
@@ -50,7 +51,15 @@ def undelete(kms: Kms, call: Call) -> Awaitable[Response]:
 
 async def _undelete(kms: Kms, call: Call, name: str) -> Response:
     not_before_ms = _now_ms() - _window_ms(kms)
-    metadata = await kms.change(call, lambda store: store.undelete_key(name, not_before_ms))
+    try:
+        metadata = await kms.change(call, lambda store: store.undelete_key(name, not_before_ms))
+    except KeyExistsError:
+        raise KeyExistsError(
+            name,
+            "the key store",
+            f"key {name} is not deleted, so there is nothing to bring back; if it was deleted and made again, the one"
+            " that was made again stays",
+        ) from None
     call.version = metadata.versions - 1
     return json_ok(kms_wire.encode(kms_wire.metadata_json(metadata)))
 

@@ -60,7 +60,7 @@ from ringfence_agent.kms.store_keeper import StoreKeeper
 from ringfence_agent.kms.store_record import StoreRecord
 from ringfence_agent.kms.waiting import WaitingApplication
 from ringfence_agent.vault.settings import VaultSettings
-from ringfence_zones.errors import ConfigError, ProtectorUnavailableError, RingfenceError
+from ringfence_zones.errors import ConfigError, ProtectorUnavailableError, RingfenceError, StoreUnreachableError
 from ringfence_zones.secret import Secret
 
 if TYPE_CHECKING:
@@ -145,7 +145,8 @@ async def open_application(
 ) -> AsyncIterator[Recorded]:
     """One worker's application, from opening its store to closing it.
 
-    A store whose protector is away is waited for (`waiting`), but not by the successor of a worker that may serve.
+    A store whose protector or database server is away is waited for (`waiting`), but not by the successor of a worker
+    that may serve.
     """
     async with AsyncExitStack() as stack:
         audit = AuditLog(settings.audit, context.slot, _executor(stack, "audit"))
@@ -157,7 +158,7 @@ async def open_application(
         serve = functools.partial(_serving, settings, table, record, facts, context, audit)
         try:
             opened = open_store()
-        except ProtectorUnavailableError as error:
+        except (ProtectorUnavailableError, StoreUnreachableError) as error:
             if settings.init or context.is_successor:
                 raise
             waiting = WaitingApplication(audit, error)

@@ -1,14 +1,16 @@
-"""A worker whose key store cannot be opened yet, because what protects it is away.
+"""A worker whose key store cannot be opened yet, because what protects it or the server that holds it is away.
 
-After a power cut key servers start while Vault is still sealed and waits for people with keys. So a worker whose store
-is there, but whose protector does not answer, takes connections all the same, and begins to serve by itself:
+After a power cut key servers start while Vault is still sealed and waits for people with keys, and while the database
+server is not up yet. So a worker whose store is there, as far as anybody can tell, but whose protector or database does
+not answer, takes connections all the same, and begins to serve by itself:
 
 1. Every request is refused with 503 RetriableException before anybody is asked for a name, for cookies, tokens and
    policy rest in the store. Each refusal is on record, and its connection is closed: the next may find another worker.
 2. `/health/live` says yes and `/health/ready` no. Why is told over the Unix socket and in the log, not to strangers.
 3. The store is tried again every two seconds at most, in a thread, and then served as if the worker had started then.
 
-A start waits for a protector that is away, and for nothing else. Once it waits it goes on whatever else it meets, since
+A start waits for a protector or a database server that is away, and for nothing else: a wrong password, a database that
+is not there, a store of another format end it. Once it waits it goes on whatever else it meets, since
 it cannot tell a fault that passes (a token that ran out in the meantime) from one that does not; the log says which.
 """
 

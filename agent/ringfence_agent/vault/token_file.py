@@ -79,7 +79,9 @@ class TokenFile:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             raise ProtectorUnavailableError(
-                f"nobody is logged in to Vault: there is no token file {self.path}", hint="log in"
+                f"nobody is logged in to Vault: there is no token file {self.path}",
+                hint="run `ringfence vault login` as the key server's user; where somebody else keeps the token"
+                " (vault.auth.method token_file), it is theirs to put there",
             ) from None
         except OSError as error:
             raise self._unsafe(f"cannot be read: {error.strerror}") from None
@@ -110,7 +112,8 @@ class TokenFile:
 
     def _unsafe(self, why: str) -> ProtectorRefusedError:
         return ProtectorRefusedError(
-            f"the token file {self.path} {why}", hint="it is made by logging in to Vault, as the key server's user"
+            f"the token file {self.path} {why}",
+            hint="remove it, and log in as the key server's user: `ringfence vault login` makes it",
         )
 
 

@@ -21,10 +21,12 @@ from ringfence_bootstrap.takeover.proof import Collected, FileEdek, collect
 from ringfence_bootstrap.takeover.services import choose_service, find_account
 from ringfence_bootstrap.takeover.stock import read_stock_kms
 from ringfence_zones.cli.context import CommandContext, global_options
-from ringfence_zones.cli.render import counted, print_json, shown
+from ringfence_zones.cli.render import counted, listed, print_json, shown
 from ringfence_zones.client_config import read_http_access
+from ringfence_zones.custody import custody_word
 from ringfence_zones.errors import ConfigError, InstallError, RolledBackError
 from ringfence_zones.http_session import HttpAccess
+from ringfence_zones.keys import KeyMetadata
 from ringfence_zones.kms_material import KmsMaterialClient
 
 # Not below /var/lib/ringfence: that is the service's user's, and the journal holds commands that root will run.
@@ -139,7 +141,7 @@ def takeover(
             raise ConfigError(
                 f"{found[1]['uri']} was taken over already", hint="go back first", command=_way_back(places.state)
             )
-        collected = _collect(context, places, connect, with_files=not no_files)
+        collected = _collect(context, places, connect, _list_keys(context, places), with_files=not no_files)
         _show(context, "takeover", places, takeover_steps(places, collected, connect), collected, yes=yes)
         if not yes:
             return
@@ -176,7 +178,9 @@ def return_command(
                 hint="name the directory that `ringfence kms takeover` was given with --state-dir",
             )
         places, previous = Places.from_json(found[1]), _previous_config(journal)
-        collected = _collect(context, places, connect, with_files=not no_files)
+        keys = _list_keys(context, places)
+        _require_exportable(keys)
+        collected = _collect(context, places, connect, keys, with_files=not no_files)
         steps = return_steps(places, collected, connect, previous)
         _show(context, "return", places, steps, collected, yes=yes)
         if not yes:
@@ -201,9 +205,9 @@ def _recover(state: Path, connect: Connect, say: Callable[[str], None]) -> None:
             else return_steps(places, _NOTHING_COLLECTED, connect, found[1]["previous"])
         )
         why = f"an earlier {name} was interrupted"
-        roll_back(journal, steps, why, say)
+        told = roll_back(journal, steps, why, say)
         raise RolledBackError(
-            f"{why}; everything is as it was before it", hint="look at the plan again, then give --yes again"
+            f"{why}; everything is as it was before it{told}", hint="look at the plan again, then give --yes again"
         )
 
 
@@ -225,15 +229,33 @@ def _access(context: CommandContext) -> HttpAccess:
     return read_http_access(context.hadoop_conf, os.environ)
 
 
-def _collect(context: CommandContext, places: Places, connect: Connect, *, with_files: bool) -> Collected:
-    files = _files_of(context) if with_files else []
+def _list_keys(context: CommandContext, places: Places) -> list[KeyMetadata]:
+    """What the KMS that serves now has."""
     # Whoever may list keys is seldom one who may open EDEKs.
     with closing(KmsMaterialClient(places.uri, context.user, access=_access(context))) as client:
         names = client.list_key_names()
-        keys = client.find_keys(names)
+        found = client.find_keys(names)
+    return [found[name] for name in names if name in found]
+
+
+def _require_exportable(keys: Sequence[KeyMetadata]) -> None:
+    held = [key.name for key in keys if custody_word(key.attributes) == "transit"]
+    if held:
+        raise InstallError(
+            f"{listed('key', held)} {'is' if len(held) == 1 else 'are'} held by Vault (custody transit): a stock KMS"
+            " cannot have what Vault holds, and nothing was changed",
+            hint="copy the files of their zones into zones in custody envelope, remove those zones and delete the keys;"
+            " then run it again",
+        )
+
+
+def _collect(
+    context: CommandContext, places: Places, connect: Connect, keys: Sequence[KeyMetadata], *, with_files: bool
+) -> Collected:
+    files = _files_of(context) if with_files else []
     provers = connect(places.uri)
     try:
-        return collect(provers, [keys[name] for name in names if name in keys], files)
+        return collect(provers, keys, files)
     finally:
         for prover in provers:
             prover.close()

@@ -5,6 +5,10 @@ again. Both do the slow things while the old KMS still serves, and repeat them o
 between: a receipt makes the second pass short. Keys that were made on the new KMS before something failed are carried
 back by the undo.
 
+Keys that Vault holds (custody `transit`) can go nowhere. A return is refused while there are any, before it changes
+anything; one that is made after that look ends it like any failure. When a takeover is rolled back they stay in our key
+store: the stock KMS never had them, and it has to serve again.
+
 Keys move by `ringfence key import` and `key export`, run as commands: this component never touches key material, but
 for the DEKs of the proof. Neither service's own configuration files are edited: ours reads the stock KMS's as they are.
 """
@@ -27,6 +31,7 @@ from ringfence_bootstrap.takeover.key_file import beside, put_back, put_in_place
 from ringfence_bootstrap.takeover.proof import Collected, find_differences
 from ringfence_bootstrap.takeover.services import Service, service_from_json
 from ringfence_bootstrap.takeover.trial import trial_server
+from ringfence_zones.cli.render import listed
 from ringfence_zones.durable_file import replace_file
 from ringfence_zones.errors import InstallError, KmsError
 from ringfence_zones.kms_material import KmsMaterialClient
@@ -191,19 +196,28 @@ def return_steps(places: Places, collected: Collected, connect: Connect, previou
 class _Export:
     """Our keys on their way into the stock KMS's key store: written while ours serves, again when it has stopped."""
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, places: Places, *, without_held: bool = False) -> None:
         self._keys = places.keys
         self._target = places.stock_keystore
         self._first, self._last = (beside(self._target, f"ringfence-{number}") for number in (1, 2))
         self.backup = beside(self._target, f"before-return-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
         self._has_changes = False
+        self._without_held = without_held
+        # What was not written, for Vault holds it.
+        self.left_out: tuple[str, ...] = ()
 
     def write_first(self) -> None:
         self.discard({})  # what a run that died left
-        self._has_changes = self._keys.write(self._first, self._target)
+        self._has_changes = False
+        self._write(self._first, self._target)
 
     def write_last(self) -> None:
-        self._has_changes |= self._keys.write(self._last, self._first)
+        self._write(self._last, self._first)
+
+    def _write(self, target: Path, base: Path) -> None:
+        written = self._keys.write(target, base, without_held=self._without_held)
+        self._has_changes |= written.has_changes
+        self.left_out = written.left_out
 
     def put_in_place(self) -> None:
         """A key store in which nothing changed stays as it is."""
@@ -304,13 +318,19 @@ def _start_again(places: Places, service: Service, connect: Connect, *, ours: bo
     _start(places, service, connect, ours=ours)
 
 
-def _give_back(places: Places) -> None:
-    """Our KMS stops, and what was made on it meanwhile goes into the stock KMS's key store."""
+def _give_back(places: Places) -> str | None:
+    """Our KMS stops, and what was made on it meanwhile goes into the stock KMS's key store, if it can."""
     _stop(places, places.ours)
-    export = _Export(places)
+    export = _Export(places, without_held=True)
     export.write_first()
     export.write_last()
     export.put_in_place()
+    if not export.left_out:
+        return None
+    return (
+        f"{listed('key', export.left_out)} held by Vault stayed in our key store: the stock KMS cannot have what Vault"
+        " holds, and files written with it open again when our KMS serves"
+    )
 
 
 def _take_back(places: Places) -> None:

@@ -24,6 +24,14 @@ _PAUSE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
+class Written:
+    """What came of an export: whether the keys differ from its base's, and the names of keys that Vault holds."""
+
+    has_changes: bool
+    left_out: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class KeyCommands:
     """Between one store of ours and Java key stores of one password (None: Hadoop's variable or default)."""
 
@@ -47,10 +55,11 @@ class KeyCommands:
             else:
                 return
 
-    def write(self, target: Path, base: Path) -> bool:
-        """Exports all keys; whether they differ from what `base` holds. Raises InstallError."""
-        done = self._run("export", "--to", f"jceks://file@{target}", "--base", f"jceks://file@{base}")
-        return bool(done["sealed"] or done["dropped"])
+    def write(self, target: Path, base: Path, *, without_held: bool = False) -> Written:
+        """Exports all keys, or all but those that Vault holds. Raises InstallError."""
+        options = ["--without-held"] if without_held else []
+        done = self._run("export", "--to", f"jceks://file@{target}", "--base", f"jceks://file@{base}", *options)
+        return Written(bool(done["sealed"] or done["dropped"]), tuple(done["left_out"]))
 
     def _run(self, *arguments: str) -> dict[str, Any]:
         command = [ringfence_command(), "key", *arguments, "--keystore", self.keystore, "--json"]

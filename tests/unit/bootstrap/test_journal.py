@@ -129,6 +129,18 @@ def test_what_cannot_be_undone_says_so_and_is_gone_on_with_later(machine: Machin
     assert machine.contents() == OLD
 
 
+def test_what_an_undo_tells_is_told_with_what_failed(machine: Machine, journal: Journal) -> None:
+    def breaks() -> None:
+        raise InstallError("it broke")
+
+    def undo(_: Undo) -> str:
+        return "one thing stayed"
+
+    with pytest.raises(RolledBackError, match=r"it broke; everything is as it was before; one thing stayed$"):
+        run(journal, {}, [machine.step("one"), Step("two", "breaking", breaks, undo)], ignore)
+    assert machine.contents() == OLD
+
+
 def test_an_unexpected_exception_rolls_back_too(machine: Machine, journal: Journal) -> None:
     def breaks() -> None:
         raise KeyboardInterrupt

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -15,10 +16,12 @@ import yaml
 from databases import DatabaseServer
 from kms_serving import write_xml
 
+from ringfence_agent.keystore.held import TransitVersion
+from ringfence_agent.keystore.interface import NewKey
 from ringfence_agent.keystore.open import open_keystore
 from ringfence_agent.kms.config import KmsFile
 from ringfence_bootstrap.takeover import services
-from ringfence_bootstrap.takeover.exchange import Places, config_text
+from ringfence_bootstrap.takeover.exchange import Places, config_text, takeover_steps
 from ringfence_bootstrap.takeover.files import parse_edek
 from ringfence_bootstrap.takeover.key_commands import KeyCommands
 from ringfence_bootstrap.takeover.key_file import beside, put_back, put_in_place
@@ -26,7 +29,7 @@ from ringfence_bootstrap.takeover.proof import Collected, FileEdek, collect, fin
 from ringfence_bootstrap.takeover.services import Commands, SystemdUnit, choose_service, service_from_json
 from ringfence_bootstrap.takeover.stock import read_stock_kms
 from ringfence_zones.errors import ConfigError, HdfsError, InstallError, KmsRemoteError
-from ringfence_zones.keys import KeyMetadata, split_version_name
+from ringfence_zones.keys import DEFAULT_CIPHER, KeyMetadata, split_version_name
 from ringfence_zones.kms_material import Edek, KmsMaterialClient
 from ringfence_zones.secret import Secret
 
@@ -232,6 +235,50 @@ def test_keys_come_into_a_new_store_in_a_database_and_again_into_the_same(
     elsewhere = replace(commands, keystore=f"{uri}x")
     with pytest.raises(InstallError, match="database"):
         elsewhere.bring(source)
+
+
+def test_a_takeover_that_is_rolled_back_leaves_keys_that_vault_holds_where_they_are(
+    tmp_path: Path, unused_port: int
+) -> None:
+    target = tmp_path / "kms.keystore"
+    shutil.copy(JCEKS, target)
+    (tmp_path / "password").write_text("correct horse")
+    tmp_path.chmod(0o700)
+    at = places(
+        tmp_path,
+        uri=f"kms://http@localhost:{unused_port}/kms",
+        port=unused_port,
+        password_file=tmp_path / "password",
+        ours=Commands("true", f"touch {tmp_path}/stopped"),
+    )
+    at.keys.bring(target)
+    with closing(open_keystore(at.keystore, None, False)) as store:
+        attributes = {"ringfence.custody": "transit"}
+        for name in ("held1", "held2"):
+            held = TransitVersion(f"z-{name.translate({49: 97, 50: 98})[-1] * 26}", 1)
+            store.create_key(NewKey(name, DEFAULT_CIPHER, 128, held, None, attributes))
+        store.create_key(NewKey("made", DEFAULT_CIPHER, 128, Secret(bytes(16)), None, {}))
+        number = len(store.list_metadata())
+    (step,) = [step for step in takeover_steps(at, Collected((), ()), lambda _: []) if step.name == "start-ours"]
+    told = step.undo({})
+    assert told is not None and told.startswith("keys held1, held2 held by Vault stayed in our key store")
+    assert (tmp_path / "stopped").exists()
+    again = replace(at.keys, keystore=f"sqlite:///{tmp_path}/other.db", state=tmp_path / "other")
+    again.state.mkdir()
+    again.bring(target)
+    with closing(open_keystore(again.keystore, None, False)) as store:
+        names = [metadata.name for metadata in store.list_metadata()]
+    assert "made" in names and len(names) == number - 2
+    with pytest.raises(InstallError, match="keys held1, held2 are held by Vault"):
+        at.keys.write(tmp_path / "all", target)
+
+
+@pytest.fixture
+def unused_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def test_an_ipv6_address_keeps_its_brackets(tmp_path: Path) -> None:

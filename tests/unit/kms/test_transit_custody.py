@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -342,3 +343,39 @@ def test_a_vault_that_hangs_is_given_up(bench: Bench, tmp_path: Path, monkeypatc
     control.get = lambda _name: asyncio.run(asyncio.sleep(0.3))  # type: ignore[assignment, method-assign]
     with pytest.raises(ProtectorUnavailableError, match="did not answer within"):
         in_vault(bench, control, tmp_path, lambda changes: changes.next_version(TransitVersion(NAME, 1)))
+
+
+def test_the_log_says_once_what_stands_in_the_way_and_the_way_out(
+    bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unsafe = ProtectorRefusedError("the token file has mode 0644", hint="make it private", command="chmod 600 FILE")
+    others = iter(ProtectorUnavailableError(f"Vault fails at {number}") for number in range(100))
+    problem: list[Exception | None] = [unsafe]
+    monkeypatch.setattr(transit_changes, "_TELL_EVERY_S", 0.0)
+
+    class Failing(FakeControl):
+        def create(self, name: str) -> TransitKey:
+            if problem[0] is not None:
+                raise problem[0]
+            return super().create(name)
+
+    async def make(changes: TransitChanges) -> None:
+        with suppress(ProtectorRefusedError, ProtectorUnavailableError):
+            await changes.make_key(TransitVersion(NAME, 1))
+
+    async def act(changes: TransitChanges) -> None:
+        for _ in range(3):
+            await make(changes)
+        problem[0] = None
+        await make(changes)
+        problem[0] = unsafe
+        await make(changes)
+        monkeypatch.setattr(transit_changes, "_TELL_EVERY_S", 60.0)
+        for problem[0] in others:
+            await make(changes)
+
+    in_vault(bench, Failing(), tmp_path, act)
+    said = "no key that Vault holds can be made or rolled: "
+    told = said + "the token file has mode 0644 (make it private; chmod 600 FILE)"
+    assert caplog.messages == [told, told, said + "Vault fails at 0"]
+    assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR", "WARNING"]

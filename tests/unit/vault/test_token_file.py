@@ -68,8 +68,9 @@ def test_a_file_that_is_gone_ends_the_use_of_what_was_in_it(path: Path) -> None:
     tokens.current()
     path.unlink()
     for _ in range(2):
-        with pytest.raises(ProtectorUnavailableError, match="nobody is logged in"):
+        with pytest.raises(ProtectorUnavailableError, match="nobody is logged in") as caught:
             tokens.current()
+        assert "`ringfence vault login`" in (caught.value.hint or "")
     replace_file(path, b"hvs.back")
     assert tokens.current() == Secret(b"hvs.back")
 

@@ -22,6 +22,7 @@ from ringfence_zones.findings import Finding, Severity
 _COLOURS = {Severity.ERROR: "red", Severity.WARN: "yellow", Severity.INFO: "cyan"}
 # Wide enough that a pipe never wraps a path.
 _PIPE_WIDTH = 500
+_SHOWN_NAMES = 5
 
 
 def shown(text: str) -> str:
@@ -64,3 +65,10 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 def counted(count: int, noun: str) -> str:
     """`1 zone`, `2 zones`."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def listed(noun: str, names: Sequence[str]) -> str:
+    """`key a`, `keys a, b`; of many the first few and how many more."""
+    left_out = len(names) - _SHOWN_NAMES
+    more = f" and {left_out} more" if left_out > 0 else ""
+    return f"{noun}{'' if len(names) == 1 else 's'} {', '.join(names[:_SHOWN_NAMES])}{more}"

@@ -97,18 +97,30 @@ def _check_same(
     store: SqlKeyStore, backup: BackupFile, target: RestoreTarget, protectors: Sequence[Protector]
 ) -> StoreFacts:
     """What is there, when its keys and policies are those of the backup. Raises BackupError."""
-    taken = BackupError(
-        f"{target.label} holds a key store: a restore never writes over one",
-        hint="move the old store away, all of it, and keep it; or name another place with --to",
-    )
     try:
         opened = target.open(protectors)
     except RingfenceError as error:
-        raise taken from error
+        raise _taken(f"{target.label} is there already, and does not open: {error.message}") from error
     with closing(opened), opened.snapshot() as there, store.snapshot() as wanted:
-        if _digest(there) != _digest(wanted) or there.facts.change_number < backup.manifest.change_number:
-            raise taken
-        return there.facts
+        found, theirs = there.facts, backup.manifest
+        if found.store_id != theirs.store_id:
+            raise _taken(
+                f"{target.label} holds another key store, {found.store_id}; the backup is of {theirs.store_id},"
+                f" {theirs.source}"
+            )
+        if _digest(there) != _digest(wanted) or found.change_number < theirs.change_number:
+            raise _taken(
+                f"{target.label} holds this key store already, at change {found.change_number}; the backup has it at"
+                f" change {theirs.change_number}"
+            )
+        return found
+
+
+def _taken(what: str) -> BackupError:
+    return BackupError(
+        f"{what}; a restore never writes over a store",
+        hint="move the old store away, all of it, and keep it; or name another place with --to",
+    )
 
 
 def _digest(snapshot: StoreSnapshot) -> bytes:

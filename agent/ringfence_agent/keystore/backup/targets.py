@@ -71,7 +71,13 @@ class SqliteTarget:
         self._draft = path.with_name(f".{path.name}.restoring")
 
     def is_there(self) -> bool:
-        """See RestoreTarget."""
+        """See RestoreTarget. Raises BackupError for a link that leads nowhere."""
+        if self._path.is_symlink() and not self._path.exists():
+            raise BackupError(
+                f"{self._path} is a symbolic link to {self._path.readlink()}, and nothing is there: it is not restored"
+                " through a link",
+                hint="remove the link, or name with --to the file that the key store is to be",
+            )
         return os.path.lexists(self._path)
 
     def open(self, protectors: Sequence[Protector]) -> SqlKeyStore:

@@ -48,7 +48,8 @@ _CAUSES = {
     **dict.fromkeys((1044, 1142, 1143, 1227), Cause.NO_RIGHTS),
     # Broken or missing tables and columns; values that cannot have been written by the code; rows that clash.
     **dict.fromkeys((126, 127, 1032, 1034, 1054, 1062, 1146, 1194, 1366, 1406, 1712, 1877), Cause.DAMAGED),
-    **dict.fromkeys((1040, 2002, 2003, 2005, 2026), Cause.UNREACHABLE),
+    2026: Cause.NO_TLS,
+    **dict.fromkeys((1040, 2002, 2003, 2005), Cause.UNREACHABLE),
 }
 
 
@@ -173,7 +174,9 @@ class MariadbDatabase(ServerDatabase):
     def _cause(self, original: BaseException) -> tuple[Cause | None, str]:
         code = _code(original)
         cause = _CAUSES.get(code or 0)
-        if cause is Cause.UNREACHABLE:
+        if _is_about_tls(original):
+            cause = Cause.NO_TLS
+        if cause in (Cause.UNREACHABLE, Cause.NO_TLS):
             # The client's own words about a connection that was never made: host and reason, no password.
             return cause, str(original.args[-1]).split("\n")[0][:_MAX_REASON_CHARS]
         return cause, f"error {code}"
@@ -186,6 +189,12 @@ def _owner_lock(owner_id: int) -> str:
 def _code(original: BaseException | None) -> int | None:
     code = original.args[0] if original is not None and original.args else None
     return code if isinstance(code, int) else None
+
+
+def _is_about_tls(original: BaseException) -> bool:
+    """Whether TLS was not agreed on; a connection that broke meanwhile says nothing of that."""
+    why = getattr(original, "original_exception", None)
+    return isinstance(why, ssl.SSLError) and not isinstance(why, ssl.SSLEOFError | ssl.SSLSyscallError)
 
 
 def _without_width(column_type: str) -> str:

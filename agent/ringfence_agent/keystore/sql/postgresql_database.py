@@ -54,12 +54,24 @@ _CAUSES = {
     # A table, column or schema that is gone; rows that clash with ones the code could not see; broken pages.
     **dict.fromkeys(("42P01", "42703", "3F000", "23505", "23502", "XX001", "XX002"), Cause.DAMAGED),
 }
-_CAUSES_BY_TEXT = {
+# The first that is in the reason counts; a reason with none of them is a server that was not reached.
+_CAUSES_BY_TEXT: dict[str, Cause | None] = {
     "password authentication failed": Cause.REFUSED,
     "no password supplied": Cause.REFUSED,
     "no pg_hba.conf entry": Cause.REFUSED,
     "Peer authentication failed": Cause.REFUSED,
+    'FATAL:  role "': Cause.REFUSED,
     'FATAL:  database "': Cause.NO_DATABASE,
+    # It starts, stops, is not yet a primary again, or has no session left.
+    **dict.fromkeys(
+        ("starting up", "shutting down", "recovery mode", "not yet accepting", "too many clients", "connection slots"),
+        Cause.UNREACHABLE,
+    ),
+    "FATAL:": None,
+    "server requested": None,
+    # The connection broke while TLS was agreed on.
+    "SSL SYSCALL error": Cause.UNREACHABLE,
+    **dict.fromkeys(("SSL error", "support SSL", "certificate"), Cause.NO_TLS),
 }
 _TYPES = {Kind.NUMBER: "bigint", Kind.NAME: "bytea", Kind.BYTES: "bytea"}
 
@@ -187,8 +199,9 @@ class PostgresqlDatabase(ServerDatabase):
             return _CAUSES.get(state), f"SQLSTATE {state}"
         # A connection that was never made: libpq gives text alone. It names host and reason, and never the password.
         reason = (str(original).strip().splitlines() or [type(original).__name__])[0][:_MAX_REASON_CHARS]
+        told = reason.rpartition("failed: ")[2]  # without the host, whose name is anything
         for words, cause in _CAUSES_BY_TEXT.items():
-            if words in reason:
+            if words in told:
                 return cause, reason
         return Cause.UNREACHABLE, reason
 

@@ -29,6 +29,7 @@ from ringfence_zones.errors import (
     RingfenceError,
     StoreTamperedError,
     StoreUnavailableError,
+    StoreUnreachableError,
 )
 from ringfence_zones.secret import Secret
 
@@ -171,7 +172,7 @@ class ServerDatabase(ABC):
                     hint="look whether the change is there before making it again",
                     may_have_changed=True,
                 )
-            return StoreUnavailableError(
+            return StoreUnreachableError(
                 f"the connection to key store {self.label} was lost; nothing was changed",
                 hint="the key server connects again by itself when the database answers",
             )

@@ -9,13 +9,16 @@ from __future__ import annotations
 from enum import Enum, auto
 
 from ringfence_agent.keystore.sql.database import WRITE_WAIT_S
-from ringfence_zones.errors import KeyStoreError, StoreTamperedError, StoreUnavailableError
+from ringfence_zones.errors import KeyStoreError, StoreTamperedError, StoreUnavailableError, StoreUnreachableError
 
 SERVER_RESTORE_HINT = "stop the key servers, keep the database as it is, and restore it from the newest backup"
 
 
 class Cause(Enum):
-    """Why a statement or a connection failed, other than by a connection that was lost."""
+    """Why a statement or a connection failed, other than by a connection that was lost.
+
+    UNREACHABLE is what passes by itself or at the server: a start waits for it, and for nothing else of these.
+    """
 
     LOCKED = auto()
     CONFLICT = auto()
@@ -25,6 +28,7 @@ class Cause(Enum):
     NO_DATABASE = auto()
     NO_RIGHTS = auto()
     DAMAGED = auto()
+    NO_TLS = auto()
     UNREACHABLE = auto()
 
 
@@ -43,6 +47,10 @@ _SENTENCES: dict[Cause, tuple[str, str | None]] = {
     Cause.NO_DATABASE: ("is on a server without that database", "make it first, owned by the user in the URI"),
     Cause.NO_RIGHTS: ("does not give this user the rights it needs", "make the user the owner of the database"),
     Cause.DAMAGED: ("is damaged or was changed by something else", SERVER_RESTORE_HINT),
+    Cause.NO_TLS: (
+        "cannot be reached over TLS",
+        "give the server a certificate for the name in the URI, and name its CA there with tls_ca",
+    ),
     Cause.UNREACHABLE: ("cannot be reached", "see whether the server runs and the network lets this machine through"),
 }
 
@@ -52,5 +60,7 @@ def explain(label: str, cause: Cause | None, detail: str) -> KeyStoreError:
     if cause is None:
         return StoreUnavailableError(f"key store {label} could not be used ({detail}); nothing was changed")
     sentence, hint = _SENTENCES[cause]
-    kind = StoreTamperedError if cause is Cause.DAMAGED else StoreUnavailableError
+    kinds: dict[Cause, type[StoreTamperedError | StoreUnavailableError]]
+    kinds = {Cause.DAMAGED: StoreTamperedError, Cause.UNREACHABLE: StoreUnreachableError}
+    kind = kinds.get(cause, StoreUnavailableError)
     return kind(f"key store {label} {sentence} ({detail})", hint=hint)

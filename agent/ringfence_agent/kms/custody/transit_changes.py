@@ -8,13 +8,18 @@ Each step may be the last of a server that dies, and whatever it left does no ha
 
 So Vault always has what the store names. Calls go to the active node, in a thread of their own: a Vault that hangs
 holds up no change of a key that Vault has no part in.
+
+What fails is answered to whoever asked, who is seldom the one to mend it: the log says it too, with the way out, once
+until a change works again, and never more than once a minute.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from ringfence_agent.keystore.held import TransitVersion
@@ -27,9 +32,12 @@ if TYPE_CHECKING:
     # hvac takes a while to load, and no server needs it before its first change in Vault.
     from ringfence_agent.vault.control import VaultControl
 
+_log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 _PATIENCE_S = 20.0
+_TELL_EVERY_S = 60.0
 
 
 class TransitChanges:
@@ -40,19 +48,23 @@ class TransitChanges:
         self._custody = custody
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="vault-control")
         self._control: VaultControl | None = None
+        # What the log was told of last, and until when (the loop's time) it is told nothing else.
+        self._told: str | None = None
+        self._quiet_until_s = 0.0
 
     async def make_key(self, place: TransitVersion) -> None:
         """Makes the Transit key that a record is to name, and sees that it is sound and works.
 
         Raises ProtectorUnavailableError, ProtectorRefusedError.
         """
-        made = await self._in_thread(lambda control: control.transit.create(place.key))
-        if made.latest_version != place.version:
-            raise ProtectorRefusedError(
-                f"Vault had the Transit key {place.key} already, in version {made.latest_version}: it is not used",
-                reason="unsound_key",
-            )
-        await self._settle(place)
+        with self._failures_logged():
+            made = await self._in_thread(lambda control: control.transit.create(place.key))
+            if made.latest_version != place.version:
+                raise ProtectorRefusedError(
+                    f"Vault had the Transit key {place.key} already, in version {made.latest_version}: it is not used",
+                    reason="unsound_key",
+                )
+            await self._settle(place)
 
     async def next_version(self, current: TransitVersion) -> TransitVersion:
         """A version after `current`: one that is there already, from a roll that was cut off, else a new one."""
@@ -70,8 +82,9 @@ class TransitChanges:
                 latest = control.transit.rotate(current.key, from_version=latest).latest_version
             return latest
 
-        following = TransitVersion(current.key, await self._in_thread(find))
-        await self._settle(following)
+        with self._failures_logged():
+            following = TransitVersion(current.key, await self._in_thread(find))
+            await self._settle(following)
         return following
 
     async def close(self) -> None:
@@ -80,6 +93,21 @@ class TransitChanges:
         if control is not None:
             self._thread.submit(control.close)
         await asyncio.get_running_loop().run_in_executor(None, self._thread.shutdown)
+
+    @contextmanager
+    def _failures_logged(self) -> Iterator[None]:
+        try:
+            yield
+        except (ProtectorUnavailableError, ProtectorRefusedError) as error:
+            now_s = asyncio.get_running_loop().time()
+            if error.message != self._told and now_s >= self._quiet_until_s:
+                self._told, self._quiet_until_s = error.message, now_s + _TELL_EVERY_S
+                level = logging.WARNING if isinstance(error, ProtectorUnavailableError) else logging.ERROR
+                way_out = "; ".join(each for each in (error.hint, error.command) if each)
+                text = "no key that Vault holds can be made or rolled: %s%s"
+                _log.log(level, text, error.message, f" ({way_out})" if way_out else "")
+            raise
+        self._told = None
 
     async def _settle(self, place: TransitVersion) -> None:
         await self._custody.prove(place)

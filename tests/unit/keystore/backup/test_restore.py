@@ -91,10 +91,38 @@ def test_a_store_that_is_there_is_left_alone(scene: BackupScene) -> None:
     with closing(scene.store.open()) as store:
         store.roll_key("plain", None)
         before = what_is_there(store)
-    with pytest.raises(BackupError, match="never writes over"):
+    number = made.manifest.change_number
+    with pytest.raises(
+        BackupError,
+        match=rf"holds this key store already, at change {number + 1}; .* at change {number}; .* never writes",
+    ):
         bring_back(scene, made.where)
     with closing(scene.store.open()) as store:
         assert what_is_there(store) == before
+
+
+def test_another_store_that_is_there_is_named_and_left_alone(scene: BackupScene, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    other = BackupScene.make(tmp_path / "other")
+    made, theirs = scene.back_up(), other.back_up()
+    with opened_backup(made.where) as backup, pytest.raises(BackupError, match="holds another key store") as caught:
+        restore(backup, [*scene.protectors, *other.protectors], find_target(other.store.uri, None), [])
+    for told in (theirs.manifest.store_id, made.manifest.store_id, made.manifest.source, "never writes over"):
+        assert told in caught.value.message
+    with pytest.raises(BackupError, match=r"is there already, and does not open: .* is not the root key"):
+        bring_back(scene, made.where, to=other.store.uri)
+    with closing(other.store.open()) as store:
+        assert store.change_number() == theirs.manifest.change_number
+
+
+def test_a_link_that_leads_nowhere_is_called_one(scene: BackupScene) -> None:
+    made = scene.back_up()
+    lose_store(scene)
+    scene.store.path.symlink_to(scene.store.directory / "elsewhere.db")
+    with pytest.raises(BackupError, match=r"is a symbolic link to .*elsewhere\.db, and nothing is there") as caught:
+        bring_back(scene, made.where)
+    assert "remove the link" in (caught.value.hint or "")
+    assert scene.store.path.is_symlink() and not scene.store.path.exists()
 
 
 @pytest.mark.parametrize("suffix", ["-wal", "-journal"])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -18,8 +20,10 @@ from ringfence_agent.keystore.interface import OpenStore
 from ringfence_agent.keystore.open import open_keystore
 from ringfence_agent.keystore.sql import mariadb_database, postgresql_database
 from ringfence_agent.keystore.sql import session as sql_session
+from ringfence_agent.keystore.sql.server_address import parse_server_uri
+from ringfence_agent.keystore.sql.server_errors import Cause
 from ringfence_agent.keystore.sql.transactions import LOCK_HEADER
-from ringfence_zones.errors import ConfigError, StoreUnavailableError
+from ringfence_zones.errors import ConfigError, StoreUnavailableError, StoreUnreachableError
 
 KINDS = ["postgresql", pytest.param("mariadb", marks=pytest.mark.long)]
 ANSWER_WAIT_S = 8.0
@@ -199,16 +203,66 @@ def eventually_refused(open_it: Callable[[], OpenStore]) -> None:
         open_it().close()
 
 
+@pytest.fixture
+def hangs_up() -> Iterator[int]:
+    """The port of what takes connections and closes them, as a proxy does before a server that is down."""
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                listening.accept()[0].close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield listening.getsockname()[1]
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+REACHED = 'connection failed: connection to server at "certificate.example.com" (10.0.0.1), port 5432 failed: '
+
+
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("reason", "cause"),
     [
-        ("password", "refuses this user or password"),
-        ("database", "without that database"),
-        ("port", "cannot be reached"),
+        (REACHED + "Connection refused", Cause.UNREACHABLE),
+        (REACHED + "No route to host", Cause.UNREACHABLE),
+        (REACHED + "server closed the connection unexpectedly", Cause.UNREACHABLE),
+        (REACHED + "SSL SYSCALL error: EOF detected", Cause.UNREACHABLE),
+        (REACHED + "FATAL:  the database system is starting up", Cause.UNREACHABLE),
+        (REACHED + "FATAL:  the database system is not yet accepting connections", Cause.UNREACHABLE),
+        (REACHED + "FATAL:  sorry, too many clients already", Cause.UNREACHABLE),
+        (REACHED + "FATAL:  remaining connection slots are reserved for roles with SUPERUSER", Cause.UNREACHABLE),
+        ("connection timeout expired", Cause.UNREACHABLE),
+        ("failed to resolve host 'db.example.com': [Errno -3] Temporary failure", Cause.UNREACHABLE),
+        (REACHED + 'FATAL:  role "kms" does not exist', Cause.REFUSED),
+        (REACHED + 'FATAL:  password authentication failed for user "kms"', Cause.REFUSED),
+        (REACHED + 'FATAL:  database "keys" does not exist', Cause.NO_DATABASE),
+        (REACHED + "FATAL:  something of its own", None),
+        (REACHED + "server requested a cleartext password", None),
+        (REACHED + "SSL error: certificate verify failed", Cause.NO_TLS),
+        (REACHED + "server does not support SSL, but SSL was required", Cause.NO_TLS),
+        ('root certificate file "/x" does not exist', Cause.NO_TLS),
+    ],
+)
+def test_what_passes_is_told_from_what_does_not(reason: str, cause: Cause | None) -> None:
+    database = postgresql_database.PostgresqlDatabase(parse_server_uri("postgresql://kms@db.example.com/keys"), None)
+    assert database._cause(OSError(reason)) == (cause, reason)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said", "passes"),
+    [
+        ("password", "refuses this user or password", False),
+        ("user", "refuses this user or password", False),
+        ("database", "without that database", False),
+        ("port", "cannot be reached", True),
+        ("hangs up", "cannot be reached|was lost", True),
     ],
 )
 def test_what_is_wrong_with_the_address_is_named_and_no_password(
-    server: DatabaseServer, tmp_path: Path, wrong: str, said: str
+    server: DatabaseServer, request: pytest.FixtureRequest, tmp_path: Path, wrong: str, said: str, passes: bool
 ) -> None:
     with a_store(server, tmp_path) as (_, good_uri):
         uri, password_file = good_uri, server.password_file
@@ -219,10 +273,16 @@ def test_what_is_wrong_with_the_address_is_named_and_no_password(
         elif wrong == "database":
             # MariaDB says only to those with rights on it that a database is not there.
             uri = good_uri.replace(database_of(uri), "keys_none")
+        elif wrong == "user":
+            uri = good_uri.replace("//ringfence@", "//nobody-here@")
+        elif wrong == "hangs up":
+            uri = good_uri.replace(f":{server.port}/", f":{request.getfixturevalue('hangs_up')}/")
         else:
             uri = good_uri.replace(f":{server.port}/", ":1/")
         with pytest.raises(StoreUnavailableError, match=said) as caught:
             open_keystore(uri, tmp_path / "root.key", False, password_file)
+        # A start waits for what passes, and for nothing else.
+        assert isinstance(caught.value, StoreUnreachableError) is passes
         chain = f"{caught.value}{caught.value.hint}{caught.value.__cause__!r}"
         assert "not-the-password" not in chain
         assert server.password_file.read_text().strip() not in chain

@@ -15,7 +15,7 @@ from databases import DatabaseServer, running_mariadb, running_postgresql
 
 from ringfence_agent.keystore.open import open_keystore
 from ringfence_bootstrap.sandbox.certificates import CertificateAuthority
-from ringfence_zones.errors import ConfigError, StoreUnavailableError
+from ringfence_zones.errors import ConfigError, StoreUnavailableError, StoreUnreachableError
 
 KINDS = ["postgresql", pytest.param("mariadb", marks=pytest.mark.long)]
 
@@ -68,8 +68,9 @@ def test_a_verified_connection_is_encrypted(tls_server: TlsServer, tmp_path: Pat
 def test_a_certificate_of_someone_else_is_refused(tls_server: TlsServer, tmp_path: Path) -> None:
     other = CertificateAuthority.make(tmp_path / "other")
     uri = tls_server.server.new_database().replace("@127.0.0.1:", "@localhost:")
-    with pytest.raises(StoreUnavailableError, match=r"cannot be reached.*certificate verify failed"):
+    with pytest.raises(StoreUnavailableError, match=r"cannot be reached over TLS.*certificate verify failed") as caught:
         open_keystore(f"{uri}?tls_ca={other.certificate}", tmp_path / "k", True, tls_server.server.password_file)
+    assert not isinstance(caught.value, StoreUnreachableError)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -77,10 +78,11 @@ def test_a_server_without_tls_is_not_spoken_to_where_it_is_demanded(
     kind: str, request: pytest.FixtureRequest, certificates: Certificates, tmp_path: Path
 ) -> None:
     server: DatabaseServer = request.getfixturevalue(kind)
-    with pytest.raises(StoreUnavailableError, match=r"cannot be reached.*(not|n't) support"):
+    with pytest.raises(StoreUnavailableError, match=r"cannot be reached over TLS.*(not|n't) support") as caught:
         open_keystore(
             f"{server.new_database()}?tls_ca={certificates.trusted}", tmp_path / "k", True, server.password_file
         )
+    assert not isinstance(caught.value, StoreUnreachableError)
 
 
 def test_a_ca_file_that_cannot_be_read_is_named(tls_server: TlsServer, tmp_path: Path) -> None:
