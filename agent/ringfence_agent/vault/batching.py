@@ -5,8 +5,9 @@ Rules:
 
 1. At most `calls_at_once` calls are under way, over all keys: as many as one node of Vault has cores, for more would
    only queue there. What comes meanwhile waits, by key and operation, and goes together with the next call.
-2. A call costs Vault as much as twenty items. So while one is under way another departs with no fewer items than that
-   has, unless it has been away for three milliseconds. When one lands the next departs before results are handed out.
+2. A call costs Vault as much as twenty items. So while one is under way another departs only when as many items wait
+   together as that has, or when it has been away for three milliseconds. When one lands the next departs before results
+   are handed out.
 3. Queues take turns, and so do the callers of one queue: a job that re-encrypts a zone does not hold up one file that
    somebody opens.
 4. Every item has a deadline of its own, answered within a twentieth of a second. An item whose caller has gone is not
@@ -208,7 +209,7 @@ class MicroBatcher:
         return cast("list[Secret | ItemFault]", await self._call(Operation.DECRYPT, key, rows, caller, deadline))
 
     def decrypt_one(self, key: str, item: OpenItem, caller: str, deadline: float) -> Promise[Secret | ItemFault]:
-        """One item, without a task that waits for it. Who keeps the promise before is not waited for any more."""
+        """One item, without a task that waits for it. To give it up keep the promise: then it is not sent any more."""
         self._require_room(1)
         waiting = _Waiting(self, open_row(item), caller, deadline)
         self._add(Operation.DECRYPT, key, waiting)
@@ -286,9 +287,9 @@ class MicroBatcher:
 
     def _next_flight(self) -> _Flight | None:
         """What may depart now, as under way."""
-        while (queue := next(filter(self._may_depart, self._queues.values()), None)) is not None:
-            name = queue.operation, queue.key
-            del self._queues[name]
+        while self._queues and self._may_depart():
+            name = next(iter(self._queues))
+            queue = self._queues.pop(name)
             items = queue.take(self._transit.batch_items)
             if queue.callers:
                 self._queues[name] = queue  # behind the others
@@ -301,12 +302,13 @@ class MicroBatcher:
                 return flight
         return None
 
-    def _may_depart(self, queue: _Queue) -> bool:
-        """See the module's rule 2."""
+    def _may_depart(self) -> bool:
+        """See the module's rule 2. That one queue is long enough lets the next one depart, whose turn it is."""
         if not self._flights:
             return True
+        longest = max([queue.count for queue in self._queues.values()])
         late_s = asyncio.get_running_loop().time() - _HOLD_S
-        return all(queue.count >= len(flight.items) or flight.departed_s <= late_s for flight in self._flights)
+        return all(longest >= len(flight.items) or flight.departed_s <= late_s for flight in self._flights)
 
     async def _fly(self, flight: _Flight) -> None:
         """One call, and the next with what waits then, until nothing does."""
@@ -319,6 +321,7 @@ class MicroBatcher:
             following = None if self._closed else self._next_flight()
             if following is not None:
                 following.task = flight.task
+                self._dispatch()
             # After the next call was sent, for Vault need not wait for this: it takes about as long as a call.
             loop.call_soon(self._hand_out, flight, outcome)
 

@@ -291,6 +291,25 @@ def test_a_second_call_departs_when_the_first_takes_long(monkeypatch: pytest.Mon
     asyncio.run(test())
 
 
+def test_one_keys_flood_does_not_hold_up_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "_HOLD_S", DEADLINE_S)
+
+    async def test() -> None:
+        async with bench(2, batch_items=4) as b:
+            flood = b.decrypt_many(range(100, 140))
+            await until(lambda: b.calls.sizes == [4, 4])
+            other = b.decrypt(1, key="z-2")
+            await asyncio.sleep(0)
+            b.calls.go(2)
+            await until(lambda: len(b.calls.seen) == 4)
+            assert "z-2" in [key for _, key, _ in b.calls.seen[2:]]
+            b.calls.free = True
+            b.calls.go(2)
+            await asyncio.gather(*flood, other)
+
+    asyncio.run(test())
+
+
 def test_the_next_call_departs_before_results_are_handed_out() -> None:
     async def test() -> None:
         async with bench() as b:
