@@ -180,7 +180,7 @@ def serving(
 
 async def _cancel_tasks(service: HttpService) -> None:
     """What asyncio.run does at its end."""
-    tasks = tuple(service.tasks)
+    tasks = [answer for answer in service.awaited if isinstance(answer, asyncio.Task)]
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

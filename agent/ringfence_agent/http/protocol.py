@@ -18,6 +18,7 @@ It refuses to speak HTTP/2 and to switch protocols. What a request may look like
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import deque
 from collections.abc import Awaitable
 from typing import cast
@@ -27,6 +28,7 @@ from ringfence_agent.http.reader import HEAD, IDLE, SLICE_BYTES, RefusedRequestE
 from ringfence_agent.http.request import Peer, Request
 from ringfence_agent.http.response import Response
 from ringfence_agent.http.service import HttpService
+from ringfence_agent.promise import Promise
 
 _WRITE_BUFFER_BYTES = 256 * 1024
 # After an early answer the client may still be sending: closing at once would reset the connection and destroy the
@@ -201,32 +203,53 @@ class HttpProtocol(asyncio.Protocol):
             return
         self._pending = self._blocked = True
         self._awaited = request
+        if isinstance(answer, Promise):
+            self._service.awaited.add(answer)
+            answer.listen(functools.partial(self._take_outcome, request, answer))
+            return
         task = asyncio.get_running_loop().create_task(self._answer_later(request, answer))
-        self._service.tasks.add(task)
+        self._service.awaited.add(task)
         task.add_done_callback(self._forget_task)
 
     def _forget_task(self, task: asyncio.Task[None]) -> None:
-        self._service.tasks.discard(task)
+        self._service.awaited.discard(task)
         if task.cancelled():
             self.abort()
             return
         error = task.exception()
         if error is not None:
-            # What it gave could not even be written: nothing sensible is left to say on this connection.
-            self._service.report_bug(error)
-            self.abort()
+            self._give_up(error)
+
+    def _give_up(self, error: BaseException) -> None:
+        """What was answered could not even be written: nothing sensible is left to say on this connection."""
+        self._service.report_bug(error)
+        self.abort()
 
     async def _answer_later(self, request: Request, answer: Awaitable[Response]) -> None:
-        replaceable = True
+        outcome: Response | Exception
         try:
-            response = await answer
+            outcome = await answer
         except Exception as error:  # noqa: BLE001 - as in _answer
-            response, replaceable = self._service.failure_response(error), False
+            outcome = error
+        self._end_pending(request, outcome)
+
+    def _take_outcome(self, request: Request, answer: Promise[Response], outcome: Response | Exception) -> None:
+        """Called when a promise is kept."""
+        self._service.awaited.discard(answer)
+        try:
+            self._end_pending(request, outcome)
+        except Exception as error:  # noqa: BLE001 - the edge: a bad answer must not take the others of its turn with it
+            self._give_up(error)
+
+    def _end_pending(self, request: Request, outcome: Response | Exception) -> None:
+        """Sends what was awaited, and takes up what waited behind it."""
+        failed = isinstance(outcome, Exception)
+        response = self._service.failure_response(outcome) if isinstance(outcome, Exception) else outcome
         self._pending = False
         self._awaited = None
         self._set_blocked()
         self._since = self._service.now
-        self._send(response, request.keep_alive, request.method == b"HEAD", replaceable)
+        self._send(response, request.keep_alive, request.method == b"HEAD", replaceable=not failed)
         self._proceed()
 
     def _send(self, response: Response, keep_alive: bool, to_head: bool, replaceable: bool) -> None:

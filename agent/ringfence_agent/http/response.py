@@ -88,7 +88,8 @@ class Response:
 
 # Called on the event loop once a request is complete. A plain Response is written at once: nothing on this path may
 # block. An awaitable answers later, in order: requests pipelined behind it on the same connection wait. It always runs
-# to its end, even when the client has gone, so what must happen after a commit does happen.
+# to its end, even when the client has gone, so what must happen after a commit does happen. A `Promise` is one that
+# takes no task.
 Application = Callable[[Request], "Response | Awaitable[Response]"]
 
 # Renders what the server itself has to answer: (status, sentence) for 400, 408, 413, 417, 431, 500, 501, 503.

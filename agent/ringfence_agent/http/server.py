@@ -80,14 +80,14 @@ class HttpServer:
             server.close()
         await self._accept_queued()
         deadline = time.monotonic() + timeout_s
-        while service.connections or service.tasks:
+        while service.connections or service.awaited:
             if time.monotonic() > deadline:
                 break
             self._tick()
             for connection in tuple(service.connections):
                 connection.retire(service.now, _DRAIN_QUIET_S)
             await asyncio.sleep(_DRAIN_POLL_S)
-        finished = not service.connections and not service.tasks
+        finished = not service.connections and not service.awaited
         if not finished:
             _log.warning("%d connections were cut off after %g s of draining", len(service.connections), timeout_s)
         if service.outbox is not None:

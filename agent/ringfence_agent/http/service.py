@@ -17,6 +17,7 @@ from ringfence_agent.http.known_heads import KnownHeads
 from ringfence_agent.http.limits import Limits
 from ringfence_agent.http.outbox import Outbox, Recorded
 from ringfence_agent.http.response import Application, ErrorRenderer, Response, plain_error
+from ringfence_agent.promise import Promise
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class HttpService:
 
     __slots__ = (
         "application",
+        "awaited",
         "close_tail",
         "connections",
         "draining",
@@ -63,7 +65,6 @@ class HttpService:
         "now",
         "outbox",
         "render_error",
-        "tasks",
     )
 
     def __init__(
@@ -82,8 +83,8 @@ class HttpService:
         self.application: Application = application
         # In the order in which they came; a dictionary because a set has no order.
         self.connections: dict[Connection, None] = {}
-        # Strong references: the event loop keeps only weak ones to its tasks.
-        self.tasks: set[asyncio.Task[None]] = set()
+        # Answers that are not there yet. Strong references: the event loop keeps only weak ones to its tasks.
+        self.awaited: set[asyncio.Task[None] | Promise[Response]] = set()
         self.draining = False
         self.held_body_bytes = 0
         self.known_heads = KnownHeads()

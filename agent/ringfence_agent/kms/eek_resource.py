@@ -24,7 +24,8 @@ from ringfence_agent.kms.eek import MAX_GENERATE
 from ringfence_agent.kms.key_cache import CachedKey
 from ringfence_agent.kms.kms import Kms
 from ringfence_agent.kms.parameters import check_name, find_version, json_body, require, require_text
-from ringfence_agent.kms.while_wanted import while_wanted
+from ringfence_agent.kms.while_wanted import give_up_when_gone, while_wanted
+from ringfence_agent.promise import Promise
 from ringfence_zones import kms_wire
 from ringfence_zones.errors import InputError, KeyMismatchError, KeyNotFoundError, KeyVersionNotFoundError
 from ringfence_zones.keys import split_version_name
@@ -101,8 +102,11 @@ def open_eek(kms: Kms, call: Call) -> Response | Awaitable[Response]:
     else:
         raise InputError(_WRONG_EEK_OP)
     if not isinstance(key, EnvelopeKey):
+        call.version = number
         held = _held_eek(number, iv_text, material)
-        return while_wanted(call.request, _open_held(kms.get_transit(), call, key, eek_op, held))
+        if eek_op == "decrypt":
+            return _open_held(kms.get_transit(), call, key, held)
+        return while_wanted(call.request, _reencrypt_one_held(kms.get_transit(), call, key, held))
     cipher = key.find_cipher(number)
     assert cipher is not None, "the version was found above"
     call.version = number
@@ -112,11 +116,14 @@ def open_eek(kms: Kms, call: Call) -> Response | Awaitable[Response]:
     return json_ok(key.current.eek_json(iv, eek.reencrypt(cipher, key.current, iv, edek)))
 
 
-async def _open_held(transit: TransitCustody, call: Call, key: TransitHeldKey, eek_op: str, held: HeldEek) -> Response:
-    call.version = held.number
-    if eek_op == "decrypt":
-        dek = await transit.open(key, held, call.user)
-        return json_ok(key.words_of(held.number).dek_json(dek.reveal()))
+def _open_held(transit: TransitCustody, call: Call, key: TransitHeldKey, held: HeldEek) -> Promise[Response]:
+    words = key.words_of(held.number)
+    opening = transit.open(key, held, call.user)
+    give_up_when_gone(call.request, opening)
+    return opening.then(lambda dek: json_ok(words.dek_json(dek.reveal())))
+
+
+async def _reencrypt_one_held(transit: TransitCustody, call: Call, key: TransitHeldKey, held: HeldEek) -> Response:
     (edek,) = await transit.reencrypt(key, [held], call.user)
     return json_ok(key.words_of(key.current.version).eek_json(held.iv, edek))
 

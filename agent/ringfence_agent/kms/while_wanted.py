@@ -11,6 +11,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from ringfence_agent.http.request import Request
+from ringfence_agent.promise import Promise
 from ringfence_zones.errors import StoreUnavailableError
 
 T = TypeVar("T")
@@ -41,6 +42,14 @@ async def while_wanted(request: Request, work: Coroutine[Any, Any, T]) -> T:
         raise  # the server's own doing
     finally:
         request.on_gone = None
+
+
+def give_up_when_gone(request: Request, promise: Promise[Any]) -> None:
+    """The same for a promise. Raises StoreUnavailableError at once when the client is gone already."""
+    if request.is_gone:
+        promise.keep(_gone())
+        raise _gone()
+    request.on_gone = lambda: promise.keep(_gone())
 
 
 def _gone() -> StoreUnavailableError:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import binascii
 import enum
+import functools
 import hashlib
 import re
 import struct
@@ -42,7 +43,7 @@ _CIPHERTEXT = re.compile(r"vault:v([1-9][0-9]{0,9}):([A-Za-z0-9+/]+={0,2})", re.
 # EE marks an EDEK that is no bare AES-CTR; 01 is the form with a Transit ciphertext.
 _EDEK_FORM = b"\xee\x01"
 _EDEK_HEAD = struct.Struct(">2sI")
-_DEK_BYTES = (16, 24, 32)
+_EDEK_BYTES = frozenset(_EDEK_HEAD.size + _OVERHEAD_BYTES + dek_bytes for dek_bytes in (16, 24, 32))
 _LENGTH = struct.Struct(">I")
 
 
@@ -95,10 +96,9 @@ def ciphertext_in(edek: bytes, version_name: str, version: int) -> TransitCipher
 
     Raises InputError for any other form of EDEK, and for one that was made with another version than that.
     """
-    lengths = [_EDEK_HEAD.size + _OVERHEAD_BYTES + dek_bytes for dek_bytes in _DEK_BYTES]
-    if len(edek) not in lengths or edek[:2] != _EDEK_FORM:
+    form, made_with = _EDEK_HEAD.unpack_from(edek) if len(edek) in _EDEK_BYTES else (b"", 0)
+    if form != _EDEK_FORM:
         raise InputError(f"the EDEK given for {version_name} was not made by Vault Transit, which keeps this key")
-    _, made_with = _EDEK_HEAD.unpack_from(edek)
     if made_with != version or made_with < 1:  # Transit counts from 1
         raise InputError(f"the EDEK given for {version_name} was made with another version of the key")
     return TransitCiphertext(version, edek[_EDEK_HEAD.size :])
@@ -106,7 +106,11 @@ def ciphertext_in(edek: bytes, version_name: str, version: int) -> TransitCipher
 
 def bound_context(*fields: bytes) -> bytes:
     """SHA-256 over the fields, each behind its length (4 bytes, big-endian): no two lists of fields give the same."""
-    return hashlib.sha256(b"".join([_LENGTH.pack(len(field)) + field for field in fields])).digest()
+    return hashlib.sha256(_fields(*fields)).digest()
+
+
+def _fields(*fields: bytes) -> bytes:
+    return b"".join([_LENGTH.pack(len(field)) + field for field in fields])
 
 
 def edek_context(key_id: str, key_name: str, iv: bytes) -> bytes:
@@ -116,7 +120,13 @@ def edek_context(key_id: str, key_name: str, iv: bytes) -> bytes:
     """
     if len(iv) != IV_BYTES:
         raise InputError(f"the IV has {len(iv)} bytes instead of {IV_BYTES}")
-    return bound_context(b"ringfence-edek-1", key_id.encode(), key_name.encode(), iv)
+    return hashlib.sha256(_edek_fields(key_id, key_name) + iv).digest()
+
+
+@functools.lru_cache(maxsize=1024)
+def _edek_fields(key_id: str, key_name: str) -> bytes:
+    """What of a context all EDEKs of a key have, up to the IV's length."""
+    return _fields(b"ringfence-edek-1", key_id.encode(), key_name.encode()) + _LENGTH.pack(IV_BYTES)
 
 
 # -- requests
@@ -164,8 +174,10 @@ def encrypt_row(item: EncryptItem) -> bytes:
 
 def open_row(item: OpenItem) -> bytes:
     """The item as JSON."""
-    return b'{"ciphertext":"%b","context":"%b"}' % (
-        item.ciphertext.text,
+    ciphertext = item.ciphertext
+    return b'{"ciphertext":"vault:v%d:%b","context":"%b"}' % (
+        ciphertext.version,
+        binascii.b2a_base64(ciphertext.raw, newline=False),
         binascii.b2a_base64(item.context, newline=False),
     )
 

@@ -173,7 +173,7 @@ def test_a_commit_that_fails_lets_no_answer_out(
 def test_what_was_done_for_a_client_that_left_is_committed(recorder: Recorder, running: Running) -> None:
     with running.connect() as client:
         client.send(GET % b"/slow")
-        _wait_until(lambda: len(running.service.tasks) == 1)
+        _wait_until(lambda: len(running.service.awaited) == 1)
         client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     _wait_until(lambda: recorder.all_committed == [b"/slow"])
 
@@ -208,7 +208,7 @@ def test_drain_writes_what_is_held_and_commits_what_nobody_waits_for(recorder: R
         clients = [running.connect() for _ in range(20)]
         for number, client in enumerate(clients):
             client.send(GET % (b"/slow/%d" % number))
-        _wait_until(lambda: len(running.service.tasks) == 20)
+        _wait_until(lambda: len(running.service.awaited) == 20)
         assert running.drain()
         for number, client in enumerate(clients):
             answer = client.read_answer()

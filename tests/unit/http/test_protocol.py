@@ -20,6 +20,7 @@ from ringfence_agent.http.limits import Limits
 from ringfence_agent.http.outbox import Recorded
 from ringfence_agent.http.request import Request
 from ringfence_agent.http.response import Response, ResponseHead, plain_error
+from ringfence_agent.promise import Promise
 
 GET = b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n"
 _OK = ResponseHead(200, headers=[("Content-Type", "application/json")])
@@ -74,16 +75,37 @@ async def _raise() -> Response:
     raise RuntimeError("the secret is hunter2")
 
 
-@pytest.fixture(params=["at-once", "recorded", "tls"])
+def promising(request: Request) -> Response | Awaitable[Response]:
+    """The same application, whose later answers come by a promise."""
+    if request.raw_path not in (b"/slow", b"/slow-broken"):
+        return application(request)
+    promise: Promise[Request] = Promise()
+    asyncio.get_running_loop().call_later(0.05, promise.keep, request)
+    return promise.then(_answer_promised)
+
+
+def _answer_promised(request: Request) -> Response:
+    if request.raw_path == b"/slow-broken":
+        raise RuntimeError("the secret is hunter2")
+    return _echo(request)
+
+
+@pytest.fixture(params=["at-once", "recorded", "promising", "tls"])
 def running(request: pytest.FixtureRequest, certificates: Certificates) -> Iterator[Running]:
-    """A connection does the same for its client with TLS and without, and when its answers wait for a commit."""
+    """A connection does the same for its client with TLS and without, when its answers wait for a commit, and when they
+    come by a promise.
+    """
     if request.param == "tls":
         tls, context = certificates.server_tls(), certificates.client_context()
         with serving(application, tls=tls, client_context=context) as server:
             yield server
     else:
-        served = Recorded(application, lambda: None) if request.param == "recorded" else application
-        with serving(served) as server:
+        served = {
+            "at-once": application,
+            "recorded": Recorded(application, lambda: None),
+            "promising": Recorded(promising, lambda: None),
+        }
+        with serving(served[request.param]) as server:
             yield server
 
 
@@ -563,7 +585,7 @@ def test_awaitable_runs_to_its_end_after_the_client_has_gone() -> None:
             client.send(GET % b"/")
             assert started.wait(DEADLINE_S)
         assert finished.wait(DEADLINE_S)
-        _wait_until(lambda: not running.service.connections and not running.service.tasks)
+        _wait_until(lambda: not running.service.connections and not running.service.awaited)
 
 
 class Waiting:
@@ -585,6 +607,73 @@ class Waiting:
 
     def answer(self) -> None:
         self._may_answer.set()
+
+
+class Promised:
+    """An application whose answers are promises, which the test keeps."""
+
+    def __init__(self) -> None:
+        self.made: dict[bytes, Promise[Response]] = {}
+
+    def __call__(self, request: Request) -> Promise[Response]:
+        promise = self.made[request.raw_path] = Promise()
+        request.on_gone = lambda: promise.keep(plain_error(503, "nobody reads this"))
+        return promise
+
+    def keep(self, running: Running, path: bytes, outcome: object) -> None:
+        _wait_until(lambda: path in self.made)
+        running.loop.call_soon_threadsafe(self.made[path].keep, outcome)
+
+
+def test_a_promise_is_answered_when_it_is_kept_and_in_the_order_of_requests() -> None:
+    promised = Promised()
+    with serving(promised) as running, running.connect() as client:
+        client.send(GET % b"/1" + GET % b"/2")
+        promised.keep(running, b"/1", Response(_OK, b"1"))
+        assert client.read_answer().body == b"1"
+        promised.keep(running, b"/2", ZeroDivisionError("the secret is hunter2"))
+        answer = client.read_answer()
+        assert answer.status == 500 and b"hunter2" not in answer.body
+        assert not running.service.awaited
+
+
+def test_a_promise_of_a_client_that_is_gone_is_given_up_at_once() -> None:
+    promised = Promised()
+    with serving(promised) as running:
+        leaves = running.connect()
+        leaves.send(GET % b"/")
+        _wait_until(lambda: b"/" in promised.made)
+        leaves.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        leaves.socket.close()
+        _wait_until(lambda: promised.made[b"/"].is_kept)
+        _wait_until(lambda: not running.service.awaited)
+
+
+def test_an_answer_that_cannot_be_written_costs_its_connection_alone(caplog: pytest.LogCaptureFixture) -> None:
+    promised = Promised()
+    with serving(promised) as running, running.connect() as unlucky, running.connect() as other:
+        unlucky.send(GET % b"/unlucky")
+        other.send(GET % b"/other")
+        promised.keep(running, b"/unlucky", "no response at all")
+        promised.keep(running, b"/other", Response(_OK, b"{}"))
+        assert other.read_answer().status == 200
+        assert unlucky.is_closed()
+    assert "unhandled AttributeError" in caplog.text
+
+
+def test_a_server_drains_when_its_promises_are_kept() -> None:
+    promised = Promised()
+    with serving(promised) as running, running.connect() as client:
+        client.send(GET % b"/")
+        _wait_until(lambda: b"/" in promised.made)
+        drained = threading.Thread(target=running.drain)
+        drained.start()
+        time.sleep(0.1)
+        assert drained.is_alive()
+        promised.keep(running, b"/", Response(_OK, b"{}"))
+        assert client.read_answer().status == 200
+        drained.join(DEADLINE_S)
+        assert not drained.is_alive() and not running.service.awaited
 
 
 def test_who_answers_later_is_told_at_once_when_the_connection_is_lost() -> None:
@@ -680,7 +769,7 @@ def test_drain_cuts_off_what_does_not_end() -> None:
 
     with serving(forever) as running, running.connect() as client:
         client.send(GET % b"/")
-        _wait_until(lambda: len(running.service.tasks) == 1)
+        _wait_until(lambda: len(running.service.awaited) == 1)
         assert running.drain(0.2) is False
         assert client.is_closed()
 

@@ -338,7 +338,7 @@ def test_drain_over_tls_answers_what_is_under_way_and_lets_the_silent_go(certifi
         running.connect_plain() as silent,
     ):
         busy.send(GET % b"/slow")
-        _wait_until(lambda: len(running.service.tasks) == 1)
+        _wait_until(lambda: len(running.service.awaited) == 1)
         drained = threading.Thread(target=running.drain)
         drained.start()
         answer = busy.read_answer()

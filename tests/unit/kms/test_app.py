@@ -21,9 +21,9 @@ from memory_keystore import MemoryKeyStore
 
 from ringfence_agent.http.generation import GenerationTable
 from ringfence_agent.http.request import Peer, Request
-from ringfence_agent.http.response import Response
+from ringfence_agent.http.response import Response, ResponseHead
 from ringfence_agent.keystore.interface import ChangeOrigin, NewKey, PolicyRevision, StoredKey
-from ringfence_agent.kms.app import KmsApplication
+from ringfence_agent.kms.app import _HANDLERS, KmsApplication
 from ringfence_agent.kms.audit.config import AuditSettings
 from ringfence_agent.kms.audit.log import AuditLog
 from ringfence_agent.kms.authentication.admin_access import AdminAccess
@@ -39,7 +39,9 @@ from ringfence_agent.kms.freshness import Freshness
 from ringfence_agent.kms.key_cache import KeyCache
 from ringfence_agent.kms.kms import KeyDefaults, Kms
 from ringfence_agent.kms.repeated_change import RepeatedChanges
+from ringfence_agent.kms.routes import Resource
 from ringfence_agent.kms.store_access import StoreAccess
+from ringfence_agent.promise import Promise
 from ringfence_zones.errors import StoreTamperedError, StoreUnavailableError
 from ringfence_zones.hadoop_conf import HadoopConf
 from ringfence_zones.keys import KeyVersion
@@ -349,6 +351,52 @@ def test_a_change_is_on_record_although_a_bug_follows_it(bench: Bench, monkeypat
     (line,) = bench.lines()
     assert (line["op"], line["key"], line["status"]) == ("ROLL_NEW_VERSION", "k", 500)
     assert line["error"] == "unhandled ZeroDivisionError"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "told"),
+    [
+        (Response(ResponseHead(200)), 200, None),
+        (StoreUnavailableError("sealed"), 503, "sealed"),
+        (ZeroDivisionError("canary"), None, "unhandled ZeroDivisionError"),
+    ],
+    ids=["answer", "refusal", "bug"],
+)
+def test_a_promise_is_on_record_with_what_comes_of_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, outcome: Response | Exception, status: int | None, told: str | None
+) -> None:
+    promise: Promise[Response] = Promise()
+    monkeypatch.setitem(_HANDLERS[Resource.KEY_NAMES], b"GET", lambda _kms, _call: promise)
+    seen: list[Response | Exception] = []
+
+    async def ask() -> None:
+        assert (await bench.ask(*GENERATE)).head.status == 200  # policy and groups are in memory then
+        answer = bench.answer(request(b"/kms/v1/keys/names"))
+        assert answer is promise
+        promise.listen(seen.append)
+        assert len(bench.lines()) == 1 and seen == []
+        promise.keep(outcome)
+        assert bench.app.commit() is None
+
+    asyncio.run(ask())
+    (answered,) = seen
+    if isinstance(answered, Response):
+        assert answered.head.status == status
+    else:
+        assert answered is outcome and status is None
+    line = bench.lines()[1]
+    assert (line["status"], line.get("error")) == (status or 500, told)
+
+
+def test_a_promise_after_a_load_is_waited_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def begin(_kms: Kms, _call: object) -> Promise[Response]:
+        promise: Promise[Response] = Promise()
+        asyncio.get_running_loop().call_soon(promise.keep, Response(ResponseHead(200), b"later"))
+        return promise
+
+    monkeypatch.setitem(_HANDLERS[Resource.KEY_NAMES], b"GET", begin)
+    assert asyncio.run(bench.ask(b"/kms/v1/keys/names")).body == b"later"  # nothing is in memory yet
+    assert [line["status"] for line in bench.lines()] == [200]
 
 
 def test_a_stranger_with_a_forged_token_costs_neither_a_change_nor_what_workers_remember(bench: Bench) -> None:

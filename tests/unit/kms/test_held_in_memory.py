@@ -83,7 +83,7 @@ def test_a_held_key_is_remembered_with_no_material_and_grows_old_like_others(wor
     async def look() -> None:
         held = await worker.ask(lambda: cache.find("held"))
         assert isinstance(held, TransitHeldKey)
-        assert (held.numbers, held.current.place.version) == ((0, 1), 5)
+        assert (list(held.numbers), held.current.place.version) == ([0, 1], 5)
         assert [held.get_version(number).place.version for number in held.numbers] == [3, 5]
         assert isinstance(await worker.ask(lambda: cache.find("plain")), EnvelopeKey)
         assert cache.find("held") is held

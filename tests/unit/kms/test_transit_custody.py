@@ -18,6 +18,7 @@ from ringfence_agent.kms.custody.held import TransitHeldKey
 from ringfence_agent.kms.custody.key import KeyWords
 from ringfence_agent.kms.custody.transit import HeldEek, TransitCustody
 from ringfence_agent.kms.custody.transit_changes import TransitChanges
+from ringfence_agent.promise import Promise
 from ringfence_agent.vault.transit_keys import KEY_TYPE, TransitKey
 from ringfence_agent.vault.transit_wire import EncryptItem, ItemFault, OpenItem, RewrapItem, TransitCiphertext
 from ringfence_zones.errors import (
@@ -52,6 +53,13 @@ class FakeBatcher:
     async def decrypt(self, key: str, items: Sequence[OpenItem], caller: str, deadline: float) -> list[Any]:
         self.seen.append(("decrypt", caller, len(items)))
         return [self.answer(self._opened(item.ciphertext, item.context)) for item in items]
+
+    def decrypt_one(self, key: str, item: OpenItem, caller: str, deadline: float) -> Promise[Any]:
+        self.seen.append(("decrypt", caller, 1))
+        promise: Promise[Any] = Promise()
+        found = self.answer(self._opened(item.ciphertext, item.context))
+        asyncio.get_running_loop().call_soon(promise.keep, found)
+        return promise
 
     async def rewrap(self, key: str, items: Sequence[RewrapItem], caller: str, deadline: float) -> list[Any]:
         self.seen.append(("rewrap", caller, len(items)))
@@ -104,6 +112,13 @@ def run(work: Awaitable[Any]) -> Any:
     return asyncio.run(wait())
 
 
+def opened(bench: Bench, key: TransitHeldKey, eek: HeldEek) -> Secret:
+    async def wait() -> Secret:
+        return await bench.custody.open(key, eek, "etl")
+
+    return asyncio.run(wait())
+
+
 @pytest.mark.parametrize(("length_bits", "edek_bytes"), [(128, 50), (256, 66)])
 def test_deks_are_as_long_as_the_key_says_and_never_the_same(bench: Bench, length_bits: int, edek_bytes: int) -> None:
     key = held_key((3, 7), length_bits=length_bits)
@@ -112,7 +127,7 @@ def test_deks_are_as_long_as_the_key_says_and_never_the_same(bench: Bench, lengt
     assert {(edek[:6], len(edek)) for _, edek in made} == {(bytes.fromhex("ee0100000007"), edek_bytes)}
     assert bench.batcher.seen == [("encrypt", "hdfs", 40)]
     for iv, edek in made:
-        assert len(run(bench.custody.open(key, HeldEek(3, iv, edek), "etl"))) * 8 == length_bits
+        assert len(opened(bench, key, HeldEek(3, iv, edek))) * 8 == length_bits
 
 
 def test_none_asked_for_is_none_made(bench: Bench) -> None:
@@ -129,23 +144,23 @@ def test_an_edek_is_bound_to_key_name_iv_and_version(bench: Bench) -> None:
         (HeldEek(1, iv[:8], edek), "IV has 8 bytes"),
     ):
         with pytest.raises(InputError, match=words):
-            run(bench.custody.open(key, bad, "etl"))
+            opened(bench, key, bad)
     with pytest.raises(InputError, match="corrupt"):
-        run(bench.custody.open(held_key((1, 2), name="other"), HeldEek(1, iv, edek), "etl"))
+        opened(bench, held_key((1, 2), name="other"), HeldEek(1, iv, edek))
 
 
 def test_only_what_is_old_is_rewrapped_and_into_its_place(bench: Bench) -> None:
     before, after = held_key((0, 1)), held_key((0, 1), (1, 4))
     old = run(bench.custody.generate(before, 3, "hdfs"))
     new = run(bench.custody.generate(after, 2, "hdfs"))
-    secrets = [run(bench.custody.open(before, HeldEek(0, iv, edek), "etl")) for iv, edek in old]
+    secrets = [opened(bench, before, HeldEek(0, iv, edek)) for iv, edek in old]
     bench.batcher.seen.clear()
     mixed = [HeldEek(0, *old[0]), HeldEek(1, *new[0]), HeldEek(0, *old[1]), HeldEek(1, *new[1]), HeldEek(0, *old[2])]
     found = run(bench.custody.reencrypt(after, mixed, "hdfs"))
     assert bench.batcher.seen == [("rewrap", "hdfs", 3)]
     assert [found[1], found[3]] == [new[0][1], new[1][1]]
     again = [HeldEek(1, eek.iv, edek) for eek, edek in zip(mixed, found, strict=True) if eek.number == 0]
-    assert [run(bench.custody.open(after, eek, "etl")) for eek in again] == secrets
+    assert [opened(bench, after, eek) for eek in again] == secrets
     bench.batcher.seen.clear()
     assert run(bench.custody.reencrypt(after, mixed[1:2], "hdfs")) == [new[0][1]]
     assert bench.batcher.seen == []
@@ -177,7 +192,7 @@ def test_every_fault_is_told_apart_and_names_the_version(
     ((iv, edek),) = run(bench.custody.generate(key, 1, "hdfs"))
     bench.batcher.answer = lambda _found: fault
     with pytest.raises(kind, match="k@0") as caught:
-        run(bench.custody.open(key, HeldEek(0, iv, edek), "etl"))
+        opened(bench, key, HeldEek(0, iv, edek))
     assert edek.hex() not in str(caught.value)
     assert type(caught.value) is kind
 

@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 
 from ringfence_agent.http.request import Peer, Request
-from ringfence_agent.kms.while_wanted import while_wanted
+from ringfence_agent.kms.while_wanted import give_up_when_gone, while_wanted
+from ringfence_agent.promise import Promise
 from ringfence_agent.vault import batching
 from ringfence_agent.vault.batching import MicroBatcher
 from ringfence_agent.vault.transit_wire import ItemFault, OpenItem, Operation, Result, TransitCiphertext, open_row
@@ -44,6 +45,9 @@ class Held:
         deadline = asyncio.get_running_loop().time() + 10
         work = self.batcher.decrypt("z-1", [item(number) for number in numbers], "etl", deadline)
         return asyncio.create_task(while_wanted(sent, work))
+
+    def promise(self, number: int) -> Promise[Secret | ItemFault]:
+        return self.batcher.decrypt_one("z-1", item(number), "etl", asyncio.get_running_loop().time() + 10)
 
     async def settled(self) -> None:
         for _ in range(10):
@@ -126,6 +130,48 @@ def test_a_client_that_goes_with_its_answer_changes_nothing() -> None:
         held.may_answer.set()
         assert await held.open(sent, 1) == [Secret(rows(1)[0])]
         assert sent.on_gone is None
+        sent.tell_gone()
+
+    with_vault(test)
+
+
+def test_a_promise_is_given_up_when_its_client_goes_and_is_not_sent() -> None:
+    async def test(held: Held) -> None:
+        first = held.open(request(), 0)
+        await held.settled()
+        leaves, seen = request(), list[object]()
+        promise = held.promise(1)
+        give_up_when_gone(leaves, promise)
+        promise.listen(seen.append)
+        leaves.tell_gone()
+        assert [type(outcome) for outcome in seen] == [StoreUnavailableError]
+        held.may_answer.set()
+        await first
+        await held.settled()
+        assert held.seen == [rows(0)] and held.batcher.waiting == 0
+
+    with_vault(test)
+
+
+def test_a_promise_to_a_client_that_is_gone_before_is_not_sent() -> None:
+    async def test(held: Held) -> None:
+        gone = request()
+        gone.tell_gone()
+        with pytest.raises(StoreUnavailableError):
+            give_up_when_gone(gone, held.promise(1))
+        await held.settled()
+        assert held.seen == [] and held.batcher.waiting == 0
+
+    with_vault(test)
+
+
+def test_a_promise_that_was_kept_is_not_given_up() -> None:
+    async def test(held: Held) -> None:
+        sent = request()
+        held.may_answer.set()
+        promise = held.promise(1)
+        give_up_when_gone(sent, promise)
+        assert await promise == Secret(rows(1)[0])
         sent.tell_gone()
 
     with_vault(test)

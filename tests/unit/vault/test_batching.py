@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from ringfence_agent.promise import Promise
 from ringfence_agent.vault import batching
 from ringfence_agent.vault.batching import MicroBatcher
 from ringfence_agent.vault.transit_wire import (
@@ -82,6 +83,10 @@ class Bench:
     ) -> asyncio.Future[list[Secret | ItemFault]]:
         deadline = asyncio.get_running_loop().time() + patience_s
         return asyncio.ensure_future(self.batcher.decrypt(key, [sealed(number)], caller, deadline))
+
+    def promise(self, number: int, patience_s: float = DEADLINE_S) -> Promise[Secret | ItemFault]:
+        deadline = asyncio.get_running_loop().time() + patience_s
+        return self.batcher.decrypt_one("z-1", sealed(number), "etl", deadline)
 
     def decrypt_many(
         self, numbers: Sequence[int], caller: str = "etl"
@@ -246,7 +251,139 @@ def test_callers_share_a_call_evenly() -> None:
     asyncio.run(test())
 
 
+def test_a_second_call_departs_with_as_many_as_the_first_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "_HOLD_S", DEADLINE_S)
+
+    async def test() -> None:
+        async with bench(2) as b:
+            first = b.decrypt_many(range(5))
+            await until(lambda: b.calls.sizes == [5])
+            fewer = b.decrypt_many(range(10, 14))
+            other = b.decrypt(20, key="z-2")
+            await asyncio.sleep(0.02)
+            assert b.calls.sizes == [5]
+            enough = b.decrypt(14)
+            await until(lambda: b.calls.sizes == [5, 5])
+            assert b.calls.seen[1][2] == [row(number) for number in range(10, 15)]
+            b.calls.free = True
+            b.calls.go(2)
+            await asyncio.gather(*first, *fewer, other, enough)
+            assert b.calls.sizes == [5, 5, 1]
+
+    asyncio.run(test())
+
+
+def test_a_second_call_departs_when_the_first_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "_HOLD_S", 0.05)
+
+    async def test() -> None:
+        async with bench(2) as b:
+            first = b.decrypt_many(range(5))
+            await until(lambda: b.calls.sizes == [5])
+            began = time.monotonic()
+            late = b.decrypt(10)
+            await until(lambda: b.calls.sizes == [5, 1])
+            assert time.monotonic() - began > 0.04
+            b.calls.free = True
+            b.calls.go(2)
+            await asyncio.gather(*first, late)
+
+    asyncio.run(test())
+
+
+def test_one_keys_flood_does_not_hold_up_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "_HOLD_S", DEADLINE_S)
+
+    async def test() -> None:
+        async with bench(2, batch_items=4) as b:
+            flood = b.decrypt_many(range(100, 140))
+            await until(lambda: b.calls.sizes == [4, 4])
+            other = b.decrypt(1, key="z-2")
+            await asyncio.sleep(0)
+            b.calls.go(2)
+            await until(lambda: len(b.calls.seen) == 4)
+            assert "z-2" in [key for _, key, _ in b.calls.seen[2:]]
+            b.calls.free = True
+            b.calls.go(2)
+            await asyncio.gather(*flood, other)
+
+    asyncio.run(test())
+
+
+def test_the_next_call_departs_before_results_are_handed_out() -> None:
+    async def test() -> None:
+        async with bench() as b:
+            sent_before: list[int] = []
+            promise = b.promise(0)
+            promise.listen(lambda _: sent_before.append(len(b.calls.seen)))
+            await until(lambda: b.calls.sizes == [1])
+            following = b.decrypt(1)
+            await asyncio.sleep(0)
+            b.calls.go(2)
+            await following
+            assert sent_before == [2]
+
+    asyncio.run(test())
+
+
 # -- those who do not wait, and those who cannot
+
+
+def test_a_promise_is_kept_with_what_its_item_becomes() -> None:
+    async def test() -> None:
+        async with bench() as b:
+            b.calls.free = True
+            b.calls.answer = lambda each: ItemFault.CORRUPT if each == row(3) else Secret(each)
+            assert await b.promise(1) == Secret(row(1))
+            assert await b.promise(3) is ItemFault.CORRUPT
+            b.calls.error = ProtectorUnavailableError("sealed", reason="sealed")
+            promises = [b.promise(number) for number in range(2)]
+            errors: list[object] = []
+            for promise in promises:
+                promise.listen(errors.append)
+            await until(lambda: len(errors) == 2)
+            assert [str(error) for error in errors] == ["sealed"] * 2 and errors[0] is not errors[1]
+            b.calls.free = False
+            with pytest.raises(ProtectorUnavailableError, match="in time"):
+                await b.promise(4, patience_s=0.05)
+            assert b.batcher.waiting == 0
+
+    asyncio.run(test())
+
+
+def test_a_promise_that_was_kept_by_another_is_not_sent_and_takes_no_room() -> None:
+    async def test() -> None:
+        async with bench() as b:
+            first = b.decrypt(0)
+            await until(lambda: b.calls.sizes == [1])
+            seen: list[object] = []
+            gone, stays = b.promise(1), b.promise(2)
+            gone.listen(seen.append)
+            gone.keep(error := ProtectorUnavailableError("gone"))
+            assert seen == [error] and b.batcher.waiting == 2
+            b.calls.go(2)
+            assert await stays == Secret(row(2))
+            await first
+            assert b.calls.seen[1][2] == [row(2)] and b.batcher.waiting == 0
+
+    asyncio.run(test())
+
+
+def test_a_promise_is_refused_when_too_many_wait_and_when_the_server_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "_MAX_WAITING", 1)
+
+    async def test() -> None:
+        async with bench() as b:
+            stopped: list[object] = []
+            b.promise(0).listen(stopped.append)
+            with pytest.raises(ProtectorUnavailableError, match="1 requests wait for Vault"):
+                b.promise(1)
+            await b.batcher.close()
+            assert "stopping" in str(stopped)
+            with pytest.raises(ProtectorUnavailableError, match="stopping"):
+                b.promise(2)
+
+    asyncio.run(test())
 
 
 def test_a_caller_who_left_before_the_call_is_not_sent() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from ringfence_agent.keystore.held import HeldKey, HeldVersion
@@ -16,9 +17,10 @@ class TransitHeldKey(RememberedKey):
     _held: HeldKey
 
     @property
-    def numbers(self) -> tuple[int, ...]:
+    def numbers(self) -> Collection[int]:
         """Its live versions, oldest first."""
-        return self._held.numbers
+        versions = self._held.versions
+        return range(versions[0].version, versions[-1].version + 1)
 
     @property
     def current(self) -> HeldVersion:

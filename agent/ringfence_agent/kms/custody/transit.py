@@ -23,6 +23,7 @@ from typing import NamedTuple, TypeVar
 
 from ringfence_agent.keystore.held import HeldVersion, TransitVersion
 from ringfence_agent.kms.custody.held import TransitHeldKey
+from ringfence_agent.promise import Promise
 from ringfence_agent.vault.batching import MicroBatcher
 from ringfence_agent.vault.servers import VaultServers
 from ringfence_agent.vault.transit import LAG_S
@@ -90,16 +91,14 @@ class TransitCustody:
         edeks = await self._wrap(key.current, list(zip(ivs, deks, strict=True)), caller, _patience_s(count))
         return list(zip(ivs, edeks, strict=True))
 
-    async def open(self, key: TransitHeldKey, eek: HeldEek, caller: str) -> Secret:
-        """The DEK. Raises InputError for an EDEK that was not made for this key, version and IV, else as `generate`."""
+    def open(self, key: TransitHeldKey, eek: HeldEek, caller: str) -> Promise[Secret]:
+        """The DEK. Raises InputError for an EDEK that was not made for this key, version and IV, else as `generate`;
+        at once, or in the promise.
+        """
         version = key.get_version(eek.number)
-        found = await self._batcher.decrypt(
-            version.place.key,
-            [OpenItem(_ciphertext(version, eek), _context(version, eek.iv))],
-            caller,
-            _by(_PATIENCE_S),
-        )
-        return _good(version, found[0])
+        item = OpenItem(_ciphertext(version, eek), _context(version, eek.iv))
+        waiting = self._batcher.decrypt_one(version.place.key, item, caller, _by(_PATIENCE_S))
+        return waiting.then(lambda found: _good(version, found))
 
     async def reencrypt(self, key: TransitHeldKey, eeks: Sequence[HeldEek], caller: str) -> list[bytes]:
         """Each EDEK under the current version, with the same DEK and IV; as it is when it was made with that."""
