@@ -39,7 +39,7 @@ class PolicySource(Protocol):
 
     def is_behind(self, kms: KmsState | None) -> bool:
         """Whether another look is due at once, by what the KMS has shown of itself since the last; never after one that
-        asked the KMS.
+        asked the KMS, nor while it shows nothing (None): asking a KMS that hangs would take its time-outs once more.
         """
 
 
@@ -103,7 +103,7 @@ class PublishedPolicy:
             and self._seen is not None
             and (kms.revision, kms.revision_digest) == (self._seen.revision, self._seen.digest)
         )
-        return not (self._is_confirmed or self._has_asked)
+        return kms is not None and not (self._is_confirmed or self._has_asked)
 
     def _ask(self) -> PolicyView:
         self._asked_s = self._clock()

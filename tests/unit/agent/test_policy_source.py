@@ -145,6 +145,19 @@ def test_a_status_that_confirms_nothing_has_the_policy_asked_for_once_a_cycle(st
         assert kms.asked == asked
 
 
+def test_a_kms_that_shows_nothing_any_more_is_asked_with_the_next_cycle_and_not_at_once() -> None:
+    kms = _Kms()
+    source = PublishedPolicy(kms)
+    kms.answer = _published(1)
+    source.look()
+    assert not source.is_behind(_status(1))
+    source.look()
+    assert not source.is_behind(None)
+    assert kms.asked == 1
+    source.look()
+    assert kms.asked == 2
+
+
 def test_a_policy_that_cannot_be_used_is_asked_for_with_every_cycle() -> None:
     kms = _Kms()
     source = PublishedPolicy(kms)
