@@ -22,6 +22,7 @@ from ringfence_agent.keystore.protector import Protector, Protectors
 from ringfence_agent.keystore.protectors.aws_kms import open_aws_kms
 from ringfence_agent.keystore.protectors.aws_kms_config import AwsKmsSettings
 from ringfence_agent.keystore.protectors.vault_transit import VaultTransitProtector, WrapKey
+from ringfence_agent.vault.open import open_control
 
 REMOTE = ["vault-transit", "aws-kms"]
 if "real" in SERVERS:
@@ -71,9 +72,9 @@ def vault_cluster_on_real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield cluster
 
 
-def vault_protector(cluster: VaultCluster) -> VaultTransitProtector:
-    """With connections of its own."""
-    control = cluster.own()
+def vault_protector(cluster: VaultCluster, stack: ExitStack | None = None) -> VaultTransitProtector:
+    """With connections of its own, closed with `stack`, else with the cluster."""
+    control = (stack or cluster.stack).enter_context(open_control(cluster.settings()))
     return VaultTransitProtector(WrapKey(control.settings, control.transit, control.batches))
 
 
@@ -113,12 +114,12 @@ def find_remote(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Remo
                 return RemotePlace("aws-kms", lambda: _aws_protector(settings), lambda: _cut_off(aws), aws.mend)
             if name == "vault-transit-real":
                 real: VaultCluster = request.getfixturevalue("vault_cluster_on_real")
-                return RemotePlace("vault-transit", lambda: vault_protector(real), None, None)
+                return RemotePlace("vault-transit", lambda: vault_protector(real, stack), None, None)
             cluster: VaultCluster = request.getfixturevalue("vault_cluster_on_double")
             vault = cluster.double
             assert vault is not None
             stack.callback(vault.unseal)
-            return RemotePlace("vault-transit", lambda: vault_protector(cluster), vault.seal, vault.unseal)
+            return RemotePlace("vault-transit", lambda: vault_protector(cluster, stack), vault.seal, vault.unseal)
 
         yield find
 
