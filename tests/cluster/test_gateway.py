@@ -164,6 +164,8 @@ def test_the_protected_directories_are_the_running_namenodes_not_the_files(
     (namenode,) = gateway.namenodes
     core_site = cluster.hadoop_conf / "core-site.xml"
     original = core_site.read_bytes()
+    # None as long as a busy NameNode takes too long to show its configuration.
+    wait_until(lambda: gateway.protected_directories() is not None, timeout_s=60)
     before = gateway.protected_directories()
     try:
         tree = ElementTree.fromstring(original)
