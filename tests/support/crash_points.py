@@ -56,11 +56,15 @@ _PRIVATE = "/ringfence-backup-"
 
 
 class _Trace:
-    """Notes the points of this process from now on; stops at one."""
+    """Notes the points of this process from now on; stops at the last of `until`.
 
-    def __init__(self, number: int, report: int, directory: Path) -> None:
+    Points here and remote ones are counted apart: a busy machine may ask once more for what a call did not answer in
+    time, and that moves no other point.
+    """
+
+    def __init__(self, until: Sequence[str], report: int, directory: Path) -> None:
         self.labels: list[str] = []
-        self._number = number
+        self._stop_at = _place_of(until)
         self._report = report
         self._directory = str(directory)
 
@@ -74,7 +78,7 @@ class _Trace:
     def reached(self, label: str) -> None:
         """Waits to be killed at its own point."""
         label = _RANDOM.sub("*", label.replace(self._directory, ""))
-        if len(self.labels) == self._number:
+        if _place_of([*self.labels, label]) == self._stop_at:
             os.write(self._report, f"{label}\n".encode())
             while True:
                 signal.pause()
@@ -196,7 +200,7 @@ def trace_points(action: Callable[[T], object], place: T) -> list[str]:
     """What the crash points of `action` are, each a line; it is carried out, in a child."""
 
     def rehearse(report: int) -> None:
-        trace = _Trace(-1, report, place.directory)
+        trace = _Trace([], report, place.directory)
         trace.start()
         action(place)
         os.write(report, "\n".join([*trace.labels, END, ""]).encode())
@@ -211,7 +215,7 @@ def kill_at(points: Sequence[str], number: int, action: Callable[[T], object], p
     """Carries `action` out in a child up to the crash point with this number, and kills it there."""
 
     def act(report: int) -> None:
-        trace = _Trace(number, report, place.directory)
+        trace = _Trace(points[: number + 1], report, place.directory)
         trace.start()
         action(place)
         trace.reached(END)
@@ -247,6 +251,14 @@ def distinct(points: Sequence[str]) -> list[int]:
             numbers.append(number)
         inside = is_statement
     return numbers
+
+
+def _place_of(labels: Sequence[str]) -> tuple[bool, int] | None:
+    """Whether the last is a remote point, and how many of its kind there are up to it."""
+    if not labels:
+        return None
+    is_remote = _is_remote(labels[-1])
+    return is_remote, sum(_is_remote(label) is is_remote for label in labels)
 
 
 def _is_remote(label: str) -> bool:
