@@ -93,14 +93,7 @@ def protections(
             double: AwsKmsDouble = request.getfixturevalue("aws_kms_double")
             return Protection("aws-kms", {"aws_kms": aws_block(aws, double)}, before_forks(place, aws, monkeypatch))
         cluster: VaultCluster = request.getfixturevalue("vault_cluster_on_double")
-        block = {
-            "addresses": cluster.addresses,
-            "cluster": cluster.name,
-            "kv_mount": cluster.kv_mount,
-            "token_file": str(cluster.settings().token_file),
-            "auth": {"method": "token_file"},
-        }
-        return Protection("vault-transit", {"vault": block}, place.open)
+        return Protection("vault-transit", {"vault": cluster.block}, place.open)
 
     return find
 

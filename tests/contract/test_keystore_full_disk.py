@@ -141,15 +141,7 @@ def is_not_there_or_whole(scene: Scene) -> None:
 
 @pytest.fixture
 def vault_blocks(vault_cluster_on_double: VaultCluster) -> dict[str, object]:
-    cluster = vault_cluster_on_double
-    block = {
-        "addresses": cluster.addresses,
-        "cluster": cluster.name,
-        "kv_mount": cluster.kv_mount,
-        "token_file": str(cluster.settings().token_file),
-        "auth": {"method": "token_file"},
-    }
-    return {"vault": block}
+    return {"vault": vault_cluster_on_double.block}
 
 
 CASES = ["backup", "restore", "move", "rotate-root"]

@@ -33,6 +33,7 @@ from kms_serving import DEADLINE_S, OPEN_ACLS, KmsPlace, RunningKms, call
 from local_stores import can_mount, tmpfs
 from store_places import VaultKvPlace
 from vault_clusters import VaultCluster
+from vault_doubles import VaultDouble
 from vault_settings import write_private
 
 from ringfence_agent.vault.policy import PolicyRole, policy_name
@@ -608,12 +609,7 @@ def transit_sealed(stage: Stage) -> Scene:
     return Scene(world, vault.sealed)
 
 
-@scenario("transit_sealed_at_start")
-def transit_sealed_at_start(stage: Stage) -> Scene:
-    world, cluster, start = on_transit(stage)
-    vault = cluster.double
-    assert vault is not None
-
+def sealed_at_start(stage: Stage, world: World, start: Start, vault: VaultDouble) -> Scene:
     @contextmanager
     def sealed() -> Iterator[None]:
         with vault.sealed():
@@ -621,6 +617,15 @@ def transit_sealed_at_start(stage: Stage) -> Scene:
             yield
 
     return Scene(world, sealed)
+
+
+@scenario("transit_sealed_at_start")
+def transit_sealed_at_start(stage: Stage) -> Scene:
+    world, cluster, start = on_transit(stage)
+    vault = cluster.double
+    assert vault is not None
+
+    return sealed_at_start(stage, world, start, vault)
 
 
 @scenario("transit_token_dead")
@@ -692,13 +697,7 @@ def vault_away_at_start(stage: Stage) -> Scene:
     start.options.remove("--init")
     assert vault is not None
 
-    @contextmanager
-    def sealed() -> Iterator[None]:
-        with vault.sealed():
-            start_again(stage, world, start)
-            yield
-
-    return Scene(world, sealed)
+    return sealed_at_start(stage, world, start, vault)
 
 
 def on_vault_store(stage: Stage) -> tuple[Start, VaultKvPlace]:

@@ -53,13 +53,7 @@ class Protected:
 def remote_blocks(cluster: VaultCluster, aws: AwsKmsSettings) -> dict[str, object]:
     """What kms.yaml says of both. The token is kept by whoever logged the cluster in."""
     return {
-        "vault": {
-            "addresses": cluster.addresses,
-            "cluster": cluster.name,
-            "kv_mount": cluster.kv_mount,
-            "token_file": str(cluster.settings().token_file),
-            "auth": {"method": "token_file"},
-        },
+        "vault": cluster.block,
         "aws_kms": {"key": aws.key, "cluster": aws.cluster, "endpoint": aws.endpoint, "deadline": "2s"},
     }
 

@@ -28,15 +28,7 @@ class CustodyKms:
 
     @classmethod
     def make(cls, directory: Path, cluster: VaultCluster, **settings: Any) -> CustodyKms:
-        token_file = str(cluster.settings().token_file)
-        block = {
-            "addresses": cluster.addresses,
-            "cluster": cluster.name,
-            "kv_mount": cluster.kv_mount,
-            "token_file": token_file,
-            "auth": {"method": "token_file"},
-        }
-        return cls(KmsPlace.make(directory), block, settings)
+        return cls(KmsPlace.make(directory), cluster.block, settings)
 
     @property
     def config(self) -> Path:

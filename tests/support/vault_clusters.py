@@ -63,6 +63,17 @@ class VaultCluster:
         given = {"cluster": self.name, "kv_mount": self.kv_mount, "auth": auth, "ca_file": self.ca_file, **fields}
         return replace(make_settings(self.addresses, self.directory, **given), keystore_prefix=prefix)
 
+    @property
+    def block(self) -> dict[str, Any]:
+        """What kms.yaml says of it where the key server is logged in already."""
+        return {
+            "addresses": self.addresses,
+            "cluster": self.name,
+            "kv_mount": self.kv_mount,
+            "token_file": str(self.settings().token_file),
+            "auth": {"method": "token_file"},
+        }
+
     def repeatable_settings(self, **fields: Any) -> VaultSettings:
         """With a secret id that is good for every login."""
         auth = {

@@ -125,13 +125,7 @@ def _vault(directory: Path) -> Iterator[Opened]:
         kind = SERVERS[-1]
         with vault_server(kind) as server, vault_cluster(server, directory) as cluster:
             cluster.set_up_and_log_in()
-            block = {
-                "addresses": cluster.addresses,
-                "cluster": cluster.name,
-                "token_file": str(cluster.settings().token_file),
-                "auth": {"method": "token_file"},
-            }
-            yield f"Vault ({kind})", {"protector": ["vault-transit"], "vault": block}, {}
+            yield f"Vault ({kind})", {"protector": ["vault-transit"], "vault": cluster.block}, {}
 
 
 @contextlib.contextmanager

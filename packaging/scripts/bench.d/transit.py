@@ -66,14 +66,8 @@ def measure_transit(
             assert isinstance(cluster, VaultCluster)
             cluster.set_up_and_log_in()
             settings = cluster.settings()
-            block = {
-                "addresses": cluster.addresses,
-                "cluster": cluster.name,
-                "token_file": str(settings.token_file),
-                "auth": {"method": "token_file"},
-            }
             config = directory / "kms.yaml"
-            config.write_text(json.dumps({"admin": {"socket": str(directory / "admin.sock")}, "vault": block}))
+            config.write_text(json.dumps({"admin": {"socket": str(directory / "admin.sock")}, "vault": cluster.block}))
             version = str(cluster.done("GET", "sys/health").body.get("version", "of unknown version"))
             figures = TransitFigures(f"Vault or OpenBao {version}")
             with Ringfence(program, directory / "kms", config=config).running() as running:
