@@ -13,20 +13,11 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, insert, select
 
 from ringfence_agent.keystore.interface import ChangeOrigin, Changes, UnconfirmedChange
-from ringfence_agent.keystore.sql.records import Records
+from ringfence_agent.keystore.rows.changes import KEPT_CHANGES, NO_KEY, SEVERAL_KEYS
+from ringfence_agent.keystore.rows.kinds import KeyChangeRow, UnconfirmedRow, ZoneKeyRow
+from ringfence_agent.keystore.rows.records import Records
 from ringfence_agent.keystore.sql.session import SqlSession
-from ringfence_agent.keystore.sql.tables import (
-    KEY_CHANGE,
-    STORE_HEADER,
-    UNCONFIRMED_CHANGE,
-    KeyChangeRow,
-    UnconfirmedRow,
-    ZoneKeyRow,
-)
-
-KEPT_CHANGES = 512
-NO_KEY = ""
-SEVERAL_KEYS = None
+from ringfence_agent.keystore.sql.tables import KEY_CHANGE, STORE_HEADER, UNCONFIRMED_CHANGE
 
 _UNCONFIRMED_COLUMNS = [UNCONFIRMED_CHANGE.c[name] for name in UnconfirmedRow._fields]
 _SELECT_LEDGER = select(STORE_HEADER.c.ledger)

@@ -17,11 +17,13 @@ from ringfence_agent.keystore.key_import import (
     judge_live,
     judge_new,
 )
-from ringfence_agent.keystore.sql.changes import SEVERAL_KEYS
-from ringfence_agent.keystore.sql.key_rows import KeyRows, check_new_key
-from ringfence_agent.keystore.sql.prepared import Prepared, with_seals
-from ringfence_agent.keystore.sql.records import Records, attributes_text
-from ringfence_agent.keystore.sql.tables import KEY_VERSION, KeyVersionRow, ZoneKeyRow
+from ringfence_agent.keystore.rows.changes import SEVERAL_KEYS
+from ringfence_agent.keystore.rows.kinds import KeyVersionRow, ZoneKeyRow
+from ringfence_agent.keystore.rows.new_keys import check_new_key
+from ringfence_agent.keystore.rows.prepared import Prepared, with_seals
+from ringfence_agent.keystore.rows.records import Records, attributes_text
+from ringfence_agent.keystore.sql.key_rows import KeyRows
+from ringfence_agent.keystore.sql.tables import KEY_VERSION
 from ringfence_agent.keystore.sql.transactions import Change, SqlTransactions
 from ringfence_zones.errors import KeyConflictError
 from ringfence_zones.keys import KeyVersion

@@ -33,25 +33,21 @@ from ringfence_agent.keystore.interface import (
 )
 from ringfence_agent.keystore.protected_store import StoreSlots
 from ringfence_agent.keystore.protection import HELD_SEAL, REMOTE_PREFIX_BYTES, REMOTE_SEAL
+from ringfence_agent.keystore.rows.changes import NO_KEY, SEVERAL_KEYS
+from ringfence_agent.keystore.rows.kinds import KeyVersionRow, PolicyRow, ZoneKeyRow
+from ringfence_agent.keystore.rows.new_keys import check_length, check_new_key, is_storable
+from ringfence_agent.keystore.rows.prepared import Prepared, with_seals
+from ringfence_agent.keystore.rows.records import Records, attributes_text
+from ringfence_agent.keystore.rows.slot_changes import SlotChanges, make_newest
+from ringfence_agent.keystore.rows.snapshot import RowSnapshot
 from ringfence_agent.keystore.snapshot import Pause
-from ringfence_agent.keystore.sql.changes import NO_KEY, SEVERAL_KEYS, SqlChanges
+from ringfence_agent.keystore.sql.changes import SqlChanges
 from ringfence_agent.keystore.sql.database import Database
 from ringfence_agent.keystore.sql.imports import SqlImports
-from ringfence_agent.keystore.sql.key_rows import KeyRows, check_length, check_new_key, is_storable
-from ringfence_agent.keystore.sql.prepared import Prepared, with_seals
-from ringfence_agent.keystore.sql.records import Records, attributes_text
+from ringfence_agent.keystore.sql.key_rows import KeyRows
 from ringfence_agent.keystore.sql.session import SqlSession
-from ringfence_agent.keystore.sql.slot_changes import SlotChanges, SqlSlotChange, SqlSlotRows, make_newest
-from ringfence_agent.keystore.sql.snapshot import SqlSnapshot, read_tables
-from ringfence_agent.keystore.sql.tables import (
-    KEY_VERSION,
-    POLICY_REVISION,
-    STORE_HEADER,
-    ZONE_KEY,
-    KeyVersionRow,
-    PolicyRow,
-    ZoneKeyRow,
-)
+from ringfence_agent.keystore.sql.slots import SqlSlotChange, SqlSlotRows
+from ringfence_agent.keystore.sql.tables import KEY_VERSION, POLICY_REVISION, STORE_HEADER, ZONE_KEY, read_tables
 from ringfence_agent.keystore.sql.tokens import SqlTokens
 from ringfence_agent.keystore.sql.transactions import Change, SqlTransactions
 from ringfence_zones.errors import (
@@ -128,7 +124,7 @@ class _MadeBy(NamedTuple):
 
 
 class SqlKeyStore(SqlTokens):
-    """See `interface.OpenStore`. Made by `sql_open.open_sql_keystore`."""
+    """See `interface.OpenStore`. Made by `sql.open.open_sql_keystore`."""
 
     def __init__(self, database: Database, records: Records, clock: Callable[[], int] = _now_ms) -> None:
         session = SqlSession(database)
@@ -355,11 +351,11 @@ class SqlKeyStore(SqlTokens):
         return self._session.is_alive(owner_id)
 
     @contextmanager
-    def snapshot(self, pause: Pause = lambda: None) -> Iterator[SqlSnapshot]:
+    def snapshot(self, pause: Pause = lambda: None) -> Iterator[RowSnapshot]:
         """See KeyStore."""
         with self._session.snapshot() as (connection, version):
             rows = read_tables(connection, version)
-        yield SqlSnapshot(rows, version, self._records, pause)
+        yield RowSnapshot(rows, version, self._records, pause)
 
     def close(self) -> None:
         """See KeyStore. In a forked child it only lets go of its references: the handles are the parent's."""

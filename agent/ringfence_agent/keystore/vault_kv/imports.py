@@ -14,11 +14,11 @@ from ringfence_agent.keystore.key_import import (
     judge_live,
     judge_new,
 )
-from ringfence_agent.keystore.sql.changes import SEVERAL_KEYS
-from ringfence_agent.keystore.sql.key_rows import check_new_key
-from ringfence_agent.keystore.sql.prepared import Prepared, with_seals
-from ringfence_agent.keystore.sql.records import Records, attributes_text
-from ringfence_agent.keystore.sql.tables import ZoneKeyRow
+from ringfence_agent.keystore.rows.changes import SEVERAL_KEYS
+from ringfence_agent.keystore.rows.kinds import ZoneKeyRow
+from ringfence_agent.keystore.rows.new_keys import check_new_key
+from ringfence_agent.keystore.rows.prepared import Prepared, with_seals
+from ringfence_agent.keystore.rows.records import Records, attributes_text
 from ringfence_agent.keystore.vault_kv.journal import HeadChange, Journal
 from ringfence_agent.keystore.vault_kv.key_records import KeyRecords
 from ringfence_agent.keystore.vault_kv.rows import KeyRecord

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ringfence_agent.keystore.held import AnyVersion, Material
-from ringfence_agent.keystore.sql.key_rows import is_storable, new_version_row, require_next
-from ringfence_agent.keystore.sql.prepared import Prepared
-from ringfence_agent.keystore.sql.records import Records
-from ringfence_agent.keystore.sql.tables import KeyVersionRow, ZoneKeyRow
+from ringfence_agent.keystore.rows.kinds import KeyVersionRow, ZoneKeyRow
+from ringfence_agent.keystore.rows.new_keys import is_storable, new_version_row, require_next
+from ringfence_agent.keystore.rows.prepared import Prepared
+from ringfence_agent.keystore.rows.records import Records
 from ringfence_agent.keystore.vault_kv.journal import HeadChange
 from ringfence_agent.keystore.vault_kv.rows import KeyRecord, key_path
 from ringfence_zones.errors import KeyNotFoundError
@@ -33,14 +33,14 @@ class KeyRecords:
         return record
 
     def require_next(self, record: KeyRecord, material: Material) -> None:
-        """See `sql.key_rows.require_next`, of the current version."""
+        """See `rows.new_keys.require_next`, of the current version."""
         current = next((row for row in record.versions if row.version == record.key.next_version - 1), None)
         if current is None:
             raise self._records.tampered(f"the current version of key {record.key.name!r} is missing")
         require_next(self._records, current, material)
 
     def seal(self, key: ZoneKeyRow, version: AnyVersion, created_ms: int, prepared: Prepared) -> KeyVersionRow:
-        """See `sql.key_rows.new_version_row`."""
+        """See `rows.new_keys.new_version_row`."""
         return new_version_row(self._records, key, version, created_ms, prepared)
 
     def write(

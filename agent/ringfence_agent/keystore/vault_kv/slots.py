@@ -1,14 +1,14 @@
-"""Versions and slots of a store in Vault, as `sql.slot_changes` works with them."""
+"""Versions and slots of a store in Vault, as `rows.slot_changes` works with them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from ringfence_agent.keystore.rows.kinds import SLOTTED_VERSION, KeyVersionRow
+from ringfence_agent.keystore.rows.records import Records
+from ringfence_agent.keystore.rows.slot_changes import SlotChange
 from ringfence_agent.keystore.slots import SlotHeader
-from ringfence_agent.keystore.sql.records import Records
-from ringfence_agent.keystore.sql.slot_changes import SlotChange
-from ringfence_agent.keystore.sql.tables import SLOTTED_VERSION, KeyVersionRow
 from ringfence_agent.keystore.vault_kv.documents import VaultDocuments
 from ringfence_agent.keystore.vault_kv.head import Head
 from ringfence_agent.keystore.vault_kv.index import KeyIndex

@@ -1,7 +1,7 @@
 """Keys and policy in documents of Vault's KV engine.
 
 How it keeps the rules of `interface`: `journal` for changes, `documents` for what is believed of an answer. Rows,
-seals and ledger are those of the SQL stores.
+seals and ledger are those of every store (`rows`).
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from ringfence_agent.keystore.interface import (
 )
 from ringfence_agent.keystore.protected_store import StoreSlots
 from ringfence_agent.keystore.protection import how_sealed
+from ringfence_agent.keystore.rows.changes import NO_KEY, SEVERAL_KEYS
+from ringfence_agent.keystore.rows.kinds import PolicyRow, ZoneKeyRow
+from ringfence_agent.keystore.rows.new_keys import check_length, check_new_key, is_storable
+from ringfence_agent.keystore.rows.prepared import Prepared, with_seals
+from ringfence_agent.keystore.rows.records import Records, attributes_text
+from ringfence_agent.keystore.rows.slot_changes import SlotChanges, make_newest
+from ringfence_agent.keystore.rows.snapshot import RowSnapshot
 from ringfence_agent.keystore.snapshot import Pause
-from ringfence_agent.keystore.sql.changes import NO_KEY, SEVERAL_KEYS
-from ringfence_agent.keystore.sql.key_rows import check_length, check_new_key, is_storable
-from ringfence_agent.keystore.sql.prepared import Prepared, with_seals
-from ringfence_agent.keystore.sql.records import Records, attributes_text
-from ringfence_agent.keystore.sql.slot_changes import SlotChanges, make_newest
-from ringfence_agent.keystore.sql.snapshot import SqlSnapshot
-from ringfence_agent.keystore.sql.tables import PolicyRow, ZoneKeyRow
 from ringfence_agent.keystore.vault_kv.changes import VaultChanges
 from ringfence_agent.keystore.vault_kv.documents import VaultDocuments
 from ringfence_agent.keystore.vault_kv.imports import VaultImports
@@ -292,7 +292,7 @@ class VaultKvKeyStore(VaultTokens):
         read_snapshot(self._journal, self._index, self._records, None)
 
     @contextmanager
-    def snapshot(self, pause: Pause = lambda: None) -> Iterator[SqlSnapshot]:
+    def snapshot(self, pause: Pause = lambda: None) -> Iterator[RowSnapshot]:
         """See KeyStore."""
         yield read_snapshot(self._journal, self._index, self._records, pause)
 

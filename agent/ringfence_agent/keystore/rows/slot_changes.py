@@ -12,36 +12,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
-from sqlalchemy import bindparam, select, update
-
 from ringfence_agent.keystore.protected_store import OnProgress, SlotUse
 from ringfence_agent.keystore.protection import Protection
 from ringfence_agent.keystore.protector import Protector
+from ringfence_agent.keystore.rows.changes import NO_KEY
+from ringfence_agent.keystore.rows.kinds import KeyVersionRow
+from ringfence_agent.keystore.rows.records import Records
 from ringfence_agent.keystore.sealing import SealBrokenError
 from ringfence_agent.keystore.slots import Slot, SlotHeader
-from ringfence_agent.keystore.sql.changes import NO_KEY
-from ringfence_agent.keystore.sql.database import Database
-from ringfence_agent.keystore.sql.new_root import give_new_root
-from ringfence_agent.keystore.sql.records import Records
-from ringfence_agent.keystore.sql.session import SqlSession
-from ringfence_agent.keystore.sql.tables import (
-    KEY_VERSION,
-    OLDEST_USED,
-    SLOTTED_VERSION,
-    STORE_HEADER,
-    KeyVersionRow,
-)
-from ringfence_agent.keystore.sql.transactions import Change, SqlTransactions
 from ringfence_zones.errors import InputError, ProtectorRefusedError
 from ringfence_zones.secret import Secret
 
 _BATCH = 128
-_COLUMNS = [KEY_VERSION.c[name] for name in KeyVersionRow._fields]
-_SELECT_VERSIONS = select(*_COLUMNS).order_by(KEY_VERSION.c.key_name, KEY_VERSION.c.version)
-_THIS_VERSION = (KEY_VERSION.c.key_name == bindparam("name"), KEY_VERSION.c.version == bindparam("number"))
-_SELECT_VERSION = select(*_COLUMNS).where(*_THIS_VERSION)
-_UPDATE_VERSION = update(KEY_VERSION).where(*_THIS_VERSION)
-_UPDATE_HEADER = update(STORE_HEADER)
 _CANARY_BITS = 256
 
 
@@ -268,63 +250,6 @@ def make_newest(protection: Protection, change: SlotChange) -> None:
     header = protection.header
     if header.revision == 0:
         change.set_slots(header, header.activated(header.active_id))
-
-
-class SqlSlotRows:
-    """See SlotRows."""
-
-    def __init__(
-        self, database: Database, session: SqlSession, records: Records, transactions: SqlTransactions
-    ) -> None:
-        self._database = database
-        self._session = session
-        self._records = records
-        self._transactions = transactions
-
-    def all_versions(self) -> Sequence[KeyVersionRow]:
-        """See SlotRows."""
-        return [KeyVersionRow(*row) for row in self._session.read(_SELECT_VERSIONS)]
-
-    def change(self, key_name: str | None, attempt: Callable[[SlotChange], T]) -> T:
-        """See SlotRows. One transaction."""
-        with self._transactions.change(key_name) as change:
-            return attempt(SqlSlotChange(self._database, self._records, change))
-
-    def give_new_root(self) -> None:
-        """See SlotRows."""
-        give_new_root(self._database, self._session, self._records)
-
-
-class SqlSlotChange:
-    """See SlotChange."""
-
-    def __init__(self, database: Database, records: Records, change: Change) -> None:
-        self._database = database
-        self._records = records
-        self._change = change
-
-    def versions(self) -> Sequence[KeyVersionRow]:
-        return [KeyVersionRow(*row) for row in self._change.connection.execute(_SELECT_VERSIONS)]
-
-    def find_version(self, key_name: str, version: int) -> KeyVersionRow | None:
-        place = {"name": key_name, "number": version}
-        found = self._change.connection.execute(_SELECT_VERSION, place).one_or_none()
-        return None if found is None else KeyVersionRow(*found)
-
-    def replace_version(self, old: KeyVersionRow, new: KeyVersionRow) -> None:
-        place = {"name": old.key_name, "number": old.version}
-        self._change.connection.execute(_UPDATE_VERSION, {**place, "sealed": new.sealed})
-        self._change.ledger.remove(self._records.element(old))
-        self._change.ledger.add(self._records.element(new))
-
-    def set_slots(self, old: SlotHeader, new: SlotHeader) -> None:
-        if old.revision == 0:
-            self._database.upgrade(self._change.connection, OLDEST_USED, SLOTTED_VERSION)
-        else:
-            self._change.ledger.remove(self._records.slots_element(old))
-        self._change.ledger.add(self._records.slots_element(new))
-        content = new.to_bytes(self._records.protection.root)
-        self._change.connection.execute(_UPDATE_HEADER, {"protector_header": content})
 
 
 def _batched(rows: Sequence[KeyVersionRow], size: int) -> Iterator[Sequence[KeyVersionRow]]:
