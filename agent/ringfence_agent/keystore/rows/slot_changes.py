@@ -9,13 +9,12 @@ from __future__ import annotations
 import itertools
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Iterator, Sequence
 
 from ringfence_agent.keystore.protected_store import OnProgress, SlotUse
 from ringfence_agent.keystore.protection import Protection
 from ringfence_agent.keystore.protector import Protector
-from ringfence_agent.keystore.rows.changes import NO_KEY
+from ringfence_agent.keystore.rows.changes import NO_KEY, RowChange, StoreRows
 from ringfence_agent.keystore.rows.kinds import KeyVersionRow
 from ringfence_agent.keystore.rows.records import Records
 from ringfence_agent.keystore.sealing import SealBrokenError
@@ -27,44 +26,10 @@ _BATCH = 128
 _CANARY_BITS = 256
 
 
-T = TypeVar("T")
-
-
-class SlotChange(Protocol):
-    """A change under way; what it writes is there wholly or not at all."""
-
-    def versions(self) -> Sequence[KeyVersionRow]:
-        """Every version, by key and number, with nobody writing until the change is committed."""
-
-    def find_version(self, key_name: str, version: int) -> KeyVersionRow | None:
-        """One version."""
-
-    def replace_version(self, old: KeyVersionRow, new: KeyVersionRow) -> None:
-        """Another seal for a version; ledger included."""
-
-    def set_slots(self, old: SlotHeader, new: SlotHeader) -> None:
-        """Other slots; ledger and format included."""
-
-
-class SlotRows(Protocol):
-    """How one kind of store keeps versions and slots."""
-
-    def all_versions(self) -> Sequence[KeyVersionRow]:
-        """Every version, by key and number."""
-
-    def change(self, key_name: str | None, attempt: Callable[[SlotChange], T]) -> T:
-        """One change, told to others as one of `key_name`. `attempt` may be called again before it is committed, and
-        sees the newest slots.
-        """
-
-    def give_new_root(self) -> None:
-        """See `new_root`."""
-
-
 class SlotChanges:
     """See `protected_store.StoreSlots`. The slots of one store, wherever its rows are."""
 
-    def __init__(self, records: Records, rows: SlotRows) -> None:
+    def __init__(self, records: Records, rows: StoreRows) -> None:
         self._records = records
         self._protection = records.protection
         self._rows = rows
@@ -100,7 +65,7 @@ class SlotChanges:
         self._try(protector, body)
         self._protection.add_protector(protector)
 
-        def attempt(change: SlotChange) -> None:
+        def attempt(change: RowChange) -> None:
             own = self._slot_of(protector)  # somebody may have been quicker
             header = self._protection.header
             change.set_slots(
@@ -126,12 +91,12 @@ class SlotChanges:
                 hint="name another slot's protector under protector: in kms.yaml, or its root key file with --root-key",
             )
 
-        def attempt(change: SlotChange) -> Slot:
+        def attempt(change: RowChange) -> Slot:
             header = self._protection.header
             slot = header.get(slot_id)
             if slot_id == header.active_id:
                 raise InputError(f"{slot} seals new versions", hint="first: ringfence keystore protect --with ANOTHER")
-            needing = [row for row in change.versions() if self._needs(row, slot, header)]
+            needing = [row for row in change.all_versions() if self._needs(row, slot, header)]
             if needing:
                 raise InputError(
                     f"{len(needing)} versions are sealed by {slot}", hint="first: ringfence keystore rewrap"
@@ -163,7 +128,7 @@ class SlotChanges:
                     report(moved, total)
 
     def give_new_root(self) -> None:
-        """See `new_root`; this handle of the store is of no use afterwards."""
+        """A new root for the store; this handle of it is of no use afterwards."""
         self._rows.give_new_root()
 
     def _reseal(self, slot: Slot, rows: Sequence[KeyVersionRow]) -> Iterator[tuple[KeyVersionRow, bytes]]:
@@ -189,7 +154,7 @@ class SlotChanges:
     def _move(self, slot: Slot, row: KeyVersionRow, sealed: bytes) -> bool:
         """False when somebody else moved the version, or made another slot active, in between."""
 
-        def attempt(change: SlotChange) -> bool:
+        def attempt(change: RowChange) -> bool:
             if self._protection.header.active_id != slot.id:
                 return False
             if change.find_version(row.key_name, row.version) != row:
@@ -243,7 +208,7 @@ class SlotChanges:
         return [row for row in self._rows.all_versions() if not self._protection.is_held(row.sealed)]
 
 
-def make_newest(protection: Protection, change: SlotChange) -> None:
+def make_newest(protection: Protection, change: RowChange) -> None:
     """Makes a store of an older format one of this format, for a record that the older one does not know: with the
     slots it has. `Records.refresh_slots` is to follow after the change.
     """
