@@ -1,4 +1,4 @@
-"""Changes of a store's rows, as each kind of store makes them: what `key_changes` and `slot_changes` stand on.
+"""Changes of a store's rows, as each kind of store makes them: what `store` and `slot_changes` stand on.
 
 A store says how the rows of a key are found and written, and what commits a change. It knows nothing of what a change
 means; whoever makes one knows nothing of where rows rest.

@@ -24,15 +24,13 @@ from ringfence_agent.keystore.interface import (
     StoredKey,
     UnconfirmedChange,
 )
-from ringfence_agent.keystore.protected_store import StoreSlots
 from ringfence_agent.keystore.protection import HELD_SEAL, REMOTE_PREFIX_BYTES, REMOTE_SEAL
 from ringfence_agent.keystore.rows.changes import NO_KEY
-from ringfence_agent.keystore.rows.key_changes import KeyChanges, now_ms
 from ringfence_agent.keystore.rows.kinds import KeyVersionRow, PolicyRow, ZoneKeyRow
 from ringfence_agent.keystore.rows.new_keys import is_storable
 from ringfence_agent.keystore.rows.records import Records
-from ringfence_agent.keystore.rows.slot_changes import SlotChanges
 from ringfence_agent.keystore.rows.snapshot import RowSnapshot
+from ringfence_agent.keystore.rows.store import RowKeyStore, now_ms
 from ringfence_agent.keystore.snapshot import Pause
 from ringfence_agent.keystore.sql.changes import SqlChanges
 from ringfence_agent.keystore.sql.database import Database
@@ -43,7 +41,6 @@ from ringfence_agent.keystore.sql.tokens import SqlTokens
 from ringfence_agent.keystore.sql.transactions import SqlTransactions
 from ringfence_zones.errors import RevisionConflictError
 from ringfence_zones.keys import KeyMetadata
-from ringfence_zones.secret import Secret
 
 _KEY_COLUMNS = [ZONE_KEY.c[name] for name in ZoneKeyRow._fields]
 _VERSION_COLUMNS = [KEY_VERSION.c[name] for name in KeyVersionRow._fields]
@@ -98,7 +95,7 @@ _SELECT_POLICIES = (
 )
 
 
-class SqlKeyStore(KeyChanges, SqlTokens):
+class SqlKeyStore(RowKeyStore, SqlTokens):
     """See `interface.OpenStore`. Made by `sql.open.open_sql_keystore`."""
 
     def __init__(self, database: Database, records: Records, clock: Callable[[], int] = now_ms) -> None:
@@ -107,20 +104,9 @@ class SqlKeyStore(KeyChanges, SqlTokens):
         self._changes = SqlChanges(session, records)
         self._transactions = SqlTransactions(session, records, self._changes)
         rows = SqlRows(database, session, records, self._changes, self._transactions)
-        KeyChanges.__init__(self, records, rows, clock)
+        RowKeyStore.__init__(self, records, rows, clock)
         SqlTokens.__init__(self, session, records)
-        self.slots: StoreSlots = SlotChanges(records, rows)
         records.protection.reread_with(self._read_slots)
-
-    @property
-    def label(self) -> str:
-        """See KeyStore."""
-        return self._session.label
-
-    @property
-    def store_id(self) -> str:
-        """See KeyStore."""
-        return self._records.protection.root.store_id.hex()
 
     @property
     def owner_id(self) -> int:
@@ -202,10 +188,6 @@ class SqlKeyStore(KeyChanges, SqlTokens):
         if [each.revision for each in policies] != list(range(after_revision + 1, after_revision + 1 + len(policies))):
             raise self._records.tampered("a published policy is missing")
         return policies
-
-    def derive_secret(self, purpose: str) -> Secret:
-        """See KeyStore."""
-        return self._records.derive_secret(purpose)
 
     def change_number(self) -> int:
         """See KeyStore."""

@@ -18,15 +18,13 @@ from ringfence_agent.keystore.interface import (
     StoredKey,
     UnconfirmedChange,
 )
-from ringfence_agent.keystore.protected_store import StoreSlots
 from ringfence_agent.keystore.protection import how_sealed
 from ringfence_agent.keystore.rows.changes import NO_KEY
-from ringfence_agent.keystore.rows.key_changes import KeyChanges, now_ms
 from ringfence_agent.keystore.rows.kinds import PolicyRow
 from ringfence_agent.keystore.rows.new_keys import is_storable
 from ringfence_agent.keystore.rows.records import Records
-from ringfence_agent.keystore.rows.slot_changes import SlotChanges
 from ringfence_agent.keystore.rows.snapshot import RowSnapshot
+from ringfence_agent.keystore.rows.store import RowKeyStore, now_ms
 from ringfence_agent.keystore.snapshot import Pause
 from ringfence_agent.keystore.vault_kv.changes import VaultChanges
 from ringfence_agent.keystore.vault_kv.documents import VaultDocuments
@@ -39,10 +37,9 @@ from ringfence_agent.keystore.vault_kv.snapshot import read_snapshot
 from ringfence_agent.keystore.vault_kv.tokens import VaultTokens
 from ringfence_zones.errors import RevisionConflictError
 from ringfence_zones.keys import KeyMetadata
-from ringfence_zones.secret import Secret
 
 
-class VaultKvKeyStore(KeyChanges, VaultTokens):
+class VaultKvKeyStore(RowKeyStore, VaultTokens):
     """See `interface.OpenStore`. Made by `vault_kv.open`."""
 
     def __init__(
@@ -59,20 +56,9 @@ class VaultKvKeyStore(KeyChanges, VaultTokens):
         self._changes = VaultChanges(journal, records, self._owners)
         self._index = KeyIndex(documents, records)
         rows = VaultRows(documents, records, journal, self._index, self._owners)
-        KeyChanges.__init__(self, records, rows, clock)
+        RowKeyStore.__init__(self, records, rows, clock)
         VaultTokens.__init__(self, documents, records, journal)
-        self.slots: StoreSlots = SlotChanges(records, rows)
         records.protection.reread_with(lambda: journal.read().header.protector_header)
-
-    @property
-    def label(self) -> str:
-        """See KeyStore."""
-        return self._documents.label
-
-    @property
-    def store_id(self) -> str:
-        """See KeyStore."""
-        return self._records.protection.root.store_id.hex()
 
     @property
     def owner_id(self) -> int:
@@ -141,10 +127,6 @@ class VaultKvKeyStore(KeyChanges, VaultTokens):
         """See KeyStore."""
         found = self._index.policies_after(self._journal.read(), after_revision)
         return [self._records.policy(record.row) for record in found]
-
-    def derive_secret(self, purpose: str) -> Secret:
-        """See KeyStore."""
-        return self._records.derive_secret(purpose)
 
     def change_number(self) -> int:
         """See KeyStore."""

@@ -1,4 +1,6 @@
-"""Keys made, rolled, deleted, brought back and taken over, wherever a store's rows rest."""
+"""The part of a key store that is the same wherever its rows rest: how keys are made, rolled, deleted, brought back and
+taken over.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from ringfence_agent.keystore.held import AnyVersion, HeldVersion, Material, made_version
 from ringfence_agent.keystore.interface import ChangeOrigin, ImportedKey, KeyImport, NewKey, UnconfirmedChange
+from ringfence_agent.keystore.protected_store import StoreSlots
 from ringfence_agent.keystore.rows.changes import SEVERAL_KEYS, RowChange, StoreRows
 from ringfence_agent.keystore.rows.imports import KeyImports
 from ringfence_agent.keystore.rows.kinds import ZoneKeyRow
@@ -20,7 +23,7 @@ from ringfence_agent.keystore.rows.new_keys import (
 )
 from ringfence_agent.keystore.rows.prepared import Prepared, with_seals
 from ringfence_agent.keystore.rows.records import Records, attributes_text
-from ringfence_agent.keystore.rows.slot_changes import make_newest
+from ringfence_agent.keystore.rows.slot_changes import SlotChanges, make_newest
 from ringfence_zones.errors import KeyExistsError, KeyNotFoundError, UnconfirmedChangeError
 from ringfence_zones.keys import KeyMetadata
 from ringfence_zones.secret import Secret
@@ -31,8 +34,8 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class KeyChanges:
-    """The part of `protected_store.ProtectedStore` that changes keys."""
+class RowKeyStore:
+    """The part of `protected_store.ProtectedStore` that changes keys and slots, and says which store it is."""
 
     def __init__(self, records: Records, rows: StoreRows, clock: Callable[[], int] = now_ms) -> None:
         """`clock` tells epoch milliseconds."""
@@ -40,6 +43,21 @@ class KeyChanges:
         self._rows = rows
         self._clock = clock
         self._imports = KeyImports(records, rows)
+        self.slots: StoreSlots = SlotChanges(records, rows)
+
+    @property
+    def label(self) -> str:
+        """See KeyStore."""
+        return self._rows.label
+
+    @property
+    def store_id(self) -> str:
+        """See KeyStore."""
+        return self._records.protection.root.store_id.hex()
+
+    def derive_secret(self, purpose: str) -> Secret:
+        """See KeyStore."""
+        return self._records.derive_secret(purpose)
 
     def create_key(self, new: NewKey, origin: ChangeOrigin | None = None) -> AnyVersion:
         """See KeyStore. Raises InputError too, for a name or material that no key can have."""
@@ -49,7 +67,7 @@ class KeyChanges:
         def attempt(change: RowChange, prepared: Prepared) -> AnyVersion:
             old = change.find_key(new.name)
             if old is not None and old.deleted_ms is None:
-                raise KeyExistsError(new.name, self._rows.label)
+                raise KeyExistsError(new.name, self.label)
             number = old.next_version if old else 0
             key = ZoneKeyRow(
                 name=new.name,
@@ -116,7 +134,7 @@ class KeyChanges:
             if old is None:
                 raise KeyNotFoundError(name)
             if old.deleted_ms is None:
-                raise KeyExistsError(name, self._rows.label)
+                raise KeyExistsError(name, self.label)
             if old.deleted_ms < not_before_ms:
                 raise KeyNotFoundError(name, f"Key {name} was deleted too long ago to be brought back")
             key = old._replace(deleted_ms=None)
