@@ -86,4 +86,4 @@ class StoreRows(Protocol):
         """
 
     def give_new_root(self) -> None:
-        """A new root for the store: every slot, seal, tag and sum again. This handle is of no use afterwards."""
+        """See `new_root`; this handle of the store is of no use afterwards."""

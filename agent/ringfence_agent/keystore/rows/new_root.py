@@ -1,4 +1,12 @@
-"""The parts of a new root that every store shares: the root itself, sealed for every slot, and each version's seal."""
+"""A new root for a store: every slot, seal, tag and sum again, in one change. What of that is the same in every store.
+
+For when the root, or a root key file of a store that was made before there were slots, may be known to somebody. No
+server may use the store meanwhile: one that does finds a ledger that it cannot open, and refuses until it is restarted.
+What remote protectors sealed is not asked for: it is tied to the new root without being opened.
+
+Sessions and delegation tokens of clients: cookies end, since their keys derive from the root; tokens stay good, since
+their master keys are random and only sealed again.
+"""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ class SlotChanges:
                     report(moved, total)
 
     def give_new_root(self) -> None:
-        """A new root for the store; this handle of it is of no use afterwards."""
+        """See `new_root`; this handle of the store is of no use afterwards."""
         self._rows.give_new_root()
 
     def _reseal(self, slot: Slot, rows: Sequence[KeyVersionRow]) -> Iterator[tuple[KeyVersionRow, bytes]]:

@@ -1,12 +1,4 @@
-"""A new root for a store: every slot, seal, tag and sum again, in one transaction.
-
-For when the root, or a root key file of a store that was made before there were slots, may be known to somebody. No
-server may use the store meanwhile: one that does finds a ledger that it cannot open, and refuses until it is restarted.
-What remote protectors sealed is not asked for: it is tied to the new root without being opened.
-
-Sessions and delegation tokens of clients: cookies end, since their keys derive from the root; tokens stay good, since
-their master keys are random and only sealed again.
-"""
+"""A new root for a store in SQL tables, in one transaction: see `rows.new_root`."""
 
 from __future__ import annotations
 

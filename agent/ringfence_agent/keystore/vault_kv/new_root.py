@@ -1,4 +1,4 @@
-"""A new root for a store in Vault: every slot, seal, tag and sum again, in one change (see `sql.new_root`).
+"""A new root for a store in Vault: every slot, seal, tag and sum again, in one change (see `rows.new_root`).
 
 Documents are tagged under the root, so all of them are written again. What they become is written to documents of its
 own first; the head, tagged under the new root, commits it and says which version of each document it replaces. Whoever
