@@ -10,7 +10,7 @@ from local_stores import in_child, kill, new_key
 from store_places import Place
 
 from ringfence_agent.keystore.interface import ChangeOrigin, Changes, OpenStore
-from ringfence_agent.keystore.sql.changes import KEPT_CHANGES
+from ringfence_agent.keystore.rows.changes import KEPT_CHANGES
 from ringfence_zones.errors import KeyExistsError, KeyNotFoundError, UnconfirmedChangeError
 
 ETL = ChangeOrigin("etl", b"d" * 32)

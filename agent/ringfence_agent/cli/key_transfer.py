@@ -39,8 +39,8 @@ from ringfence_agent.keystore.jceks.keys import OnProgress, Receipt, known_versi
 from ringfence_agent.keystore.jceks.provider import format_jceks
 from ringfence_agent.keystore.key_import import check_imported_key, judge_new
 from ringfence_agent.keystore.open import default_root_key, local_path, open_keystore
+from ringfence_agent.keystore.ownership import acting_as_owner
 from ringfence_agent.keystore.protector import FILE_ALONE
-from ringfence_agent.keystore.sql.ownership import acting_as_owner
 from ringfence_agent.keystore.vault_kv.address import is_vault_uri
 from ringfence_agent.kms.audit.config import AuditBlock, audit_settings
 from ringfence_agent.kms.audit.offline import record_exports

@@ -26,9 +26,9 @@ from ringfence_agent.keystore.backup.restore import Restored, Seen, restore
 from ringfence_agent.keystore.backup.targets import find_target
 from ringfence_agent.keystore.backup.unpacked import check_opened_by, unpacked
 from ringfence_agent.keystore.open import local_path
+from ringfence_agent.keystore.ownership import acting_as_owner
 from ringfence_agent.keystore.protectors.file import FileProtector
 from ringfence_agent.keystore.snapshot import StoreFacts
-from ringfence_agent.keystore.sql.ownership import acting_as_owner
 from ringfence_agent.kms.audit.offline import RESTORE, record_restore
 from ringfence_agent.kms.audit.reader import find_files
 from ringfence_agent.kms.audit.record import OK, utc_text

@@ -15,10 +15,10 @@ from ringfence_agent import process_hygiene
 from ringfence_agent.cli.kms_options import config_option, keystore_option, root_key_option
 from ringfence_agent.keystore.held import HeldVersion
 from ringfence_agent.keystore.open import default_root_key, local_path, open_protected
+from ringfence_agent.keystore.ownership import acting_as_owner
 from ringfence_agent.keystore.protected_store import ProtectedStore
 from ringfence_agent.keystore.protector import Protector
 from ringfence_agent.keystore.protectors.file import FileProtector
-from ringfence_agent.keystore.sql.ownership import acting_as_owner
 from ringfence_agent.kms.audit.config import AuditBlock, audit_settings
 from ringfence_agent.kms.config import Options, StoreSettings, default_file, load_store_settings
 from ringfence_agent.kms.protector_config import FILE_ONLY, open_protectors

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from ringfence_agent.keystore.rows.encoding import encode_row
 from ringfence_agent.keystore.sealing import SealBrokenError, seal, unseal
-from ringfence_agent.keystore.sql.row_encoding import encode_row
 from ringfence_agent.keystore.store_root import StoreRoot
 
 _MODULUS = 1 << 256

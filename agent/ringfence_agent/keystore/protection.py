@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 from ringfence_agent.keystore.held import TransitVersion
 from ringfence_agent.keystore.protector import MaterialBinding, Materials, Protector, ResealingMaterials
+from ringfence_agent.keystore.rows.encoding import encode_row
 from ringfence_agent.keystore.sealing import SealBrokenError
 from ringfence_agent.keystore.slots import Slot, SlotHeader, check_slots
-from ringfence_agent.keystore.sql.row_encoding import encode_row
 from ringfence_agent.keystore.store_root import StoreRoot
 from ringfence_zones.errors import ProtectorRefusedError, ProtectorUnavailableError
 from ringfence_zones.secret import Secret

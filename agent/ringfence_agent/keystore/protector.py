@@ -29,7 +29,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from ringfence_agent.keystore.sql.row_encoding import encode_row
+from ringfence_agent.keystore.rows.encoding import encode_row
 from ringfence_zones.secret import Secret
 
 

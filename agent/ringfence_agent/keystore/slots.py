@@ -16,8 +16,8 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from ringfence_agent.keystore.rows.encoding import Field, encode_row
 from ringfence_agent.keystore.sealing import SealBrokenError
-from ringfence_agent.keystore.sql.row_encoding import Field, encode_row
 from ringfence_agent.keystore.store_root import StoreRoot
 from ringfence_zones.errors import InputError
 

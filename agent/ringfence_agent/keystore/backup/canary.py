@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from ringfence_agent.keystore.backup.records import MalformedRecordError, Record
+from ringfence_agent.keystore.rows.encoding import encode_row
 from ringfence_agent.keystore.snapshot import SealedVersion
-from ringfence_agent.keystore.sql.row_encoding import encode_row
 from ringfence_zones.keys import IV_BYTES
 from ringfence_zones.secret import Secret
 

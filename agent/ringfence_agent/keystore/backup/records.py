@@ -1,10 +1,10 @@
 """The records of a backup: rows as they rest in the store, and canaries, one after the other.
 
-A record is four bytes of length, big-endian, and that many bytes of `row_encoding`: the first field names the table (or
-`canary`), the others are the row's columns in the order that the manifest lists. Text and bytes keep their types, so a
-row is the same record whichever SQL engine it came from.
+A record is four bytes of length, big-endian, and that many bytes of `rows.encoding`: the first field names the table
+(or `canary`), the others are the columns of its row in the order that the manifest lists. Text and bytes keep their
+types, so a row is the same record whichever SQL engine it came from.
 
-Reading is bounded, and refuses whatever `row_encoding` would not have written.
+Reading is bounded, and refuses whatever `rows.encoding` would not have written.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
-from ringfence_agent.keystore.sql.row_encoding import Field, encode_row
+from ringfence_agent.keystore.rows.encoding import Field, encode_row
 
 # A published policy is the largest row; the key server takes none beyond 16 MiB.
 MAX_RECORD_BYTES = 64 * 1024 * 1024

@@ -27,14 +27,14 @@ from ringfence_agent.keystore.backup.records import encode_record
 from ringfence_agent.keystore.backup.targets import RestoreTarget
 from ringfence_agent.keystore.backup.unpacked import table_rows, told_of_room, unpacked
 from ringfence_agent.keystore.protector import Protector
+from ringfence_agent.keystore.rows.kinds import KEY_VERSION, POLICY_REVISION, ZONE_KEY
 from ringfence_agent.keystore.snapshot import StoreFacts, StoreSnapshot
 from ringfence_agent.keystore.sql.store import SqlKeyStore
-from ringfence_agent.keystore.sql.tables import KEY_VERSION, POLICY_REVISION, ZONE_KEY
 from ringfence_zones.errors import BackupError, RingfenceError, StoreRollbackError
 
 # More than are issued between a backup and a restore; a token's number has 31 bits.
 _SKIPPED_SEQUENCES = 1_000_000
-_COMPARED = frozenset({ZONE_KEY.name, KEY_VERSION.name, POLICY_REVISION.name})
+_COMPARED = frozenset({ZONE_KEY.table, KEY_VERSION.table, POLICY_REVISION.table})
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,18 +20,13 @@ from ringfence_agent.keystore.local_files import check_directory, check_local, c
 from ringfence_agent.keystore.open import is_shared, store_path
 from ringfence_agent.keystore.protected_store import ProtectedStore
 from ringfence_agent.keystore.protector import Protector
-from ringfence_agent.keystore.sql.database import TableRow
+from ringfence_agent.keystore.rows.kinds import TableRow
 from ringfence_agent.keystore.sql.mariadb_database import MariadbDatabase
 from ringfence_agent.keystore.sql.open import open_sql_keystore
 from ringfence_agent.keystore.sql.postgresql_database import PostgresqlDatabase
 from ringfence_agent.keystore.sql.server_address import parse_server_uri, read_password
 from ringfence_agent.keystore.sql.server_database import ServerDatabase
-from ringfence_agent.keystore.sql.sqlite_database import (
-    SIDE_FILES,
-    SqliteDatabase,
-    create_file,
-    translate_sqlite,
-)
+from ringfence_agent.keystore.sql.sqlite_database import SIDE_FILES, SqliteDatabase, create_file, translate_sqlite
 from ringfence_agent.keystore.vault_kv.address import is_vault_uri, parse_vault_uri, require_vault
 from ringfence_agent.vault.settings import VaultSettings
 from ringfence_zones.durable_file import install_durably, sync, write_new_file

@@ -24,14 +24,12 @@ from ringfence_agent.keystore.backup.file_format import BackupFile, Manifest
 from ringfence_agent.keystore.backup.records import Record
 from ringfence_agent.keystore.local_files import file_system_of
 from ringfence_agent.keystore.protector import Protector
+from ringfence_agent.keystore.rows.kinds import BACKED_UP, OLDEST_USED, SCHEMA_VERSION, TableRow
 from ringfence_agent.keystore.slots import read_slots
 from ringfence_agent.keystore.snapshot import StoreFacts
-from ringfence_agent.keystore.sql.database import TableRow
 from ringfence_agent.keystore.sql.open import open_sql_keystore
-from ringfence_agent.keystore.sql.snapshot import BACKED_UP
 from ringfence_agent.keystore.sql.sqlite_database import SqliteDatabase, create_file, translate_sqlite
 from ringfence_agent.keystore.sql.store import SqlKeyStore
-from ringfence_agent.keystore.sql.tables import OLDEST_USED, SCHEMA_VERSION
 from ringfence_zones.errors import BackupError, ProtectorUnavailableError, StoreUnavailableError, WrongRootKeyError
 
 _IN_MEMORY = Path("/dev/shm")  # noqa: S108 -- a private directory is made in it

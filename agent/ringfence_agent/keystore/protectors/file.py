@@ -20,9 +20,9 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from ringfence_agent.keystore.rows.encoding import encode_row
 from ringfence_agent.keystore.sealing import SealBrokenError, seal, unseal
 from ringfence_agent.keystore.slots import FILE_SCHEME, is_old_header
-from ringfence_agent.keystore.sql.row_encoding import encode_row
 from ringfence_agent.keystore.store_root import ROOT_BYTES, derive_key
 from ringfence_zones.errors import ConfigError
 from ringfence_zones.secret import Secret

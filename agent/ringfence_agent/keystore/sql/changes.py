@@ -13,20 +13,11 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, insert, select
 
 from ringfence_agent.keystore.interface import ChangeOrigin, Changes, UnconfirmedChange
-from ringfence_agent.keystore.sql.records import Records
+from ringfence_agent.keystore.rows.changes import KEPT_CHANGES, NO_KEY, SEVERAL_KEYS
+from ringfence_agent.keystore.rows.kinds import KeyChangeRow, UnconfirmedRow
+from ringfence_agent.keystore.rows.records import Records
 from ringfence_agent.keystore.sql.session import SqlSession
-from ringfence_agent.keystore.sql.tables import (
-    KEY_CHANGE,
-    STORE_HEADER,
-    UNCONFIRMED_CHANGE,
-    KeyChangeRow,
-    UnconfirmedRow,
-    ZoneKeyRow,
-)
-
-KEPT_CHANGES = 512
-NO_KEY = ""
-SEVERAL_KEYS = None
+from ringfence_agent.keystore.sql.tables import KEY_CHANGE, STORE_HEADER, UNCONFIRMED_CHANGE
 
 _UNCONFIRMED_COLUMNS = [UNCONFIRMED_CHANGE.c[name] for name in UnconfirmedRow._fields]
 _SELECT_LEDGER = select(STORE_HEADER.c.ledger)
@@ -104,10 +95,9 @@ class SqlChanges:
         """See KeyStore."""
         return self._unconfirmed(self._session.read(_SELECT_UNCONFIRMED, name=name))
 
-    def is_unconfirmed(self, connection: Connection, key: ZoneKeyRow, origin: ChangeOrigin) -> bool:
-        """Whether a live version of a key with this origin is unconfirmed, as seen inside a transaction."""
-        changes = self._unconfirmed(connection.execute(_SELECT_UNCONFIRMED, {"name": key.name}).fetchall())
-        return any(change.origin == origin and change.version >= key.first_version for change in changes)
+    def find_unconfirmed_in(self, connection: Connection, name: str) -> Sequence[UnconfirmedChange]:
+        """The same, as seen inside a transaction."""
+        return self._unconfirmed(connection.execute(_SELECT_UNCONFIRMED, {"name": name}).fetchall())
 
     def _unconfirmed(self, rows: Sequence[Any]) -> Sequence[UnconfirmedChange]:
         found = []

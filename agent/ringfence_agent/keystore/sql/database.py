@@ -7,17 +7,11 @@ into a sentence. It knows nothing of keys, seals or tags.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Protocol
 
 from sqlalchemy import Connection
 
 from ringfence_zones.errors import RingfenceError
-
-TableRow = tuple[str, Mapping[str, object]]
-"""A row for an insert, with the name of its table."""
-WRITE_WAIT_S = 10.0
-"""How long a writer waits for the others before it gives up with StoreUnavailableError."""
 
 
 class Database(Protocol):

@@ -1,42 +1,17 @@
-"""A new root for a store: every slot, seal, tag and sum again, in one transaction.
-
-For when the root, or a root key file of a store that was made before there were slots, may be known to somebody. No
-server may use the store meanwhile: one that does finds a ledger that it cannot open, and refuses until it is restarted.
-What remote protectors sealed is not asked for: it is tied to the new root without being opened.
-
-Sessions and delegation tokens of clients: cookies end, since their keys derive from the root; tokens stay good, since
-their master keys are random and only sealed again.
-"""
+"""A new root for a store in SQL tables, in one transaction: see `rows.new_root`."""
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Table, bindparam, delete, insert, select, update
 
 from ringfence_agent.keystore.authenticator import Ledger
-from ringfence_agent.keystore.protection import Protection
-from ringfence_agent.keystore.sealing import SealBrokenError
-from ringfence_agent.keystore.slots import Slot, SlotHeader
-from ringfence_agent.keystore.sql.changes import SEVERAL_KEYS
-from ringfence_agent.keystore.sql.database import Database
-from ringfence_agent.keystore.sql.records import Records, TaggedRow
-from ringfence_agent.keystore.sql.session import SqlSession
-from ringfence_agent.keystore.sql.tables import (
-    DELEGATION_TOKEN,
-    KEY_CHANGE,
-    KEY_VERSION,
+from ringfence_agent.keystore.rows.changes import SEVERAL_KEYS
+from ringfence_agent.keystore.rows.kinds import (
     OLDEST_USED,
-    POLICY_REVISION,
     SLOTTED_VERSION,
-    STORE_HEADER,
-    TOKEN_MASTER_KEY,
-    TOKEN_STATE,
-    UNCONFIRMED_CHANGE,
-    ZONE_KEY,
     KeyChangeRow,
     KeyVersionRow,
     PolicyRow,
@@ -46,10 +21,23 @@ from ringfence_agent.keystore.sql.tables import (
     UnconfirmedRow,
     ZoneKeyRow,
 )
+from ringfence_agent.keystore.rows.new_root import new_records, sealed_under
+from ringfence_agent.keystore.rows.records import Records, TaggedRow
+from ringfence_agent.keystore.sql.database import Database
+from ringfence_agent.keystore.sql.session import SqlSession
+from ringfence_agent.keystore.sql.tables import (
+    DELEGATION_TOKEN,
+    KEY_CHANGE,
+    KEY_VERSION,
+    POLICY_REVISION,
+    STORE_HEADER,
+    TOKEN_MASTER_KEY,
+    TOKEN_STATE,
+    UNCONFIRMED_CHANGE,
+    ZONE_KEY,
+)
 from ringfence_agent.keystore.sql.transactions import LOCK_HEADER
-from ringfence_agent.keystore.store_root import ROOT_BYTES, StoreRoot
-from ringfence_zones.errors import InputError, ProtectorRefusedError, StoreUnavailableError
-from ringfence_zones.secret import Secret
+from ringfence_zones.errors import StoreUnavailableError
 
 
 class _Tagged(NamedTuple):
@@ -87,34 +75,6 @@ def give_new_root(database: Database, session: SqlSession, old: Records) -> None
         after = _seal_again(transaction.connection, old, new, ledger)
         header = {"ledger": after, "protector_header": new.protection.header.to_bytes(new.protection.root)}
         transaction.connection.execute(update(STORE_HEADER), header)
-
-
-def new_records(old: Records, slots: SlotHeader) -> Records:
-    """A new root, sealed for each of these slots, with whose protectors it was tried. Raises InputError without one of
-    them, ProtectorUnavailableError, ProtectorRefusedError.
-    """
-    store_id, secret = old.protection.root.store_id, Secret(secrets.token_bytes(ROOT_BYTES))
-    root = StoreRoot(secret, store_id)
-    made = tuple(_sealed_again(old.protection, slot, store_id, secret) for slot in slots.slots)
-    header = replace(slots, slots=made, revision=slots.revision + 1)
-    return Records(old.header, Protection(root, header.to_bytes(root), ()), "that is given a new root")
-
-
-def _sealed_again(protection: Protection, slot: Slot, store_id: bytes, secret: Secret) -> Slot:
-    protector = protection.find_protector(slot)
-    if protector is None:
-        raise InputError(
-            f"{slot} cannot be given a new root: its protector is not at hand",
-            hint="name its protector with its settings, or remove the slot first: ringfence keystore unprotect",
-        )
-    body = protector.seal_root(store_id, secret)
-    try:
-        comes_back = protector.open_root(store_id, body) == secret
-    except SealBrokenError:
-        comes_back = False
-    if not comes_back:
-        raise ProtectorRefusedError(f"{slot} does not give back what it sealed; nothing was changed")
-    return replace(slot, body=body)
 
 
 def _seal_again(connection: Connection, old: Records, new: Records, before: Ledger) -> bytes:
@@ -159,19 +119,6 @@ def _reseal_versions(
         resealed = row._replace(sealed=sealed_under(new.protection.root, old, row))
         connection.execute(_update(KEY_VERSION, key), {**_place(key, row), "sealed": resealed.sealed})
         yield row, resealed
-
-
-def sealed_under(root: StoreRoot, old: Records, row: KeyVersionRow) -> bytes:
-    """A version's seal under another root. No protector is asked. Raises StoreTamperedError."""
-    binding = old.binding(row)
-    try:
-        if old.protection.is_held(row.sealed):
-            return old.protection.reseal_held(root, binding, row.sealed)
-        if old.protection.is_remote(row.sealed):
-            return old.protection.reseal_remote(root, binding, row.sealed)
-        return root.seal_material(old.protection.open_here(binding, row.sealed), binding.encoded)
-    except SealBrokenError:
-        raise old.tampered(f"version {row.version} of key {row.key_name!r} was changed") from None
 
 
 def _reseal_master_keys(connection: Connection, old: Records, new: Records) -> None:

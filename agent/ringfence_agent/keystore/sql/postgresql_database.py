@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from ringfence_agent.keystore.sql.database import WRITE_WAIT_S
+from ringfence_agent.keystore.rows.changes import WRITE_WAIT_S
 from ringfence_agent.keystore.sql.server_database import CONNECT_WAIT_S, Columns, ServerDatabase
 from ringfence_agent.keystore.sql.server_errors import Cause
 from ringfence_agent.keystore.sql.server_schema import TABLES, Kind

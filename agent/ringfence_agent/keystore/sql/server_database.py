@@ -17,11 +17,10 @@ from typing import Any
 from sqlalchemy import Connection, Engine, NullPool, create_engine, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from ringfence_agent.keystore.sql.database import TableRow
+from ringfence_agent.keystore.rows.kinds import OLDEST_USED, SCHEMA_VERSION, TableRow
 from ringfence_agent.keystore.sql.server_address import ServerAddress
 from ringfence_agent.keystore.sql.server_errors import SERVER_RESTORE_HINT, Cause, explain
 from ringfence_agent.keystore.sql.server_schema import TABLES, Kind
-from ringfence_agent.keystore.sql.tables import OLDEST_USED, SCHEMA_VERSION
 from ringfence_zones.errors import (
     ConfigError,
     KeyStoreError,

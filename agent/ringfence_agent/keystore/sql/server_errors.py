@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from ringfence_agent.keystore.sql.database import WRITE_WAIT_S
+from ringfence_agent.keystore.rows.changes import WRITE_WAIT_S
 from ringfence_zones.errors import KeyStoreError, StoreTamperedError, StoreUnavailableError, StoreUnreachableError
 
 SERVER_RESTORE_HINT = "stop the key servers, keep the database as it is, and restore it from the newest backup"

@@ -21,7 +21,8 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, RootTransaction
 from sqlalchemy.exc import SQLAlchemyError
 
-from ringfence_agent.keystore.sql.database import WRITE_WAIT_S, Database
+from ringfence_agent.keystore.rows.changes import WRITE_WAIT_S
+from ringfence_agent.keystore.sql.database import Database
 from ringfence_zones.errors import RingfenceError, StoreUnavailableError
 
 T = TypeVar("T")

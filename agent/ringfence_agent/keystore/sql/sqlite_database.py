@@ -19,11 +19,11 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
 from ringfence_agent.keystore.local_files import check_directory, check_local, check_store_file, check_writable
-from ringfence_agent.keystore.sql.database import WRITE_WAIT_S, TableRow
-from ringfence_agent.keystore.sql.records import RESTORE_HINT
+from ringfence_agent.keystore.rows.changes import WRITE_WAIT_S
+from ringfence_agent.keystore.rows.kinds import SCHEMA_VERSION, TableRow
+from ringfence_agent.keystore.rows.records import RESTORE_HINT
 from ringfence_agent.keystore.sql.sqlite_owners import SqliteOwners
 from ringfence_agent.keystore.sql.sqlite_schema import APPLICATION_ID, STATEMENTS, UPGRADES
-from ringfence_agent.keystore.sql.tables import SCHEMA_VERSION
 from ringfence_zones.errors import (
     ConfigError,
     KeyStoreError,

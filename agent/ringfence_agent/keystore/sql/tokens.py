@@ -1,4 +1,4 @@
-"""Delegation tokens in SQL tables: see `token_store` for the rules and `sql_session` for the transactions.
+"""Delegation tokens in SQL tables: see `token_store` for the rules and `session` for the transactions.
 
 Writers of tokens take turns by the one row of `token_state`, apart from writers of keys. Numbers of tokens are taken
 from it in blocks, so that most new tokens cost one transaction; what is left of a block at the end is a gap.
@@ -13,16 +13,10 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
-from ringfence_agent.keystore.sql.records import Records
+from ringfence_agent.keystore.rows.kinds import TokenMasterKeyRow, TokenRow, TokenStateRow
+from ringfence_agent.keystore.rows.records import Records
 from ringfence_agent.keystore.sql.session import SqlSession
-from ringfence_agent.keystore.sql.tables import (
-    DELEGATION_TOKEN,
-    TOKEN_MASTER_KEY,
-    TOKEN_STATE,
-    TokenMasterKeyRow,
-    TokenRow,
-    TokenStateRow,
-)
+from ringfence_agent.keystore.sql.tables import DELEGATION_TOKEN, TOKEN_MASTER_KEY, TOKEN_STATE
 from ringfence_agent.keystore.token_store import MasterKey, TokenRecord
 from ringfence_zones.secret import Secret
 

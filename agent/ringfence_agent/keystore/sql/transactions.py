@@ -14,9 +14,9 @@ from typing import Any
 from sqlalchemy import Connection, select, update
 
 from ringfence_agent.keystore.authenticator import Ledger
+from ringfence_agent.keystore.rows.prepared import Prepared
+from ringfence_agent.keystore.rows.records import Records
 from ringfence_agent.keystore.sql.changes import SqlChanges
-from ringfence_agent.keystore.sql.prepared import Prepared
-from ringfence_agent.keystore.sql.records import Records
 from ringfence_agent.keystore.sql.session import Outcome, SqlSession
 from ringfence_agent.keystore.sql.tables import STORE_HEADER
 

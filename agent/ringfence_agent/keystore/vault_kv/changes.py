@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ringfence_agent.keystore.interface import Changes, UnconfirmedChange
-from ringfence_agent.keystore.sql.records import Records
+from ringfence_agent.keystore.rows.records import Records
 from ringfence_agent.keystore.vault_kv.head import Head
 from ringfence_agent.keystore.vault_kv.journal import HeadChange, Journal
 from ringfence_agent.keystore.vault_kv.owners import VaultOwners

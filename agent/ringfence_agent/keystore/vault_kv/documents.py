@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from ringfence_agent.keystore.sql.row_encoding import encode_row
+from ringfence_agent.keystore.rows.encoding import encode_row
 from ringfence_agent.keystore.store_root import StoreRoot
 from ringfence_agent.keystore.vault_kv.address import VaultKvAddress
 from ringfence_agent.vault.control import VaultControl

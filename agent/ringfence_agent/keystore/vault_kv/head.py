@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ringfence_agent.keystore.interface import ChangeOrigin, UnconfirmedChange
-from ringfence_agent.keystore.sql.changes import KEPT_CHANGES, NO_KEY, SEVERAL_KEYS
-from ringfence_agent.keystore.sql.open import FIRST_TOKEN_STATE
-from ringfence_agent.keystore.sql.tables import SCHEMA_VERSION, HeaderRow, TokenMasterKeyRow, TokenStateRow
+from ringfence_agent.keystore.rows.changes import KEPT_CHANGES, NO_KEY, SEVERAL_KEYS
+from ringfence_agent.keystore.rows.header import FIRST_TOKEN_STATE
+from ringfence_agent.keystore.rows.kinds import SCHEMA_VERSION, HeaderRow, TokenMasterKeyRow, TokenStateRow
 from ringfence_agent.keystore.vault_kv.documents import Body, Document, RawDocument, VaultDocuments
 from ringfence_agent.keystore.vault_kv.rows import bytes_of, text_of
 from ringfence_zones.errors import StoreUnavailableError
@@ -29,7 +29,7 @@ root tagged; `["tokens", path, operation, argument, ...]`; or `["redo", path]`, 
 
 @dataclass(slots=True)
 class Head:
-    """One version of it. `version` is KV's, 0 before the first; `format` that of the rows (`sql.tables`).
+    """One version of it. `version` is KV's, 0 before the first; `format` that of the rows (`rows.kinds`).
 
     `changed` has the newest change of each key that changed after `changes_after`, by the number of the change.
     """

@@ -14,8 +14,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
+from ringfence_agent.keystore.rows.records import Records
 from ringfence_agent.keystore.snapshot import Pause, paced
-from ringfence_agent.keystore.sql.records import Records
 from ringfence_agent.keystore.vault_kv.documents import Document, RawDocument, VaultDocuments
 from ringfence_agent.keystore.vault_kv.head import Head
 from ringfence_agent.keystore.vault_kv.rows import KEYS, POLICIES, KeyRecord, PolicyRecord, key_path

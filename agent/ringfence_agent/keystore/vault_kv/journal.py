@@ -22,11 +22,11 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from ringfence_agent.keystore.authenticator import Ledger
+from ringfence_agent.keystore.rows.changes import WRITE_WAIT_S
+from ringfence_agent.keystore.rows.kinds import KeyVersionRow, PolicyRow, ZoneKeyRow
+from ringfence_agent.keystore.rows.prepared import Prepared
+from ringfence_agent.keystore.rows.records import Records
 from ringfence_agent.keystore.slots import read_slots
-from ringfence_agent.keystore.sql.database import WRITE_WAIT_S
-from ringfence_agent.keystore.sql.prepared import Prepared
-from ringfence_agent.keystore.sql.records import Records
-from ringfence_agent.keystore.sql.tables import KeyVersionRow, PolicyRow, ZoneKeyRow
 from ringfence_agent.keystore.vault_kv.documents import Body, Document, VaultDocuments
 from ringfence_agent.keystore.vault_kv.head import Head, Redo
 from ringfence_agent.keystore.vault_kv.rows import HEAD, REDO, tokens_body, tokens_of

@@ -1,4 +1,4 @@
-"""A new root for a store in Vault: every slot, seal, tag and sum again, in one change (see `sql.new_root`).
+"""A new root for a store in Vault: every slot, seal, tag and sum again, in one change (see `rows.new_root`).
 
 Documents are tagged under the root, so all of them are written again. What they become is written to documents of its
 own first; the head, tagged under the new root, commits it and says which version of each document it replaces. Whoever
@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ringfence_agent.keystore.authenticator import Ledger
-from ringfence_agent.keystore.sql.changes import SEVERAL_KEYS
-from ringfence_agent.keystore.sql.new_root import new_records, sealed_under
-from ringfence_agent.keystore.sql.records import Records
-from ringfence_agent.keystore.sql.tables import SLOTTED_VERSION
+from ringfence_agent.keystore.rows.changes import SEVERAL_KEYS
+from ringfence_agent.keystore.rows.kinds import SLOTTED_VERSION
+from ringfence_agent.keystore.rows.new_root import new_records, sealed_under
+from ringfence_agent.keystore.rows.records import Records
 from ringfence_agent.keystore.vault_kv.documents import VaultDocuments
 from ringfence_agent.keystore.vault_kv.head import Redo
 from ringfence_agent.keystore.vault_kv.index import KeyIndex, in_parallel

@@ -14,8 +14,8 @@ from pathlib import Path
 from ringfence_agent.keystore.local_files import check_directory, directory_locked
 from ringfence_agent.keystore.protector import Protector, Protectors
 from ringfence_agent.keystore.protectors.file import FileProtector, new_root_key_text, read_root_key
-from ringfence_agent.keystore.sql.open import new_header, open_header
-from ringfence_agent.keystore.sql.tables import SCHEMA_VERSION
+from ringfence_agent.keystore.rows.header import new_header, open_header
+from ringfence_agent.keystore.rows.kinds import SCHEMA_VERSION
 from ringfence_agent.keystore.vault_kv.address import VaultKvAddress
 from ringfence_agent.keystore.vault_kv.documents import VaultDocuments
 from ringfence_agent.keystore.vault_kv.head import Head, read_unproven_header

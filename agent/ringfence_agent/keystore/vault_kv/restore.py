@@ -11,21 +11,16 @@ from typing import Any
 
 from ringfence_agent.keystore.protected_store import ProtectedStore
 from ringfence_agent.keystore.protector import Protector
-from ringfence_agent.keystore.sql.database import TableRow
-from ringfence_agent.keystore.sql.open import open_header
-from ringfence_agent.keystore.sql.tables import (
+from ringfence_agent.keystore.rows.header import open_header
+from ringfence_agent.keystore.rows.kinds import (
     KEY_VERSION,
     POLICY_REVISION,
     STORE_HEADER,
     TOKEN_MASTER_KEY,
     TOKEN_STATE,
     ZONE_KEY,
-    HeaderRow,
     KeyVersionRow,
-    PolicyRow,
-    TokenMasterKeyRow,
-    TokenStateRow,
-    ZoneKeyRow,
+    TableRow,
 )
 from ringfence_agent.keystore.vault_kv.address import VaultKvAddress
 from ringfence_agent.keystore.vault_kv.documents import Body, VaultDocuments
@@ -95,31 +90,27 @@ class VaultKvTarget:
 
 
 def _head(tables: Mapping[str, Sequence[Mapping[str, Any]]], version: int) -> Head:
-    (header,) = (_row(HeaderRow, row) for row in tables[STORE_HEADER.name])
-    (tokens,) = (_row(TokenStateRow, row) for row in tables[TOKEN_STATE.name])
-    master_keys = [_row(TokenMasterKeyRow, row) for row in tables.get(TOKEN_MASTER_KEY.name, ())]
+    (header,) = (STORE_HEADER.of(row) for row in tables[STORE_HEADER.table])
+    (tokens,) = (TOKEN_STATE.of(row) for row in tables[TOKEN_STATE.table])
+    master_keys = [TOKEN_MASTER_KEY.of(row) for row in tables.get(TOKEN_MASTER_KEY.table, ())]
     return Head(version=0, format=version, header=header, tokens=tokens, master_keys=master_keys)
 
 
 def _keys(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterable[KeyRecord]:
     versions: dict[str, list[KeyVersionRow]] = {}
-    for row in tables.get(KEY_VERSION.name, ()):
-        version = _row(KeyVersionRow, row)
+    for row in tables.get(KEY_VERSION.table, ()):
+        version = KEY_VERSION.of(row)
         versions.setdefault(version.key_name, []).append(version)
-    for row in tables.get(ZONE_KEY.name, ()):
-        key = _row(ZoneKeyRow, row)
+    for row in tables.get(ZONE_KEY.table, ()):
+        key = ZONE_KEY.of(row)
         yield KeyRecord(key, sorted(versions.get(key.name, ()), key=lambda each: each.version))
 
 
 def _write_policies(tables: Mapping[str, Sequence[Mapping[str, Any]]], documents: VaultDocuments) -> str | None:
     path: str | None = None
-    rows = [_row(PolicyRow, row) for row in tables.get(POLICY_REVISION.name, ())]
+    rows = [POLICY_REVISION.of(row) for row in tables.get(POLICY_REVISION.table, ())]
     for policy in sorted(rows, key=lambda row: row.revision):
         body = PolicyRecord(policy, previous=path).to_body()
         path = new_policy_path(policy.revision)
         documents.write(path, body, 0)
     return path
-
-
-def _row(kind: Any, values: Mapping[str, Any]) -> Any:
-    return kind(*(values[name] for name in kind._fields))

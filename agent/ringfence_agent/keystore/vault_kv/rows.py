@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ringfence_agent.keystore.sql.tables import KeyVersionRow, PolicyRow, TokenRow, ZoneKeyRow
+from ringfence_agent.keystore.rows.kinds import KeyVersionRow, PolicyRow, TokenRow, ZoneKeyRow
 from ringfence_agent.keystore.vault_kv.documents import Body, Document
 
 HEAD = "head"

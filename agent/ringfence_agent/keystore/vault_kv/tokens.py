@@ -10,8 +10,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from ringfence_agent.keystore.sql.records import Records
-from ringfence_agent.keystore.sql.tables import TokenRow
+from ringfence_agent.keystore.rows.kinds import TokenRow
+from ringfence_agent.keystore.rows.records import Records
 from ringfence_agent.keystore.token_store import MasterKey, TokenRecord
 from ringfence_agent.keystore.vault_kv.documents import VaultDocuments
 from ringfence_agent.keystore.vault_kv.head import Head

@@ -6,7 +6,7 @@ import pytest
 
 from ringfence_agent.keystore.backup.canary import Canary, canary_of, canary_record, is_opened_by, make_canary
 from ringfence_agent.keystore.backup.records import MalformedRecordError, Record
-from ringfence_agent.keystore.sql.tables import KeyVersionRow
+from ringfence_agent.keystore.rows.kinds import KeyVersionRow
 from ringfence_agent.kms.eek import EekCipher
 from ringfence_zones.keys import KeyVersion
 from ringfence_zones.secret import Secret

@@ -21,7 +21,7 @@ from ringfence_agent.keystore.backup.places import find_change_beside, opened_ba
 from ringfence_agent.keystore.backup.restore import Restored, Seen, restore
 from ringfence_agent.keystore.backup.targets import find_target
 from ringfence_agent.keystore.interface import OpenStore
-from ringfence_agent.keystore.sql.database import TableRow
+from ringfence_agent.keystore.rows.kinds import TableRow
 from ringfence_agent.keystore.sql.sqlite_database import create_file
 from ringfence_zones.errors import BackupError, StoreRollbackError, WrongRootKeyError
 from ringfence_zones.secret import Secret

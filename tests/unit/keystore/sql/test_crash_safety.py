@@ -18,7 +18,7 @@ from local_stores import LocalStore, in_child, kill, material_of, new_key, read_
 from store_storm import WRITERS, check_acknowledged, storm
 
 from ringfence_agent.keystore.interface import KeyStore
-from ringfence_agent.keystore.sql.sqlite_database import WRITE_WAIT_S
+from ringfence_agent.keystore.rows.changes import WRITE_WAIT_S
 from ringfence_zones.errors import KeyExistsError, RevisionConflictError
 
 

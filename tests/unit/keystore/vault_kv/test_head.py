@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 from ringfence_agent.keystore.interface import ChangeOrigin, UnconfirmedChange
-from ringfence_agent.keystore.sql.changes import KEPT_CHANGES, NO_KEY, SEVERAL_KEYS
-from ringfence_agent.keystore.sql.tables import HeaderRow, TokenMasterKeyRow, TokenStateRow
+from ringfence_agent.keystore.rows.changes import KEPT_CHANGES, NO_KEY, SEVERAL_KEYS
+from ringfence_agent.keystore.rows.kinds import HeaderRow, TokenMasterKeyRow, TokenStateRow
 from ringfence_agent.keystore.vault_kv.documents import Document
 from ringfence_agent.keystore.vault_kv.head import Head
 

@@ -14,8 +14,8 @@ from protected_store import ProtectedStore
 
 from ringfence_agent.keystore.interface import ImportedKey, ImportedVersion, OpenStore
 from ringfence_agent.keystore.new_root_key import protect_with_file
+from ringfence_agent.keystore.protected_store import SlotUse
 from ringfence_agent.keystore.sealing import SealBrokenError
-from ringfence_agent.keystore.sql.slot_changes import SlotUse
 from ringfence_agent.keystore.sql.store import SqlKeyStore
 from ringfence_agent.keystore.token_store import TokenRecord
 from ringfence_zones.durable_file import prepared_name, write_new_file

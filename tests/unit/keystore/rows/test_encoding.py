@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringfence_agent.keystore.sql.row_encoding import encode_row
+from ringfence_agent.keystore.rows.encoding import encode_row
 
 FIELDS = st.none() | st.integers(-(2**63), 2**63 - 1) | st.text() | st.binary()
 ROWS = st.lists(FIELDS, max_size=6)

@@ -1,22 +1,16 @@
-"""One committed state of an SQL store, verified as at its opening: see `keystore.snapshot`."""
+"""One committed state of a store as rows, verified as at its opening: see `keystore.snapshot`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar
-
-from sqlalchemy import Connection, Table, select
+from typing import Any
 
 from ringfence_agent.keystore.authenticator import Authenticator, Ledger
 from ringfence_agent.keystore.backup.records import Record
 from ringfence_agent.keystore.held import HeldVersion
-from ringfence_agent.keystore.sealing import SealBrokenError
-from ringfence_agent.keystore.slots import SlotHeader, check_slots
-from ringfence_agent.keystore.snapshot import Pause, SealedVersion, StoreFacts, paced
-from ringfence_agent.keystore.sql.records import Records
-from ringfence_agent.keystore.sql.tables import (
+from ringfence_agent.keystore.rows.kinds import (
+    BACKED_UP,
     KEY_VERSION,
-    OLDEST_USED,
     POLICY_REVISION,
     STORE_HEADER,
     TOKEN_MASTER_KEY,
@@ -24,41 +18,25 @@ from ringfence_agent.keystore.sql.tables import (
     ZONE_KEY,
     HeaderRow,
     KeyVersionRow,
-    PolicyRow,
-    TokenMasterKeyRow,
-    TokenStateRow,
-    ZoneKeyRow,
+    RowKind,
+    RowT,
+    TableRows,
 )
+from ringfence_agent.keystore.rows.records import Records
+from ringfence_agent.keystore.sealing import SealBrokenError
+from ringfence_agent.keystore.slots import SlotHeader, check_slots
+from ringfence_agent.keystore.snapshot import Pause, SealedVersion, StoreFacts, paced
 from ringfence_zones.secret import Secret
 
-RowT = TypeVar("RowT", HeaderRow, ZoneKeyRow, KeyVersionRow, PolicyRow, TokenStateRow, TokenMasterKeyRow)
 
-_OLDEST_TABLES = (STORE_HEADER, ZONE_KEY, KEY_VERSION, POLICY_REVISION)
-_TABLES = (*_OLDEST_TABLES, TOKEN_STATE, TOKEN_MASTER_KEY)
-BACKED_UP: Mapping[str, tuple[str, ...]] = {table.name: tuple(table.c.keys()) for table in _TABLES}
-"""The tables of a backup with their columns. What is not among them means nothing to another time (`file_format`)."""
-
-
-Rows = Mapping[str, Sequence[Sequence[Any]]]
-"""All rows of the tables above, by table, each in the table's columns."""
-
-
-def read_tables(connection: Connection, version: int) -> Rows:
-    """Everything that a snapshot is made of, in the connection's transaction: that is over soon, whatever is done with
-    the rows. `version` is that of the format.
-    """
-    there = _TABLES if version >= OLDEST_USED else _OLDEST_TABLES
-    return {table.name: connection.execute(select(table).order_by(*table.primary_key)).all() for table in there}
-
-
-class SqlSnapshot:
+class RowSnapshot:
     """See StoreSnapshot. Everything was verified once this is there."""
 
     columns: Mapping[str, Sequence[str]] = BACKED_UP
     versions: Sequence[SealedVersion]
     held: Sequence[HeldVersion]
 
-    def __init__(self, tables: Rows, version: int, records: Records, pause: Pause) -> None:
+    def __init__(self, tables: TableRows, version: int, records: Records, pause: Pause) -> None:
         """`version` is that of the format. `pause` is called between some rows. Raises StoreTamperedError."""
         self._rows = tables
         self._records = records
@@ -84,16 +62,16 @@ class SqlSnapshot:
     def rows(self) -> Iterator[Record]:
         """See StoreSnapshot."""
         self._check_token_rows()
-        for table in _TABLES:
-            for row in paced(self._rows[table.name], self._pause):
-                yield Record(table.name, tuple(row))
+        for table in BACKED_UP:
+            for row in paced(self._rows[table], self._pause):
+                yield Record(table, tuple(row))
 
     def open_versions(self, wanted: Sequence[SealedVersion]) -> Sequence[Secret]:
         """See StoreSnapshot."""
         return self._records.open_rows([row for row in wanted if isinstance(row, KeyVersionRow)]) if wanted else []
 
     def _get_header(self) -> HeaderRow:
-        found = [header for header, _ in self._read(STORE_HEADER, HeaderRow)]
+        found = [header for header, _ in self._read(STORE_HEADER)]
         if len(found) != 1:
             raise self._records.tampered("its header row is missing")
         return found[0]
@@ -117,15 +95,15 @@ class SqlSnapshot:
         records, actual, live = self._records, Ledger(writes=ledger.writes), 0
         if slots.revision:
             actual.add(records.slots_element(slots))
-        for key, tag in self._read(ZONE_KEY, ZoneKeyRow):
+        for key, tag in self._read(ZONE_KEY):
             records.check_tag(key, tag)
             actual.add(records.element(key))
             live += key.deleted_ms is None
         versions = []
-        for version, _ in self._read(KEY_VERSION, KeyVersionRow):
+        for version, _ in self._read(KEY_VERSION):
             actual.add(records.element(version))
             versions.append(version)
-        for policy, tag in self._read(POLICY_REVISION, PolicyRow):
+        for policy, tag in self._read(POLICY_REVISION):
             records.check_tag(policy, tag)
             actual.add(records.element(policy))
             actual.revision = max(actual.revision, policy.revision)
@@ -135,15 +113,15 @@ class SqlSnapshot:
 
     def _check_token_rows(self) -> None:
         """These are not in the ledger."""
-        for state, tag in self._read(TOKEN_STATE, TokenStateRow):
+        for state, tag in self._read(TOKEN_STATE):
             self._records.check_tag(state, tag)
-        for key, _ in self._read(TOKEN_MASTER_KEY, TokenMasterKeyRow):
+        for key, _ in self._read(TOKEN_MASTER_KEY):
             self._records.open_master_key(key)
 
-    def _read(self, table: Table, kind: type[RowT]) -> Iterator[tuple[RowT, Any]]:
-        """Each row of a table with its tag, None where rows have none."""
-        columns = {name: place for place, name in enumerate(table.c.keys())}
-        places = [columns[name] for name in kind._fields]
+    def _read(self, kind: RowKind[RowT]) -> Iterator[tuple[RowT, Any]]:
+        """Each row of a kind with its tag, None where rows have none."""
+        columns = {name: place for place, name in enumerate(kind.columns)}
+        places = [columns[name] for name in kind.row._fields]
         tag = columns.get("tag")
-        for row in paced(self._rows[table.name], self._pause):
-            yield kind(*(row[place] for place in places)), None if tag is None else row[tag]
+        for row in paced(self._rows[kind.table], self._pause):
+            yield kind.row(*(row[place] for place in places)), None if tag is None else row[tag]

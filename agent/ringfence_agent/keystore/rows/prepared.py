@@ -17,8 +17,8 @@ from typing import TypeVar
 from ringfence_agent.keystore.held import Material, TransitVersion
 from ringfence_agent.keystore.protection import Protection
 from ringfence_agent.keystore.protector import MaterialBinding
-from ringfence_agent.keystore.sql.records import Records
-from ringfence_agent.keystore.sql.tables import KeyVersionRow
+from ringfence_agent.keystore.rows.kinds import KeyVersionRow
+from ringfence_agent.keystore.rows.records import Records
 from ringfence_zones.errors import StoreUnavailableError
 from ringfence_zones.secret import Secret
 

@@ -18,10 +18,8 @@ from ringfence_agent.keystore.held import HeldKey, HeldVersion
 from ringfence_agent.keystore.interface import PolicyRevision, SealedKey
 from ringfence_agent.keystore.protection import Protection
 from ringfence_agent.keystore.protector import MaterialBinding
-from ringfence_agent.keystore.sealing import SealBrokenError, seal, unseal
-from ringfence_agent.keystore.slots import SlotHeader
-from ringfence_agent.keystore.sql.row_encoding import encode_row
-from ringfence_agent.keystore.sql.tables import (
+from ringfence_agent.keystore.rows.encoding import encode_row
+from ringfence_agent.keystore.rows.kinds import (
     SEAL_VERSION,
     HeaderRow,
     KeyChangeRow,
@@ -33,6 +31,8 @@ from ringfence_agent.keystore.sql.tables import (
     UnconfirmedRow,
     ZoneKeyRow,
 )
+from ringfence_agent.keystore.sealing import SealBrokenError, seal, unseal
+from ringfence_agent.keystore.slots import SlotHeader
 from ringfence_agent.keystore.token_store import MasterKey
 from ringfence_zones.errors import StoreTamperedError
 from ringfence_zones.keys import KeyMetadata, KeyVersion

@@ -9,80 +9,27 @@ from __future__ import annotations
 import itertools
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol, TypeVar
-
-from sqlalchemy import bindparam, select, update
+from collections.abc import Iterator, Sequence
 
 from ringfence_agent.keystore.protected_store import OnProgress, SlotUse
 from ringfence_agent.keystore.protection import Protection
 from ringfence_agent.keystore.protector import Protector
+from ringfence_agent.keystore.rows.changes import NO_KEY, RowChange, StoreRows
+from ringfence_agent.keystore.rows.kinds import KeyVersionRow
+from ringfence_agent.keystore.rows.records import Records
 from ringfence_agent.keystore.sealing import SealBrokenError
 from ringfence_agent.keystore.slots import Slot, SlotHeader
-from ringfence_agent.keystore.sql.changes import NO_KEY
-from ringfence_agent.keystore.sql.database import Database
-from ringfence_agent.keystore.sql.new_root import give_new_root
-from ringfence_agent.keystore.sql.records import Records
-from ringfence_agent.keystore.sql.session import SqlSession
-from ringfence_agent.keystore.sql.tables import (
-    KEY_VERSION,
-    OLDEST_USED,
-    SLOTTED_VERSION,
-    STORE_HEADER,
-    KeyVersionRow,
-)
-from ringfence_agent.keystore.sql.transactions import Change, SqlTransactions
 from ringfence_zones.errors import InputError, ProtectorRefusedError
 from ringfence_zones.secret import Secret
 
 _BATCH = 128
-_COLUMNS = [KEY_VERSION.c[name] for name in KeyVersionRow._fields]
-_SELECT_VERSIONS = select(*_COLUMNS).order_by(KEY_VERSION.c.key_name, KEY_VERSION.c.version)
-_THIS_VERSION = (KEY_VERSION.c.key_name == bindparam("name"), KEY_VERSION.c.version == bindparam("number"))
-_SELECT_VERSION = select(*_COLUMNS).where(*_THIS_VERSION)
-_UPDATE_VERSION = update(KEY_VERSION).where(*_THIS_VERSION)
-_UPDATE_HEADER = update(STORE_HEADER)
 _CANARY_BITS = 256
-
-
-T = TypeVar("T")
-
-
-class SlotChange(Protocol):
-    """A change under way; what it writes is there wholly or not at all."""
-
-    def versions(self) -> Sequence[KeyVersionRow]:
-        """Every version, by key and number, with nobody writing until the change is committed."""
-
-    def find_version(self, key_name: str, version: int) -> KeyVersionRow | None:
-        """One version."""
-
-    def replace_version(self, old: KeyVersionRow, new: KeyVersionRow) -> None:
-        """Another seal for a version; ledger included."""
-
-    def set_slots(self, old: SlotHeader, new: SlotHeader) -> None:
-        """Other slots; ledger and format included."""
-
-
-class SlotRows(Protocol):
-    """How one kind of store keeps versions and slots."""
-
-    def all_versions(self) -> Sequence[KeyVersionRow]:
-        """Every version, by key and number."""
-
-    def change(self, key_name: str | None, attempt: Callable[[SlotChange], T]) -> T:
-        """One change, told to others as one of `key_name`. `attempt` may be called again before it is committed, and
-        sees the newest slots.
-        """
-
-    def give_new_root(self) -> None:
-        """See `new_root`."""
 
 
 class SlotChanges:
     """See `protected_store.StoreSlots`. The slots of one store, wherever its rows are."""
 
-    def __init__(self, records: Records, rows: SlotRows) -> None:
+    def __init__(self, records: Records, rows: StoreRows) -> None:
         self._records = records
         self._protection = records.protection
         self._rows = rows
@@ -118,7 +65,7 @@ class SlotChanges:
         self._try(protector, body)
         self._protection.add_protector(protector)
 
-        def attempt(change: SlotChange) -> None:
+        def attempt(change: RowChange) -> None:
             own = self._slot_of(protector)  # somebody may have been quicker
             header = self._protection.header
             change.set_slots(
@@ -144,12 +91,12 @@ class SlotChanges:
                 hint="name another slot's protector under protector: in kms.yaml, or its root key file with --root-key",
             )
 
-        def attempt(change: SlotChange) -> Slot:
+        def attempt(change: RowChange) -> Slot:
             header = self._protection.header
             slot = header.get(slot_id)
             if slot_id == header.active_id:
                 raise InputError(f"{slot} seals new versions", hint="first: ringfence keystore protect --with ANOTHER")
-            needing = [row for row in change.versions() if self._needs(row, slot, header)]
+            needing = [row for row in change.all_versions() if self._needs(row, slot, header)]
             if needing:
                 raise InputError(
                     f"{len(needing)} versions are sealed by {slot}", hint="first: ringfence keystore rewrap"
@@ -207,7 +154,7 @@ class SlotChanges:
     def _move(self, slot: Slot, row: KeyVersionRow, sealed: bytes) -> bool:
         """False when somebody else moved the version, or made another slot active, in between."""
 
-        def attempt(change: SlotChange) -> bool:
+        def attempt(change: RowChange) -> bool:
             if self._protection.header.active_id != slot.id:
                 return False
             if change.find_version(row.key_name, row.version) != row:
@@ -261,70 +208,13 @@ class SlotChanges:
         return [row for row in self._rows.all_versions() if not self._protection.is_held(row.sealed)]
 
 
-def make_newest(protection: Protection, change: SlotChange) -> None:
+def make_newest(protection: Protection, change: RowChange) -> None:
     """Makes a store of an older format one of this format, for a record that the older one does not know: with the
     slots it has. `Records.refresh_slots` is to follow after the change.
     """
     header = protection.header
     if header.revision == 0:
         change.set_slots(header, header.activated(header.active_id))
-
-
-class SqlSlotRows:
-    """See SlotRows."""
-
-    def __init__(
-        self, database: Database, session: SqlSession, records: Records, transactions: SqlTransactions
-    ) -> None:
-        self._database = database
-        self._session = session
-        self._records = records
-        self._transactions = transactions
-
-    def all_versions(self) -> Sequence[KeyVersionRow]:
-        """See SlotRows."""
-        return [KeyVersionRow(*row) for row in self._session.read(_SELECT_VERSIONS)]
-
-    def change(self, key_name: str | None, attempt: Callable[[SlotChange], T]) -> T:
-        """See SlotRows. One transaction."""
-        with self._transactions.change(key_name) as change:
-            return attempt(SqlSlotChange(self._database, self._records, change))
-
-    def give_new_root(self) -> None:
-        """See SlotRows."""
-        give_new_root(self._database, self._session, self._records)
-
-
-class SqlSlotChange:
-    """See SlotChange."""
-
-    def __init__(self, database: Database, records: Records, change: Change) -> None:
-        self._database = database
-        self._records = records
-        self._change = change
-
-    def versions(self) -> Sequence[KeyVersionRow]:
-        return [KeyVersionRow(*row) for row in self._change.connection.execute(_SELECT_VERSIONS)]
-
-    def find_version(self, key_name: str, version: int) -> KeyVersionRow | None:
-        place = {"name": key_name, "number": version}
-        found = self._change.connection.execute(_SELECT_VERSION, place).one_or_none()
-        return None if found is None else KeyVersionRow(*found)
-
-    def replace_version(self, old: KeyVersionRow, new: KeyVersionRow) -> None:
-        place = {"name": old.key_name, "number": old.version}
-        self._change.connection.execute(_UPDATE_VERSION, {**place, "sealed": new.sealed})
-        self._change.ledger.remove(self._records.element(old))
-        self._change.ledger.add(self._records.element(new))
-
-    def set_slots(self, old: SlotHeader, new: SlotHeader) -> None:
-        if old.revision == 0:
-            self._database.upgrade(self._change.connection, OLDEST_USED, SLOTTED_VERSION)
-        else:
-            self._change.ledger.remove(self._records.slots_element(old))
-        self._change.ledger.add(self._records.slots_element(new))
-        content = new.to_bytes(self._records.protection.root)
-        self._change.connection.execute(_UPDATE_HEADER, {"protector_header": content})
 
 
 def _batched(rows: Sequence[KeyVersionRow], size: int) -> Iterator[Sequence[KeyVersionRow]]:

@@ -14,42 +14,39 @@ from ringfence_agent.keystore.key_import import (
     judge_live,
     judge_new,
 )
-from ringfence_agent.keystore.sql.changes import SEVERAL_KEYS
-from ringfence_agent.keystore.sql.key_rows import check_new_key
-from ringfence_agent.keystore.sql.prepared import Prepared, with_seals
-from ringfence_agent.keystore.sql.records import Records, attributes_text
-from ringfence_agent.keystore.sql.tables import ZoneKeyRow
-from ringfence_agent.keystore.vault_kv.journal import HeadChange, Journal
-from ringfence_agent.keystore.vault_kv.key_records import KeyRecords
-from ringfence_agent.keystore.vault_kv.rows import KeyRecord
+from ringfence_agent.keystore.rows.changes import SEVERAL_KEYS, RowChange, StoreRows
+from ringfence_agent.keystore.rows.kinds import ZoneKeyRow
+from ringfence_agent.keystore.rows.new_keys import check_new_key, new_version_row
+from ringfence_agent.keystore.rows.prepared import Prepared, with_seals
+from ringfence_agent.keystore.rows.records import Records, attributes_text
 from ringfence_zones.errors import KeyConflictError
 from ringfence_zones.keys import KeyVersion
 
 
-class VaultImports:
+class KeyImports:
     """Imports into one store."""
 
-    def __init__(self, records: Records, journal: Journal, keys: KeyRecords) -> None:
+    def __init__(self, records: Records, rows: StoreRows) -> None:
         self._records = records
-        self._journal = journal
-        self._keys = keys
+        self._rows = rows
 
     def run(self, keys: Sequence[ImportedKey], *, dry_run: bool) -> Sequence[KeyImport]:
         """See KeyStore.import_keys."""
         for key in keys:
             _check(key)
 
-        def attempt(change: HeadChange, prepared: Prepared) -> Sequence[KeyImport]:
-            return self._run(change, keys, prepared, dry_run=dry_run)
+        def attempt(change: RowChange, prepared: Prepared) -> Sequence[KeyImport]:
+            done = self._import_keys(change, keys, prepared)
+            if dry_run or not any(each.added for each in done):
+                change.drop()
+            return done
 
         return with_seals(
             self._records,
-            lambda prepared: self._journal.change(SEVERAL_KEYS, lambda change: attempt(change, prepared), prepared),
+            lambda prepared: self._rows.change(SEVERAL_KEYS, lambda change: attempt(change, prepared), prepared),
         )
 
-    def _run(
-        self, change: HeadChange, keys: Sequence[ImportedKey], prepared: Prepared, *, dry_run: bool
-    ) -> Sequence[KeyImport]:
+    def _import_keys(self, change: RowChange, keys: Sequence[ImportedKey], prepared: Prepared) -> Sequence[KeyImport]:
         done: list[KeyImport] = []
         conflicts: dict[str, str] = {}
         for key in keys:
@@ -60,19 +57,17 @@ class VaultImports:
         if conflicts:
             raise KeyConflictError(conflicts)
         prepared.check_opened()
-        if dry_run or not any(each.added for each in done):
-            change.drop()
         return done
 
-    def _import_key(self, change: HeadChange, key: ImportedKey, prepared: Prepared) -> KeyImport:
+    def _import_key(self, change: RowChange, key: ImportedKey, prepared: Prepared) -> KeyImport:
         name, metadata = key.metadata.name, key.metadata
-        old = self._keys.find(change, name)
+        old = change.find_key(name)
         if old is None:
             done = judge_new(key)
-        elif old.key.deleted_ms is not None:
-            done = judge_deleted(key, old.key.next_version)
+        elif old.deleted_ms is not None:
+            done = judge_deleted(key, old.next_version)
         else:
-            here = self._open_live_key(old, prepared)
+            here = self._open_live_key(change, old, prepared)
             if here is None:
                 return KeyImport(name, False, ())  # judged by the next run
             done = judge_live(key, here)
@@ -90,25 +85,27 @@ class VaultImports:
             attributes=attributes_text(imported_attributes(metadata.attributes)),
         )
         if old is not None and not done.is_new:
-            row = old.key._replace(next_version=metadata.versions)
+            row = old._replace(next_version=metadata.versions)
         added = [
-            self._keys.seal(row, KeyVersion(name, version.number, version.material), version.created_ms, prepared)
+            new_version_row(
+                self._records, row, KeyVersion(name, version.number, version.material), version.created_ms, prepared
+            )
             for version in key.versions[-len(done.added) :]
         ]
-        self._keys.write(change, old, row, added)
+        change.write_key(old, row, added)
         return done
 
-    def _open_live_key(self, record: KeyRecord, prepared: Prepared) -> StoredKey | None:
+    def _open_live_key(self, change: RowChange, key: ZoneKeyRow, prepared: Prepared) -> StoredKey | None:
         """A key with its material, None when that has to be opened first."""
-        rows = record.live_versions
-        sealed = self._records.sealed_key(record.key, rows)
+        rows = change.live_versions(key)
+        sealed = self._records.sealed_key(key, rows)
         if isinstance(sealed, HeldKey):
             raise ConflictError("here Vault holds it (custody transit), and what is imported is material")
         if not sealed.remote:
             return sealed.open()
         materials = [prepared.open(row) for row in rows]
         versions = [
-            KeyVersion(record.key.name, row.version, material)
+            KeyVersion(key.name, row.version, material)
             for row, material in zip(rows, materials, strict=True)
             if material is not None
         ]
