@@ -173,16 +173,22 @@ class Loop:
     def wait_for_rounds(self, more: int) -> None:
         wanted, deadline = len(self.rounds) + more, time.monotonic() + _DEADLINE_S
         while len(self.rounds) < wanted:
-            assert self._process.poll() is None and time.monotonic() < deadline, "the loop stands still"
+            assert time.monotonic() < deadline, "the loop stands still"
+            assert self._process.poll() is None, self._last_words()
             time.sleep(0.05)
 
     def finish(self) -> int:
         """How many rounds there were; fails when one of them did."""
         self._stop_file.touch()
         code = self._process.wait(_DEADLINE_S)
+        assert code == 0, self._last_words()
         self.close()
-        assert code == 0, self._errors[-4000:]
         return len(self.rounds)
+
+    def _last_words(self) -> str:
+        """What the client said before it ended by itself."""
+        self.close()
+        return self._errors[-4000:]
 
     def close(self) -> None:
         """Ends the client, finished or not."""
