@@ -2,7 +2,8 @@
 
 Rules:
 
-1. It needs no KMS, and writes nothing. Files may grow, rotate or go while they are read.
+1. It needs no KMS, and writes nothing. Files may grow, rotate or go while they are read: a file is known by its inode,
+   and one that is called otherwise by now is looked for under its new name.
 2. Memory does not grow with the files: each worker's are read one after another, line by line, and merged.
 3. A line that cannot be read was torn by a machine that stopped, and its answer never left: it is counted and passed
    over. A compressed file is not read; `skipped` names it.
@@ -14,6 +15,7 @@ has put aside under names that begin so.
 
 from __future__ import annotations
 
+import errno
 import heapq
 import os
 import re
@@ -36,6 +38,8 @@ _COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 # Longer than any line that is written.
 _MAX_LINE_BYTES = 256 * 1024
 _BLOCK_BYTES = 64 * 1024
+# Rotations that come between two looks at a directory, one after another.
+_MAX_LOOKS = 10
 
 _decode: Callable[[bytes], Any] = msgspec.json.Decoder().decode
 
@@ -50,35 +54,57 @@ class Record:
     line: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """A file that was listed, under the name it had then."""
+
+    path: Path
+    inode: int
+
+    def open(self) -> BinaryIO:
+        """The same file, wherever in its directory rotation has put it. Raises FileNotFoundError when it is gone."""
+        path: Path | None = self.path
+        for _ in range(_MAX_LOOKS):
+            if path is None:
+                break
+            with suppress(FileNotFoundError):
+                stream = path.open("rb")
+                if os.fstat(stream.fileno()).st_ino == self.inode:
+                    return stream
+                stream.close()
+            path = next((file.path for file in _listed(self.path.parent) if file.inode == self.inode), None)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path))
+
+
 @dataclass(slots=True)
 class AuditFiles:
     """The audit files in some directories, those of each worker apart. `torn` counts lines that could not be read."""
 
-    by_worker: list[list[Path]]
+    by_worker: list[list[FoundFile]]
     skipped: list[Path] = field(default_factory=list)
     torn: int = 0
 
     def read(self, since: str | None = None) -> Iterator[Record]:
         """Every record from `since` (the text of a UTC time) on, merged."""
-        return heapq.merge(*(self._read_worker(paths, since) for paths in self.by_worker), key=_order)
+        return heapq.merge(*(self._read_worker(files, since) for files in self.by_worker), key=_order)
 
     def last(self, count: int) -> list[Record]:
         """The newest `count` records, oldest first."""
-        newest = heapq.merge(*(self._last_of_worker(paths, count) for paths in self.by_worker), key=_order)
+        newest = heapq.merge(*(self._last_of_worker(files, count) for files in self.by_worker), key=_order)
         return list(deque(newest, maxlen=count))
 
-    def _read_worker(self, paths: Sequence[Path], since: str | None) -> Iterator[Record]:
-        for path in _by_first_record(paths):
-            with suppress(FileNotFoundError), path.open("rb") as stream:
+    def _read_worker(self, files: Sequence[FoundFile], since: str | None) -> Iterator[Record]:
+        for file in _by_first_record(files):
+            with suppress(FileNotFoundError), file.open() as stream:
                 if since is None or not _ended_before(stream, since):
                     for record in self._parse(_lines(stream)):
                         if since is None or record.time >= since:
                             yield record
 
-    def _last_of_worker(self, paths: Sequence[Path], count: int) -> list[Record]:
+    def _last_of_worker(self, files: Sequence[FoundFile], count: int) -> list[Record]:
         found: list[Record] = []
-        for path in reversed(_by_first_record(paths)):
-            with suppress(FileNotFoundError), path.open("rb") as stream:
+        for file in reversed(_by_first_record(files)):
+            with suppress(FileNotFoundError), file.open() as stream:
                 found = self._last_of_file(stream, count - len(found)) + found
             if len(found) >= count:
                 break
@@ -112,20 +138,41 @@ def find_files(directories: Iterable[Path]) -> AuditFiles:
 
     Raises OSError for a directory that cannot be listed.
     """
-    groups: dict[tuple[str, Path, int], list[Path]] = {}
+    groups: dict[tuple[str, Path, int], list[FoundFile]] = {}
     skipped = []
     for directory in directories:
-        for path in sorted(directory.iterdir()):
-            match = _NAME.fullmatch(path.name)
+        for file in _listed(directory):
+            match = _NAME.fullmatch(file.path.name)
             suffix = next((each for each in (JSON_SUFFIX, HADOOP_SUFFIX) if match and each in match["rest"]), None)
             if match is None or suffix is None:
                 continue
-            if path.suffix in _COMPRESSED:
-                skipped.append(path)
+            if file.path.suffix in _COMPRESSED:
+                skipped.append(file.path)
             else:
-                groups.setdefault((suffix, directory, int(match["number"])), []).append(path)
+                groups.setdefault((suffix, directory, int(match["number"])), []).append(file)
     wanted = JSON_SUFFIX if any(suffix == JSON_SUFFIX for suffix, _, _ in groups) else HADOOP_SUFFIX
-    return AuditFiles([paths for (suffix, _, _), paths in groups.items() if suffix == wanted], skipped)
+    return AuditFiles([files for (suffix, _, _), files in groups.items() if suffix == wanted], skipped)
+
+
+def _listed(directory: Path) -> list[FoundFile]:
+    """What is in a directory, by name. A file that is renamed while names are read may be in none of them: they are
+    read until they stay as they are, which they do but for the moment of a rotation.
+    """
+    found = _list_once(directory)
+    for _ in range(_MAX_LOOKS):
+        before, found = found, _list_once(directory)
+        if found == before:
+            break
+    return found
+
+
+def _list_once(directory: Path) -> list[FoundFile]:
+    found = []
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):
+                found.append(FoundFile(Path(entry.path), entry.stat().st_ino))
+    return sorted(found, key=lambda file: file.path)
 
 
 def find_rotated(directory: Path) -> list[Path]:
@@ -140,9 +187,9 @@ def find_rotated(directory: Path) -> list[Path]:
 
 def last_sequence(directory: Path, number: int) -> int:
     """The sequence of the newest record under a worker's number, 0 when there is none in JSON."""
-    paths = [path for path in directory.glob(f"worker-{number}.*") if JSON_SUFFIX in path.name]
-    files = AuditFiles([[path for path in paths if path.suffix not in _COMPRESSED]])
-    newest = files.last(1)
+    names = [file for file in _listed(directory) if file.path.name.startswith(f"worker-{number}.")]
+    files = [file for file in names if JSON_SUFFIX in file.path.name and file.path.suffix not in _COMPRESSED]
+    newest = AuditFiles([files]).last(1)
     return newest[0].sequence if newest else 0
 
 
@@ -170,13 +217,12 @@ def follow(directories: Sequence[Path], offsets: dict[int, int], pause: Callable
     try:
         while True:
             seen = set()
-            for path in (path for paths in find_files(directories).by_worker for path in paths):
-                with suppress(FileNotFoundError):
-                    inode = path.stat().st_ino
-                    seen.add(inode)
-                    if inode not in streams:
-                        streams[inode] = path.open("rb")
-                        streams[inode].seek(offsets.get(inode, 0))
+            for file in (file for group in find_files(directories).by_worker for file in group):
+                seen.add(file.inode)
+                if file.inode not in streams:
+                    with suppress(FileNotFoundError):
+                        streams[file.inode] = file.open()
+                        streams[file.inode].seek(offsets.get(file.inode, 0))
             fresh: list[Record] = []
             for inode in tuple(streams):
                 fresh += filter(None, map(parse_record, _whole_lines(streams[inode])))
@@ -192,23 +238,23 @@ def follow(directories: Sequence[Path], offsets: dict[int, int], pause: Callable
 def known_sizes(files: AuditFiles) -> dict[int, int]:
     """The size of each file by inode, for `follow`: up to the end of its last whole line."""
     sizes = {}
-    for path in (path for paths in files.by_worker for path in paths):
-        with suppress(FileNotFoundError), path.open("rb") as stream:
+    for file in (file for group in files.by_worker for file in group):
+        with suppress(FileNotFoundError), file.open() as stream:
             size = os.fstat(stream.fileno()).st_size
             last = next(iter(_last_lines(stream, 1, size)), b"\n")
-            sizes[os.fstat(stream.fileno()).st_ino] = size if last.endswith(b"\n") else size - len(last)
+            sizes[file.inode] = size if last.endswith(b"\n") else size - len(last)
     return sizes
 
 
-def _by_first_record(paths: Iterable[Path]) -> list[Path]:
+def _by_first_record(files: Iterable[FoundFile]) -> list[FoundFile]:
     """In the order in which they were written, whatever they are called."""
     dated = []
-    for path in paths:
-        with suppress(FileNotFoundError), path.open("rb") as stream:
+    for file in files:
+        with suppress(FileNotFoundError), file.open() as stream:
             first = next(filter(None, map(parse_record, _lines(stream))), None)
             if first is not None:
-                dated.append((first.time, first.sequence, path))
-    return [path for _, _, path in sorted(dated)]
+                dated.append((first.time, first.sequence, file.path, file))
+    return [file for *_, file in sorted(dated)]
 
 
 def _ended_before(stream: BinaryIO, since: str) -> bool:

@@ -58,6 +58,25 @@ def test_hadoops_format_is_read_where_there_is_nothing_else(tmp_path: Path) -> N
     assert keys(tmp_path) == ["k"]
 
 
+def test_what_is_put_aside_between_listing_and_reading_is_read_all_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "worker-0.jsonl"
+    path.write_text(line(1, 1, "a"))
+    (tmp_path / "worker-1.jsonl.1").write_text(line(2, 1, "b"))
+    (tmp_path / "worker-1.jsonl").write_text(line(3, 2, "c"))
+    (tmp_path / "worker-2.jsonl").write_text(line(4, 1, "removed"))
+
+    found = find_files([tmp_path])
+    path.rename(tmp_path / "worker-0.20261122T000000.000Z.jsonl")
+    path.write_text(line(5, 2, "written after the listing"))
+    for old, new in (("1.jsonl.1", "1.jsonl.2"), ("1.jsonl", "1.jsonl.1")):
+        (tmp_path / f"worker-{old}").rename(tmp_path / f"worker-{new}")
+    (tmp_path / "worker-2.jsonl").unlink()
+
+    assert [record.fields["key"] for record in found.read()] == ["a", "b", "c"]
+    assert [record.fields["key"] for record in found.last(2)] == ["b", "c"]
+    assert sorted(known_sizes(found).values()) == [len(line(1, 1, "a"))] * 3
+
+
 def test_memory_does_not_grow_with_the_files(tmp_path: Path) -> None:
     for worker in range(3):
         with (tmp_path / f"worker-{worker}.jsonl").open("w") as stream:
