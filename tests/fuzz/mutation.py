@@ -74,11 +74,11 @@ class Fuzzer:
         return [data for data in inputs if self._reaches_something_new(data)]
 
     def run(self, seeds: Sequence[bytes], seconds: float) -> Findings:
-        """Mutates until the time is over. Raises FoundError."""
+        """Mutates for that long, by the processor's clock: a busy machine tries as much. Raises FoundError."""
         found = Findings()
         pool = self.replay([b"", *seeds]) or [b""]
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+        deadline = time.process_time() + seconds
+        while time.process_time() < deadline:
             # What was found last is mutated most: it is where the unknown lies.
             data = pool[-1 - int(len(pool) * self._random.random() ** 2)]
             mutant = self._mutate(data, pool)
@@ -90,6 +90,16 @@ class Fuzzer:
 
     def _reaches_something_new(self, data: bytes) -> bool:
         self._new = False
+        # On a busy machine any input may take long once; one that is slow is slow again.
+        spent = self._time(data)
+        if spent > TIME_PER_INPUT_S:
+            spent = min(spent, self._time(data))
+        if spent > TIME_PER_INPUT_S:
+            raise FoundError(data, f"it took {spent:.1f} s")
+        return self._new
+
+    def _time(self, data: bytes) -> float:
+        """The processor's seconds that the check took. Raises FoundError."""
         began = time.process_time()
         try:
             with self._traced():
@@ -98,10 +108,7 @@ class Fuzzer:
             raise
         except Exception as error:
             raise FoundError(data, f"{type(error).__name__}: {error}") from error
-        spent = time.process_time() - began
-        if spent > TIME_PER_INPUT_S:
-            raise FoundError(data, f"it took {spent:.1f} s")
-        return self._new
+        return time.process_time() - began
 
     @contextmanager
     def _traced(self) -> Iterator[None]:

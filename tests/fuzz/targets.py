@@ -30,9 +30,9 @@ from ringfence_agent.keystore.jceks import java_objects
 from ringfence_agent.keystore.jceks import provider as jceks
 from ringfence_agent.keystore.jceks import seal as jceks_seal
 from ringfence_agent.kms import routes
-from ringfence_agent.kms.authentication import auth_to_local, cookie, delegation_token
-from ringfence_agent.kms.authentication import kerberos as auth_kerberos
+from ringfence_agent.kms.authentication import cookie, delegation_token
 from ringfence_agent.kms.authorization import acls
+from ringfence_agent.spnego import auth_to_local, negotiate
 from ringfence_agent.vault import transit_wire
 from ringfence_agent.vault.connection import Answer, NoAnswerError
 from ringfence_zones import access_list, hadoop_conf, hadoop_xml, kms_wire
@@ -119,7 +119,7 @@ def check_cookie(data: bytes) -> None:
 
 
 def check_spnego(data: bytes) -> None:
-    token = auth_kerberos._find_token(data)
+    token = negotiate.find_token(data)
     # The last character may hold bits that mean nothing.
     assert token is None or base64.b64encode(token).rstrip(b"=")[:-1] in data
 
@@ -332,7 +332,7 @@ TARGETS = (
         "token", check_token, (delegation_token,), (b"kms-dt", b"KMS_DELEGATION_TOKEN", b"\x00", b"\x8f", b"\x87", b"t")
     ),
     Target("cookie", check_cookie, (cookie,), (b"hadoop.auth=", b'"', b"@", b"; ", b"&s=", b"u=", b"&e=", b"&i=")),
-    Target("spnego", check_spnego, (auth_kerberos,), (b"Negotiate ", b"negotiate", b"YII=", b", ", b"=")),
+    Target("spnego", check_spnego, (negotiate,), (b"Negotiate ", b"negotiate", b"YII=", b", ", b"=")),
     Target(
         "principal", check_principal, (auth_to_local,), (b"@EXAMPLE.COM", b"@OTHER", b"nn/", b"h", b"/", b"@", b"\xff")
     ),

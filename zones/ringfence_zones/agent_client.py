@@ -1,22 +1,21 @@
-"""What the commands ask the agent on this machine: HTTP over its Unix socket, where the kernel says who is asking.
+"""What the commands ask the agent on this machine: over its Unix socket, where the kernel says who is asking.
 
 An agent that answers saves a command the two seconds of a JVM. One that is not there, or not ready, is no failure:
-`AgentUnavailableError` tells the caller to look for itself. The API is described in `ringfence_agent.api`; this
-client reads only what commands show, and refuses answers of more than 16 MiB.
+`AgentUnavailableError` tells the caller to look for itself. The client is the one that step jobs use. It is another
+component's, which this one does not import: the entry point `ringfence.agent_client` names it, as `ringfence.commands`
+names commands.
 """
 
 from __future__ import annotations
 
-import http.client
-import json
+from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 from ringfence_zones.errors import AgentUnavailableError, InputError
-from ringfence_zones.unix_http import UnixHTTPConnection
 
-_MAX_ANSWER_BYTES = 16 * 1024 * 1024
+ENTRY_POINT_GROUP = "ringfence.agent_client"
 _TIMEOUT_S = 5.0
 
 
@@ -29,62 +28,42 @@ class AgentClient:
     def find_health(self) -> dict[str, Any] | None:
         """The agent's own word on how it is; None when nothing answers."""
         try:
-            return self._ask("GET", "/v1/health", accept=(200, 503))
+            health: dict[str, Any] = self._ask(lambda agent: agent.health())
         except AgentUnavailableError:
             return None
+        return health
 
     def list_zones(self) -> list[dict[str, Any]]:
         """Every zone: `path`, `key`, `in_policy` and `pinned` (each true, false or null)."""
-        zones = self._ask("GET", "/v1/zones").get("zones")
-        if not isinstance(zones, list) or not all(isinstance(zone, dict) for zone in zones):
-            raise self._unusable()
-        return zones
+        return [zone._asdict() for zone in self._ask(lambda agent: agent.zones())]
 
     def find_zone_of(self, path: str) -> dict[str, Any] | None:
         """The zone that holds `path`, None outside. Raises InputError for a path it cannot use."""
-        zone = self._ask("GET", f"/v1/zones/of?{urlencode({'path': path})}").get("zone")
-        if zone is not None and not isinstance(zone, dict):
-            raise self._unusable()
-        return zone
+        zone = self._ask(lambda agent: agent.zone_of(path))
+        return None if zone is None else zone._asdict()
 
     def check_move(self, src: str, dst: str, user: str | None) -> dict[str, Any]:
         """The move decision for `user`, by default whoever runs this process. Raises InputError for bad paths."""
-        question = {"src": src, "dst": dst, **({"user": user} if user is not None else {})}
-        return self._ask("POST", "/v1/moves/check", question)
+        decision: dict[str, Any] = self._ask(lambda agent: agent.check_move(src, dst, user))._asdict()
+        return decision
 
-    def _ask(self, method: str, target: str, question: Any = None, accept: tuple[int, ...] = (200,)) -> dict[str, Any]:
-        connection = UnixHTTPConnection(self._path, _TIMEOUT_S)
+    def _ask(self, ask: Callable[[Any], Any]) -> Any:
+        client = _client()
         try:
-            body = None if question is None else json.dumps(question)
-            connection.request(method, target, body, {"Content-Type": "application/json"} if body else {})
-            response = connection.getresponse()
-            content = response.read(_MAX_ANSWER_BYTES + 1)
-        except (OSError, http.client.HTTPException) as error:
-            raise AgentUnavailableError(
-                f"the agent at {self._path} does not answer: {str(error) or type(error).__name__}",
-                hint="see whether it runs, and whether this user may open the socket",
-            ) from error
-        finally:
-            connection.close()
-        answer = self._decode(content)
-        if response.status in accept:
-            return answer
-        message = str(answer.get("detail") or answer.get("title") or f"the agent answered {response.status}")
-        if response.status == 400:
-            raise InputError(message, hint=answer.get("hint"))
-        raise AgentUnavailableError(message, hint=answer.get("hint"))
+            return ask(client.AgentClient(str(self._path), timeout_s=_TIMEOUT_S))
+        except client.AgentError as error:
+            if error.status == 400:
+                raise InputError(error.message, hint=error.hint) from error
+            raise AgentUnavailableError(error.message, hint=error.hint) from error
 
-    def _decode(self, content: bytes) -> dict[str, Any]:
-        try:
-            answer = json.loads(content) if len(content) <= _MAX_ANSWER_BYTES else None
-        except ValueError:
-            answer = None
-        if not isinstance(answer, dict):
-            raise self._unusable()
-        return answer
 
-    def _unusable(self) -> AgentUnavailableError:
-        return AgentUnavailableError(f"what answers at {self._path} is not Ringfence's agent")
+def _client() -> Any:
+    """The client's module."""
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        return entry.load()
+    raise AgentUnavailableError(
+        "this installation has no client of the agent", hint="install Ringfence again: its entry points are out of date"
+    )
 
 
 def find_agent(socket_path: Path) -> AgentClient | None:

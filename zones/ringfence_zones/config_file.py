@@ -166,7 +166,8 @@ def _problem(detail: ErrorDetails, model: type[BaseModel]) -> str:
     told = f"'{name}' {message[:1].lower()}{message[1:]}"
     if isinstance(detail["input"], dict) or str(place[-1]).endswith(_NAMES_A_FILE):
         return told
-    if units and isinstance(detail["input"], int | float):
+    # Only a bound is judged after the unit was read; anything else is quoted as it stands in the file.
+    if units and kind in _BOUNDS and isinstance(detail["input"], int | float):
         return f"{told}, not {_amount(detail['input'], units)}"
     return f"{told}, not {_shown(detail['input'])}"
 

@@ -20,6 +20,9 @@
     │   ├── KeyMismatchError           a key version does not belong to the key
     │   ├── UnconfirmedChangeError     .key_name: the same request changed it before, perhaps unanswered
     │   ├── RevisionConflictError      .expected, .actual: somebody else published first
+    │   ├── LeaseHeldError             .lease_name, .holder, .left_s: somebody else has the lease
+    │   ├── GrantNotFoundError         .grant_id
+    │   ├── UnsupportedByStoreError    this kind of key store cannot do it, and never will by asking again
     │   ├── WrongRootKeyError          the root key does not open this store
     │   ├── StoreTamperedError         the store fails its integrity check
     │   ├── ProtectorRefusedError      .reason: what protects the keys answers no
@@ -37,7 +40,13 @@
     │   ├── HdfsPermissionError
     │   ├── HdfsNotFoundError          a path that does not exist
     │   └── HadoopNotFoundError        no Hadoop jars or Java on this machine
+    ├── YarnUnavailableError           no ResourceManager answers
     ├── AgentUnavailableError          the agent's socket does not answer
+    ├── TransferError                  a transfer between zones failed; the source is as it was
+    │   ├── TransferNotFoundError      no such transfer, or not the caller's
+    │   ├── SourceChangedError         the source is not what it was when the transfer began
+    │   └── HandsLostError             the process that copies ended or stood still: worth another try
+    ├── ReceiptError                   a receipt that nobody should believe
     ├── SandboxError                   the sandbox cannot be started, used or stopped
     └── InstallError                   a step on this machine failed
         ├── RolledBackError            and everything is as it was
@@ -214,6 +223,31 @@ class RevisionConflictError(KeyStoreError):
         self.actual = actual
 
 
+class LeaseHeldError(KeyStoreError):
+    """Somebody else holds the lease; it can be taken in `left_s` seconds at the earliest."""
+
+    def __init__(self, lease_name: str, holder: str, left_s: float) -> None:
+        super().__init__(
+            f"lease {lease_name} is held by {holder} for another {max(left_s, 0):.1f} s at least",
+            hint="whoever holds it acts; it is free when its holder stops renewing it, or gives it back",
+        )
+        self.lease_name = lease_name
+        self.holder = holder
+        self.left_s = left_s
+
+
+class GrantNotFoundError(KeyStoreError):
+    """No such grant, or one that ended so long ago that it is forgotten."""
+
+    def __init__(self, grant_id: str) -> None:
+        super().__init__(f"there is no grant {grant_id}")
+        self.grant_id = grant_id
+
+
+class UnsupportedByStoreError(KeyStoreError):
+    """A kind of key store that cannot do this: asking again does not help, another kind of store does."""
+
+
 class WrongRootKeyError(KeyStoreError):
     """The root key given does not open this store; the store is untouched."""
 
@@ -331,8 +365,32 @@ class HadoopNotFoundError(HdfsError):
     """No Hadoop jars, configuration or Java on this machine."""
 
 
+class YarnUnavailableError(RingfenceError):
+    """No ResourceManager answers, or not now."""
+
+
 class AgentUnavailableError(RingfenceError):
     """The agent's socket does not answer."""
+
+
+class TransferError(RingfenceError):
+    """A transfer between zones failed or cannot be made. The source is as it was."""
+
+
+class TransferNotFoundError(TransferError):
+    """No such transfer, or one of somebody else's: the caller is not told which."""
+
+
+class SourceChangedError(TransferError):
+    """The source is not what it was when the transfer began, so what was copied is no copy of it."""
+
+
+class HandsLostError(TransferError):
+    """The process that copies ended or stood still; the transfer is tried again."""
+
+
+class ReceiptError(RingfenceError):
+    """A receipt that nobody should believe: altered, signed by another key, or in contradiction to itself."""
 
 
 class SandboxError(RingfenceError):

@@ -54,7 +54,17 @@ class Rule(enum.StrEnum):
     FLOW_WITHOUT_ACCESS = "flow_without_access", "A flow's `who` cannot read its source or write its target."
     MISSING_KMS = "missing_kms", "`kms` must name the NameNode's users and the key administrators."
     NEEDS_RINGFENCE_KMS = "needs_ringfence_kms", "The policy asks for what only Ringfence's own KMS can do."
-    NOT_BUILT = "not_built", "The policy asks for something that this release does not do."
+    FLOWS_UNTRIED = "flows_untried", "Flows are enforced only after they were published in shadow mode."
+    # What a policy says of moves (policy test, reach, replay)
+    EXPECTATION_FAILED = (
+        "expectation_failed",
+        "A case beside the policy expects another decision than the policy gives.",
+    )
+    UNDECLARED_PATH = (
+        "undeclared_path",
+        "Data of one zone can end where no flow or `outside` of the policy leads from there.",
+    )
+    ACCESS_REFUSED = "access_refused", "Somebody uses a zone or its key to whom the policy gives no right to it."
     # Policy against cluster (plan, apply, check, agent)
     SHARED_KEY = "shared_key", "Two or more encryption zones of the cluster use the same key."
     ZONE_MISSING = "zone_missing", "A zone of the policy does not exist on the cluster."
@@ -83,6 +93,20 @@ class Rule(enum.StrEnum):
     PIN_FAILED = "pin_failed", "The agent should pin zone roots and could not."
     POLICY_UNAVAILABLE = "policy_unavailable", "The agent cannot read its policy; it keeps to the last good one."
     CLUSTER_NOT_SEEN = "cluster_not_seen", "The agent could not look at the cluster."
+    ZONE_ROOT_RENAMED = (
+        "zone_root_renamed",
+        "A zone's root, or a directory that holds one, was renamed away.",
+    )
+    RENAME_REFUSED = "rename_refused", "HDFS refused a rename across the border of a zone."
+    CLEAR_DATA = "clear_data", "Something lies in clear where the policy wants encryption."
+    FOREIGN_KEY_VERSION = (
+        "foreign_key_version",
+        "A file's data key is wrapped with another key than its zone's: nobody can read it there.",
+    )
+    EVENTS_LOST = "events_lost", "Some of HDFS's events were lost before the agent read them."
+    EVENTS_UNAVAILABLE = "events_unavailable", "The agent cannot follow HDFS's events."
+    LEASE_UNAVAILABLE = "lease_unavailable", "The KMS does not say which of several agents acts."
+    OVER_BUDGET = "over_budget", "The agent would use more than it may, and rests for it."
     REVISION_STALE = "revision_stale", "The KMS enforces another policy revision than this document."
     KMS_PLAIN_HTTP = (
         "kms_plain_http",
@@ -142,6 +166,7 @@ class Rule(enum.StrEnum):
         "zone_root_ancestor",
         "A directory that holds an encryption zone's root is not renamed.",
     )
+    FLOW_REFUSED = "flow_refused", "The policy's flows let one session not bring together the data of two zones."
     RAW_PATH = "raw_path", "Paths under /.reserved/raw are not renamed."
     SNAPSHOT_PATH = "snapshot_path", "Snapshots are read-only."
 

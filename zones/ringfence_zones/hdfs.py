@@ -30,20 +30,23 @@ from ringfence_zones.errors import (
     NoKeyProviderError,
     RingfenceError,
 )
-from ringfence_zones.hadoop_conf import HadoopConf, read_hadoop_conf, split_list
+from ringfence_zones.hadoop_conf import HadoopConf, read_hadoop_conf
 from ringfence_zones.hadoop_home import find_hadoop_home
 from ringfence_zones.hdfs_failure import JavaFailure, Where, translate, translate_create_zone
 from ringfence_zones.hdfs_interface import PropertyChange, ReconfigurationStatus
 from ringfence_zones.hdfs_jvm import Jvm, read_failure, start_jvm
 from ringfence_zones.hdfs_login import JavaLogin
+from ringfence_zones.hdfs_namespace import NamespaceCalls
+from ringfence_zones.hdfs_tree import read_tree
 from ringfence_zones.http_session import HttpAccess
 from ringfence_zones.kerberos import KerberosKeytab, refuse_claimed_user
-from ringfence_zones.model import DirectoryState, EncryptionZone
-from ringfence_zones.namenodes import NameNodeAddress, default_filesystem, find_live_value, namenode_addresses
+from ringfence_zones.model import DirectoryState, EncryptionZone, TreeNode
+from ringfence_zones.namenodes import NameNodeAddress, default_filesystem, find_listed_by_all, namenode_addresses
 
 TRASH_MODE = 0o1777
 PROTECTED_DIRECTORIES = "fs.protected.directories"
 _STICKY = 0o1000
+_FAILOVERS = 3  # that may fall between two calls
 _CLOSED_MODE = 0o700
 _ANCESTOR_MODE = 0o755
 
@@ -66,7 +69,7 @@ _PERMISSION = "org.apache.hadoop.fs.permission.FsPermission"
 _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
 
 
-class HdfsGateway:
+class HdfsGateway(NamespaceCalls):
     """See the module's rules. Made by `open_gateway`."""
 
     def __init__(
@@ -102,9 +105,21 @@ class HdfsGateway:
         return None if uri is None or not str(uri) else str(uri)
 
     def last_transaction_id(self) -> int:
-        """The id of the last edit of the namespace: equal before and after, nothing was changed. Superuser only."""
+        """The id of the last edit of the namespace: equal before and after, nothing was changed. Superuser only.
+
+        The call for it waits for nobody: a NameNode that is just becoming active tells what it wrote itself, when it
+        was active last. Of a pair something is asked in between that waits until it is done.
+        """
         with self._translated():
-            return int(self._fs.getClient().getNamenode().getCurrentEditLogTxid())
+            namenode = self._fs.getClient().getNamenode()
+            last = int(namenode.getCurrentEditLogTxid())
+            for _ in range(_FAILOVERS if len(self.namenodes) > 1 else 0):
+                before = last
+                namenode.getFileInfo("/")
+                last = int(namenode.getCurrentEditLogTxid())
+                if last >= before:
+                    break
+            return last
 
     # Zones
 
@@ -246,21 +261,19 @@ class HdfsGateway:
         with self._translated():
             return bytes(self._fs.getXAttr(self._jvm.path(path), name))
 
+    def read_tree(self, path: str, limit: int) -> tuple[TreeNode, ...]:
+        """See `hdfs_tree.read_tree`."""
+        with self._translated():
+            return read_tree(self._jvm, self._fs, path, limit)
+
     # Protected directories
 
     def protected_directories(self) -> tuple[str, ...] | None:
         """`fs.protected.directories` as the running NameNodes hold it: what *all* of them protect, sorted.
 
-        None when one of them would not tell.
+        None when one of them would not tell; one that is down is left out.
         """
-        protected: set[str] | None = None
-        for address in self.namenodes:
-            live = find_live_value(address, PROTECTED_DIRECTORIES, self.access)
-            if live is None:
-                return None
-            paths = set(split_list(live.value))
-            protected = paths if protected is None else protected & paths
-        return None if protected is None else tuple(sorted(protected))
+        return find_listed_by_all(self.namenodes, PROTECTED_DIRECTORIES, self.access)
 
     def start_reconfiguration(self, namenode: NameNodeAddress) -> None:
         """Tells one NameNode to read its configuration files again. Superuser only; see `reconfiguration_status`."""
@@ -391,7 +404,7 @@ def _java_configuration(jvm: Jvm) -> Any:
 
 
 def _zone(zone: Any) -> EncryptionZone:
-    return EncryptionZone(str(zone.getPath()), str(zone.getKeyName()))
+    return EncryptionZone(str(zone.getPath()), str(zone.getKeyName()), int(zone.getId()))
 
 
 def _rwx(bits: int) -> str:

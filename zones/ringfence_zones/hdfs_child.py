@@ -23,9 +23,9 @@ from typing import IO, Any
 from ringfence_zones.errors import HadoopNotFoundError, NameNodeUnavailableError, RingfenceError
 from ringfence_zones.hadoop_conf import read_hadoop_conf
 from ringfence_zones.hdfs_child_wire import GREETING_ID, decode_error, decode_result, encode_line
-from ringfence_zones.hdfs_interface import ReconfigurationStatus
+from ringfence_zones.hdfs_interface import Entry, EntryPage, EventPage, ReconfigurationStatus
 from ringfence_zones.kerberos import KerberosKeytab
-from ringfence_zones.model import DirectoryState, EncryptionZone
+from ringfence_zones.model import DirectoryState, EncryptionZone, TreeNode
 from ringfence_zones.namenodes import NameNodeAddress, namenode_addresses
 
 # Above the client's own give-up time (about 15 s), so that it usually explains a dead NameNode itself.
@@ -36,7 +36,7 @@ _MODULE = "ringfence_zones.hdfs_child_main"
 
 
 class HdfsChild:
-    """`hdfs_interface.Hdfs` in a child process; see the module. Starts it with the first call."""
+    """`hdfs_interface.WatchedHdfs` in a child process; see the module. Starts it with the first call."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class HdfsChild:
         keytab: KerberosKeytab | None = None,
         deadline_s: float = DEFAULT_DEADLINE_S,
         environ: Mapping[str, str] | None = None,
-        command: Sequence[str] = (sys.executable, "-m", _MODULE),
+        command: Sequence[str] = (sys.executable, "-P", "-m", _MODULE),
     ) -> None:
         """Reads the configuration, starts nothing. Raises ConfigError.
 
@@ -64,6 +64,8 @@ class HdfsChild:
         self._environ = environ
         self._lock = threading.Lock()
         self._running: _Running | None = None
+        self.calls_made = 0
+        """How many calls it was asked to make, whatever became of them."""
 
     @property
     def user(self) -> str:
@@ -120,6 +122,10 @@ class HdfsChild:
         """Renames without overwriting."""
         self._call("rename", source, destination)
 
+    def read_tree(self, path: str, limit: int) -> tuple[TreeNode, ...]:
+        """A tree with inode numbers and key versions."""
+        return self._call("read_tree", path, limit)  # type: ignore[no-any-return]
+
     def protected_directories(self) -> tuple[str, ...] | None:
         """The live `fs.protected.directories`."""
         return self._call("protected_directories")  # type: ignore[no-any-return]
@@ -132,6 +138,32 @@ class HdfsChild:
         """How that reload goes."""
         return self._call("reconfiguration_status", namenode)  # type: ignore[no-any-return]
 
+    def read_events(
+        self, after_txid: int, creates_in: Sequence[str] = (), creates_not_in: Sequence[str] = ()
+    ) -> EventPage:
+        """See `hdfs_namespace.NamespaceCalls`, as for every method below."""
+        return self._call("read_events", after_txid, list(creates_in), list(creates_not_in))  # type: ignore[no-any-return]
+
+    def find_entry(self, path: str) -> Entry | None:
+        """What is at a path, as its inode."""
+        return self._call("find_entry", path)  # type: ignore[no-any-return]
+
+    def list_entries(self, path: str, after: str = "") -> EntryPage:
+        """One page of a directory."""
+        return self._call("list_entries", path, after)  # type: ignore[no-any-return]
+
+    def find_key_version(self, path: str) -> str | None:
+        """The key version of a file."""
+        return self._call("find_key_version", path)  # type: ignore[no-any-return]
+
+    def rename_inode(self, inode: int, destination: str) -> None:
+        """Renames by inode id, without overwriting."""
+        self._call("rename_inode", inode, destination)
+
+    def add_sticky_bit(self, path: str) -> None:
+        """Sets a directory's sticky bit."""
+        self._call("add_sticky_bit", path)
+
     def close(self) -> None:
         """Ends the child. A later call starts a new one."""
         with self._lock:
@@ -141,6 +173,8 @@ class HdfsChild:
 
     def _call(self, method: str, *arguments: Any) -> Any:
         running = self._start()
+        with self._lock:
+            self.calls_made += 1
         future = running.send(method, arguments)
         try:
             result = future.result(self._deadline_s)

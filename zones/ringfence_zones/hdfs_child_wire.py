@@ -1,4 +1,4 @@
-"""How `HdfsChild` and its process talk: one JSON object a line, values by the types of `hdfs_interface.Hdfs`.
+"""How `HdfsChild` and its process talk: one JSON object a line, values by the types of `hdfs_interface.WatchedHdfs`.
 
     request   {"id": 7, "method": "find_zone_of", "arguments": ["/data/pii"]}
     answer    {"id": 7, "result": {"path": "/data/pii", "key_name": "analytics-data-pii"}}
@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 from pydantic_core import to_jsonable_python
 
 from ringfence_zones.errors import HdfsError, RingfenceError
-from ringfence_zones.hdfs_interface import Hdfs
+from ringfence_zones.hdfs_interface import WatchedHdfs
 
 GREETING_ID = 0
 # Attributes of errors beyond the root's own, as far as they are plain values.
@@ -70,7 +70,7 @@ def decode_error(encoded: dict[str, Any]) -> RingfenceError:
 
 @functools.cache
 def _signature(method: str) -> tuple[tuple[TypeAdapter[Any], ...], TypeAdapter[Any]]:
-    function = vars(Hdfs)[method]
+    function = getattr(WatchedHdfs, method)
     hints = get_type_hints(function)
     parameters = [name for name in inspect.signature(function).parameters if name != "self"]
     return tuple(TypeAdapter(hints[name]) for name in parameters), TypeAdapter(hints["return"])

@@ -92,6 +92,27 @@ class PublishBody(_Body, frozen=True):
     policy: msgspec.Raw
 
 
+class LeaseBody(_Body, frozen=True):
+    """`PUT /ringfence/v1/leases/NAME`, Ringfence's own."""
+
+    holder: str
+    ttl_s: float
+
+
+class GrantBody(_Body, frozen=True, rename={"source": "from", "target": "to"}):
+    """`PUT /ringfence/v1/grants/ID`, Ringfence's own: see `grants.GrantRequest`."""
+
+    user: str
+    source: str
+    target: str
+    lifetime_s: float
+    purpose: str
+    approver: str
+    token: int | None = None
+    address: str | None = None
+    real_user: str | None = None
+
+
 class _MetadataBody(_Body, frozen=True, gc=False):
     # Every field has a default because "no such key" is `{}`.
     name: str | None = None
@@ -123,6 +144,8 @@ _OPEN_EEK = msgspec.json.Decoder(OpenEekBody)
 _EEK_LIST = msgspec.json.Decoder(list[EncryptedKeyVersionBody])
 _ANY = msgspec.json.Decoder(Any)
 _PUBLISH = msgspec.json.Decoder(PublishBody)
+_LEASE = msgspec.json.Decoder(LeaseBody)
+_GRANT = msgspec.json.Decoder(GrantBody)
 _KEY_VERSION = msgspec.json.Decoder(KeyVersionBody)
 _KEY_VERSIONS = msgspec.json.Decoder(list[KeyVersionBody])
 _METADATA = msgspec.json.Decoder(_MetadataBody)
@@ -205,6 +228,16 @@ def decode_publish(data: bytes) -> PublishBody:
     return _decode(_PUBLISH, data)
 
 
+def decode_lease(data: bytes) -> LeaseBody:
+    """What a lease is asked for with. Raises MalformedJsonError."""
+    return _decode(_LEASE, data)
+
+
+def decode_grant(data: bytes) -> GrantBody:
+    """What a grant is asked for with. Raises MalformedJsonError."""
+    return _decode(_GRANT, data)
+
+
 def decode_key_version(data: bytes) -> KeyVersionBody:
     """The answer of create, roll and decrypt. Raises MalformedJsonError."""
     return _decode(_KEY_VERSION, data)
@@ -234,7 +267,7 @@ def decode_remote_exception(data: bytes) -> RemoteException | None:
     """The error in a body, None when the body is something else (HTML, empty, another JSON)."""
     try:
         return _REMOTE_EXCEPTION.decode(data).remote_exception
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
 

@@ -16,10 +16,11 @@ from ringfence_zones.keys import KeyMetadata
 
 @dataclass(frozen=True, slots=True, order=True)
 class EncryptionZone:
-    """An encryption zone as the NameNode lists it."""
+    """An encryption zone as the NameNode lists it. `inode` is its root's id, which stays when that is renamed."""
 
     path: str
     key_name: str
+    inode: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,24 @@ class DirectoryState:
     group_bits: int
     acl: tuple[str, ...] = ()
     trash_mode: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TreeNode:
+    """A file or directory below a path, `path` relative to that; see `hdfs_tree`.
+
+    `file_id` is the inode's number. `bytes` is 0 for a directory, `key_version` None for one and in clear text.
+    `is_open`: somebody has the file open for writing.
+    """
+
+    path: str
+    is_directory: bool
+    bytes: int
+    modified_ms: int
+    file_id: int
+    key_version: str | None
+    is_open: bool
+    has_acl: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,11 @@ re-encryption, existing targets and HDFS permissions are the NameNode's to refus
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice, takewhile
+from typing import Any, NamedTuple
 
 from ringfence_zones.copy_command import copy_and_compare
 from ringfence_zones.errors import PathError
@@ -32,7 +34,8 @@ from ringfence_zones.policy import Policy
 class MoveDecision:
     """What was decided about one move. `reason`, `rule` and `command` are None when the rename is allowed.
 
-    `command` is None as well when policy sanctions no way at all; `reason` then says what is missing.
+    `command` is None as well when policy sanctions no way at all; `reason` then says what is missing. `grounds` says
+    what decided about the transfer, either way; it is for people and no part of the JSON object.
     """
 
     rename: bool
@@ -41,6 +44,7 @@ class MoveDecision:
     reason: str | None = None
     rule: Rule | None = None
     command: str | None = None
+    grounds: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object of contracts, section 1; all six fields are always there."""
@@ -54,11 +58,19 @@ class MoveDecision:
         }
 
 
+class Permission(NamedTuple):
+    """Whether data may go somewhere, and what says so: a clause, such as `the policy has no flow from /a to /b`."""
+
+    granted: bool
+    because: str
+
+
 class ZoneMap:
     """Zone roots by path, for lookups by component."""
 
     def __init__(self, zones: Sequence[EncryptionZone]) -> None:
         self._roots = {HdfsPath.from_namenode(zone.path): zone for zone in zones}
+        self._ordered = sorted(self._roots)
 
     def find_zone_of(self, path: HdfsPath) -> HdfsPath | None:
         """The root of the innermost zone that `path` is in, its own root included; None in clear."""
@@ -73,7 +85,9 @@ class ZoneMap:
 
     def roots_below(self, path: HdfsPath) -> list[HdfsPath]:
         """The roots strictly below `path`, in order."""
-        return sorted(root for root in self._roots if root != path and root.is_inside(path))
+        # What is below a path follows it directly, in the order by components.
+        after = islice(self._ordered, bisect_right(self._ordered, path), None)
+        return list(takewhile(lambda root: root.is_inside(path), after))
 
 
 def decide_move(
@@ -98,26 +112,55 @@ def decide_move(
     move = _Move(at, src, final_destination(at, src, dst, dst_is_directory=dst_is_directory))
     if src.is_root and not (at.is_root(src) or move.carried):
         raise PathError(str(src), "is the root of the file system and cannot be moved")
-    missing = _missing_permission(policy, move, user, frozenset(groups))
-    rule = _rule(move)
+    permission = _permission(policy, move, user, frozenset(groups))
+    transfer, rule = permission.granted, _rule(move)
     if rule is None:
-        return MoveDecision(rename=True, transfer=missing is None, same_zone=move.same_zone)
-    command = None if missing else copy_and_compare(src, move.dst, is_directory=src_is_directory or move.holds_roots)
+        return MoveDecision(rename=True, transfer=transfer, same_zone=move.same_zone, grounds=permission.because)
+    command = copy_and_compare(src, move.dst, is_directory=src_is_directory or move.holds_roots) if transfer else None
     reason = _reason(rule, move)
-    if missing:
-        reason = f"{reason}; {missing}"
+    if not transfer:
+        reason = f"{reason}; {permission.because}"
     elif command is not None and move.dst_zone is None:
         reason = f"{reason}; a copy there is stored in clear text"
     elif command is None:
         reason = f"{reason}; Hadoop's shell has no copy command for these two paths"
     return MoveDecision(
         rename=False,
-        transfer=missing is None,
+        transfer=transfer,
         same_zone=move.same_zone,
         reason=reason,
         rule=rule,
         command=command,
+        grounds=permission.because,
     )
+
+
+def decide_flow(
+    policy: Policy,
+    zones: Sequence[EncryptionZone] | ZoneMap,
+    *,
+    user: str,
+    src: HdfsPath,
+    dst: HdfsPath,
+    groups: Collection[str] = (),
+) -> Permission:
+    """What the KMS's flow rules say of copying `src` to `dst` with ordinary tools, be they enforced or in shadow.
+
+    They speak of two zones. A copy that begins or ends in clear text, or of raw bytes, is none of theirs and passes,
+    whatever `decide_move` says of the transfer: the KMS cannot tell it from a read or a write.
+    """
+    at = zones if isinstance(zones, ZoneMap) else ZoneMap(zones)
+    move = _Move(at, src, final_destination(at, src, dst, dst_is_directory=False))
+    if PathKind.RAW in move.kinds:
+        return Permission(True, "a copy of raw bytes asks the KMS for nothing")
+    target, sources = move.dst_zone, [zone for zone in (move.src_zone, *move.carried) if zone is not None]
+    if target is None or not sources:
+        return Permission(True, "the flow rules speak of copies between two zones")
+    others = [zone for zone in sources if zone != target]
+    if not others:
+        return Permission(True, f"both ends are in the zone {target}")
+    found = [flow_permission(policy, str(zone), str(target), user, frozenset(groups)) for zone in others]
+    return next((each for each in found if not each.granted), found[0])
 
 
 def final_destination(at: ZoneMap, src: HdfsPath, dst: HdfsPath, *, dst_is_directory: bool) -> HdfsPath:
@@ -168,49 +211,59 @@ def _rule(move: _Move) -> Rule | None:
     return Rule.ZONE_TO_CLEAR if move.dst_zone is None else Rule.ZONE_TO_ZONE
 
 
-def _missing_permission(policy: Policy | None, move: _Move, user: str, groups: frozenset[str]) -> str | None:
-    """Why policy lets nothing of this be transferred; None when it does."""
+def _permission(policy: Policy | None, move: _Move, user: str, groups: frozenset[str]) -> Permission:
+    """Whether policy lets all of this be transferred."""
     if PathKind.RAW in move.kinds:
-        return "encrypted bytes are not moved as they are: name the paths without /.reserved/raw"
+        return Permission(False, "encrypted bytes are not moved as they are: name the paths without /.reserved/raw")
     if move.dst.kind is PathKind.SNAPSHOT:
-        return "nothing is ever written into a snapshot"
+        return Permission(False, "nothing is ever written into a snapshot")
     # A tree carries the zones below it: each of them has to be allowed to go.
-    for zone in (move.src_zone, *move.carried):
-        missing = _missing_edge(policy, zone, move, user, groups)
-        if missing is not None:
-            return missing
-    return None
+    found = [_zone_permission(policy, zone, move, user, groups) for zone in (move.src_zone, *move.carried)]
+    return next((each for each in found if not each.granted), found[0])
 
 
-def _missing_edge(
+def _zone_permission(
     policy: Policy | None, zone: HdfsPath | None, move: _Move, user: str, groups: frozenset[str]
-) -> str | None:
+) -> Permission:
     target = move.dst_zone
-    if policy is None or zone == target:
-        return None
+    if policy is None:
+        return Permission(True, "there is no policy")
+    if zone == target:
+        return Permission(True, f"both ends are in the zone {zone}" if zone else "both ends are in clear text")
     if zone is None:
         writable = policy.find_zone(str(target))
         if writable is not None and writable.can_write(user, groups):
-            return None
-        return f"{user} is not a writer of {target} in the policy"
+            return Permission(True, f"{user} is a writer of {target}")
+        return Permission(False, f"{user} is not a writer of {target} in the policy")
     if target is None:
-        return _missing_outside(policy, zone, move.dst)
+        return _outside_permission(policy, zone, move.dst)
+    return flow_permission(policy, str(zone), str(target), user, groups)
+
+
+def flow_permission(
+    policy: Policy, source: str, target: str, user: str, groups: frozenset[str] = frozenset()
+) -> Permission:
+    """Whether the flow rules let `user`, a member of `groups`, carry data from one zone's root into another's."""
     if policy.flows is None:
-        return None
-    edges = [flow for flow in policy.flows if (flow.source, flow.target) == (str(zone), str(target))]
-    if any(flow.allows(user, groups) for flow in edges):
-        return None
-    return f"the policy has no flow from {zone} to {target} for {user}"
+        return Permission(True, "the policy has no 'flows': zones may be copied freely")
+    for flow in policy.flows:
+        if (flow.source, flow.target) == (source, target) and flow.allows(user, groups):
+            return Permission(True, f"the flow from {source} to {target} for {', '.join(flow.who)}")
+    return Permission(False, f"the policy has no flow from {source} to {target} for {user}")
 
 
-def _missing_outside(policy: Policy, zone: HdfsPath, dst: HdfsPath) -> str | None:
+def _outside_permission(policy: Policy, zone: HdfsPath, dst: HdfsPath) -> Permission:
     if policy.outside is None:
-        return None if policy.flows is None else f"the policy has no 'outside' that lets {zone} send data to clear text"
+        if policy.flows is None:
+            return Permission(True, "the policy has neither 'flows' nor 'outside'")
+        return Permission(False, f"the policy has no 'outside' that lets {zone} send data to clear text")
     places = [(HdfsPath.parse(place), sources) for place, sources in policy.outside.items()]
-    around = [(len(place.components), sources) for place, sources in places if dst.live.is_inside(place)]
-    if around and str(zone) in max(around, key=lambda item: item[0])[1]:
-        return None
-    return f"the policy's 'outside' does not let {zone} send data to {dst}"
+    around = [(place, sources) for place, sources in places if dst.live.is_inside(place)]
+    if around:
+        place, sources = max(around, key=lambda item: len(item[0].components))
+        if str(zone) in sources:
+            return Permission(True, f"'outside' lets {zone} send data to {place}")
+    return Permission(False, f"the policy's 'outside' does not let {zone} send data to {dst}")
 
 
 def _reason(rule: Rule, move: _Move) -> str:

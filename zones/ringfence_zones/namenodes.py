@@ -8,7 +8,8 @@ RPC has no call for that. Where the web interface is closed to us the answer is 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import socket
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -79,26 +80,68 @@ def find_live_value(address: NameNodeAddress, name: str, access: HttpAccess = PL
 
     Raises ConfigError when it speaks TLS and what to trust cannot be read.
     """
-    with closing(DaemonSession(access)) as session:
-        found = _ask(session, address, name)
-        if found is None or found.known:
-            return found
-        # 404 means "no such property" only from a servlet that knows another one.
-        control = _ask(session, address, "fs.defaultFS")
-        return found if control is not None and control.known else None
+    found = _ask(access, address, name)
+    if found is None or found.known:
+        return found
+    # 404 means "no such property" only from a servlet that knows another one.
+    control = _ask(access, address, "fs.defaultFS")
+    return found if control is not None and control.known else None
 
 
-def _ask(session: DaemonSession, address: NameNodeAddress, name: str) -> LiveValue | None:
+def find_listed_by_all(
+    addresses: Sequence[NameNodeAddress], name: str, access: HttpAccess = PLAIN_ACCESS
+) -> tuple[str, ...] | None:
+    """The entries of a list property that every running NameNode holds, sorted; None when one would not tell.
+
+    One that does not run holds nothing and serves nobody, and reads its file when it starts: it is left out while
+    another one tells. Raises ConfigError as `find_live_value` does.
+    """
+    common: set[str] | None = None
+    for address in addresses:
+        live = find_live_value(address, name, access)
+        if live is None:
+            if is_down(address):
+                continue
+            return None
+        entries = set(split_list(live.value))
+        common = entries if common is None else common & entries
+    return None if common is None else tuple(sorted(common))
+
+
+def is_down(address: NameNodeAddress) -> bool:
+    """Whether its host refuses connections to its RPC and its web port: nothing runs there.
+
+    A host that does not answer at all is not known to be down: it may be busy, or behind a firewall.
+    """
+    web = urlsplit(address.web)
+    host, _, port = address.rpc.rpartition(":")
+    return _refuses(host, int(port)) and _refuses(web.hostname or host, web.port or 0)
+
+
+def _refuses(host: str, port: int) -> bool:
     try:
-        answer = session.exchange(
-            "GET",
-            f"{address.web}/conf",
-            params=[("name", name), ("format", "json")],
-            # Newer releases go by Accept, older ones by `format`.
-            headers={"Accept": "application/json"},
-            timeout=(_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S),
-            max_bytes=_MAX_ANSWER_BYTES,
-        )
+        with socket.create_connection((host, port), _CONNECT_TIMEOUT_S):
+            return False
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        return False
+
+
+def _ask(access: HttpAccess, address: NameNodeAddress, name: str) -> LiveValue | None:
+    try:
+        # A connection of its own: after a 404 the NameNode's Jetty closes some without having said so, and the next
+        # request on such a one is never answered.
+        with closing(DaemonSession(access)) as session:
+            answer = session.exchange(
+                "GET",
+                f"{address.web}/conf",
+                params=[("name", name), ("format", "json")],
+                # Newer releases go by Accept, older ones by `format`.
+                headers={"Accept": "application/json"},
+                timeout=(_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S),
+                max_bytes=_MAX_ANSWER_BYTES,
+            )
         if answer.status == HTTPStatus.NOT_FOUND:
             return LiveValue(known=False, value="")
         if answer.status != HTTPStatus.OK:

@@ -70,9 +70,9 @@ def _cluster_problems(policy: Policy, state: ClusterState) -> Iterator[Finding]:
     if not kms.is_ringfence and policy.flows is not None:
         hint = "remove 'flows', or let the cluster use Ringfence's KMS: ringfence kms serve"
         yield _whole(Rule.NEEDS_RINGFENCE_KMS, f"the KMS at {kms.uri} cannot hold flow rules", hint)
-    if policy.flow_control.mode == "enforce":
-        hint = "write  flow_control: {mode: shadow}"
-        yield _whole(Rule.NOT_BUILT, "this release does not enforce flow rules in the KMS", hint)
+    if kms.revision == 0 and policy.flow_control.mode == "enforce":
+        hint = "write  flow_control: {mode: shadow}  first, and see in the KMS's audit log what would be refused"
+        yield _whole(Rule.FLOWS_UNTRIED, "flows are to be enforced that were never published in shadow mode", hint)
 
 
 def _left_out(policy: Policy, state: ClusterState) -> Iterator[Finding]:

@@ -35,7 +35,7 @@ from ringfence_zones.policy_document import (
 )
 from ringfence_zones.policy_problems import findings_of, replace_nulls
 from ringfence_zones.policy_rules import DraftZone, check_rules
-from ringfence_zones.policy_yaml import MAX_DEPTH, MAX_DOCUMENT_BYTES, LocatedDocument, read_yaml
+from ringfence_zones.policy_yaml import MAX_DEPTH, MAX_DOCUMENT_BYTES, MAX_VALUES, LocatedDocument, read_yaml
 
 
 class _Value(BaseModel):
@@ -123,12 +123,16 @@ class Policy(_Value):
 
 def load_policy(path: Path) -> Policy:
     """Reads a policy file. Raises PolicyError with every problem, the file's own unreadability included."""
+    return _build(read_document(path, "the policy", hint="name the policy file with -f FILE"))
+
+
+def read_document(path: Path, what: str, *, hint: str) -> LocatedDocument:
+    """A YAML file with the places of its values; `what` is what a message calls it. Raises PolicyError."""
     try:
         with path.open("rb") as stream:
             raw = stream.read(MAX_DOCUMENT_BYTES + 1)
     except OSError as error:
-        message = f"cannot read the policy {path}: {error.strerror}"
-        raise PolicyError(message, (), hint="name the policy file with -f FILE") from error
+        raise PolicyError(f"cannot read {what} {path}: {error.strerror}", (), hint=hint) from error
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -140,13 +144,13 @@ def load_policy(path: Path) -> Policy:
             message="not UTF-8",
             hint="save the file as UTF-8",
         )
-        raise _error(str(path), [finding]) from error
-    return parse_policy(text, str(path))
+        raise document_error(str(path), [finding]) from error
+    return read_yaml(text, str(path))
 
 
-def parse_policy(text: str, name: str) -> Policy:
+def parse_policy(text: str, name: str, most_values: int = MAX_VALUES) -> Policy:
     """Reads a policy from YAML text; `name` is how findings call it. Raises PolicyError with every problem."""
-    return _build(read_yaml(text, name))
+    return _build(read_yaml(text, name, most_values))
 
 
 def policy_from_json(document: Any, name: str = "policy") -> Policy:
@@ -160,7 +164,7 @@ def policy_from_json(document: Any, name: str = "policy") -> Policy:
             message=message,
             hint="a policy needs four",
         )
-        raise _error(name, [finding])
+        raise document_error(name, [finding])
     return _build(LocatedDocument(name, document))
 
 
@@ -192,14 +196,15 @@ def _is_named(user: str, groups: frozenset[str], principals: frozenset[str]) -> 
     return user in principals or any(f"@{group}" in principals for group in groups)
 
 
-def _error(name: str, findings: list[Finding]) -> PolicyError:
+def document_error(name: str, findings: list[Finding]) -> PolicyError:
+    """What is raised for a document with problems; they are told in the order of its lines."""
     count = len(findings)
-    return PolicyError(f"{name} has {count} problem{'s' if count != 1 else ''}", findings)
+    return PolicyError(f"{name} has {count} problem{'s' if count != 1 else ''}", sorted(findings, key=_line_of))
 
 
 def _build(located: LocatedDocument) -> Policy:
     if located.findings and located.data is None:
-        raise _error(located.name, located.findings)
+        raise document_error(located.name, located.findings)
     findings = list(located.findings)
     data, problems = replace_nulls(located)
     findings += problems
@@ -207,13 +212,13 @@ def _build(located: LocatedDocument) -> Policy:
     try:
         document = PolicyDocument.model_validate(data)
     except ValidationError as error:
-        findings += findings_of(error, located)
+        findings += findings_of(error, located, PolicyDocument, "a policy")
     # Rules between values are checked over every block that is right by itself, so that one wrong mode does not
     # hide a shared key elsewhere.
     drafts = _drafts(data)
     findings += check_rules(data, drafts, located)
     if document is None or findings:
-        raise _error(located.name, sorted(findings, key=_line_of))
+        raise document_error(located.name, findings)
     return _resolve(document, drafts)
 
 

@@ -139,7 +139,8 @@ def _length(value: Any) -> Any:
     raise problem(Rule.BAD_VALUE, f"{value!r} is not a key length in bits", hint)
 
 
-def _version(value: Any) -> Any:
+def document_version(value: Any) -> Any:
+    """A version as it is, but no boolean: `true` would pass for 1."""
     if isinstance(value, bool):
         raise problem(Rule.BAD_VALUE, "the version is a number", "write  version: 1")
     return value
@@ -241,7 +242,7 @@ class AgentBlock(Block):
 class PolicyDocument(Block):
     """A Ringfence policy: the encryption zones of one cluster, who uses them, and where data may move."""
 
-    version: Annotated[Literal[1], BeforeValidator(_version)] = Field(description="Version of this format.")
+    version: Annotated[Literal[1], BeforeValidator(document_version)] = Field(description="Version of this format.")
     cluster: ClusterName = Field(description="The cluster's name; part of derived key names.")
     defaults: DefaultsBlock = Field(DefaultsBlock())
     zones: tuple[ZoneBlock, ...] = Field(description="The encryption zones.")

@@ -4,35 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ringfence_zones.findings import Finding, Rule, Severity
-from ringfence_zones.policy_document import (
-    AgentBlock,
-    DefaultsBlock,
-    FlowBlock,
-    FlowControlBlock,
-    KmsBlock,
-    OutsideBlock,
-    PolicyDocument,
-    ZoneBlock,
-)
 from ringfence_zones.policy_yaml import LocatedDocument, Location
 
-# Which model describes the block at the top-level field named; "" is the document itself.
-_BLOCKS: dict[str, type[BaseModel]] = {
-    "": PolicyDocument,
-    "agent": AgentBlock,
-    "defaults": DefaultsBlock,
-    "flow_control": FlowControlBlock,
-    "flows": FlowBlock,
-    "kms": KmsBlock,
-    "outside": OutsideBlock,
-    "zones": ZoneBlock,
-}
 _WANTED = {
     "string_type": ("text", "quote it if it looks like a number or true/false"),
     "bool_type": ("true or false", "write true or false, unquoted"),
@@ -82,20 +61,20 @@ def replace_nulls(located: LocatedDocument) -> tuple[Any, list[Finding]]:
     return clean(located.data, ()), found
 
 
-def findings_of(error: ValidationError, located: LocatedDocument) -> list[Finding]:
-    """One finding for each thing pydantic refused."""
+def findings_of(error: ValidationError, located: LocatedDocument, model: type[BaseModel], what: str) -> list[Finding]:
+    """One finding for each thing pydantic refused in a document of `model`; `what` is what people call one."""
     details = error.errors(include_url=False, include_input=True)
-    return [_finding_of(detail, located) for detail in details]
+    return [_finding_of(detail, located, model, what) for detail in details]
 
 
-def _finding_of(detail: ErrorDetails, located: LocatedDocument) -> Finding:
+def _finding_of(detail: ErrorDetails, located: LocatedDocument, model: type[BaseModel], what: str) -> Finding:
     location = tuple(part for part in detail["loc"] if part != "[key]")
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "ringfence":
         rule = Rule[context["rule"]]
         return finding(located, location, rule, f"{_name(location)}: {context['message']}", context["hint"])
     if kind == "extra_forbidden":
-        return _unknown_field(location, located)
+        return _unknown_field(location, located, model, what)
     if kind == "missing":
         hint = _MISSING_HINTS.get(str(location[-1]), "add it")
         return finding(located, location, Rule.MISSING_FIELD, f"{_name(location)} is missing", hint)
@@ -112,6 +91,11 @@ def _finding_of(detail: ErrorDetails, located: LocatedDocument) -> Finding:
 
 
 _MISSING_HINTS = {
+    "cases": "list the cases, each with user, from, to and expect",
+    "expect": "say what is expected, for example  expect: {transfer: false}",
+    "from": "name the path that the data comes from",
+    "to": "name the path that the data goes to",
+    "user": "name who moves the data",
     "version": "begin the document with  version: 1",
     "cluster": "name the cluster, for example  cluster: analytics",
     "zones": "list the zones, each with its path;  zones: []  for none",
@@ -121,17 +105,26 @@ _MISSING_HINTS = {
 }
 
 
-def _unknown_field(location: Location, located: LocatedDocument) -> Finding:
+def _unknown_field(location: Location, located: LocatedDocument, model: type[BaseModel], what: str) -> Finding:
     name = str(location[-1])
-    known = _known_fields(location)
+    known = sorted(field.alias or name for name, field in _block_at(location[:-1], model).model_fields.items())
     close = difflib.get_close_matches(name.lower().replace("-", "_"), known, n=1, cutoff=0.6)
     hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
-    return finding(located, location, Rule.UNKNOWN_FIELD, f"{_name(location)} is not a field of a policy", hint)
+    return finding(located, location, Rule.UNKNOWN_FIELD, f"{_name(location)} is not a field of {what}", hint)
 
 
-def _known_fields(location: Location) -> list[str]:
-    block = _BLOCKS[str(location[0])] if len(location) > 1 else PolicyDocument
-    return sorted(field.alias or name for name, field in block.model_fields.items())
+def _block_at(location: Location, model: type[BaseModel]) -> type[BaseModel]:
+    """The model of the block at a place: places in lists and names in mappings do not lead deeper."""
+    for part in location:
+        field = next((field for name, field in model.model_fields.items() if part in (name, field.alias)), None)
+        model = (_block_in(field.annotation) if field is not None else None) or model
+    return model
+
+
+def _block_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((block for block in map(_block_in, get_args(annotation)) if block is not None), None)
 
 
 def _nearest_literal(value: Any, wanted: str) -> str:

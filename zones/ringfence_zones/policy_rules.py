@@ -6,6 +6,7 @@ cluster.
 
 from __future__ import annotations
 
+import difflib
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -153,7 +154,12 @@ def _unknown_zone(
     if HdfsPath.parse(path) in known:
         return
     inside = [str(root) for root in known if HdfsPath.parse(path).is_inside(root)]
-    hint = f"name the zone's root {max(inside, key=len)}" if inside else "name the root of a zone of this document"
+    close = difflib.get_close_matches(path, sorted(map(str, known)), n=1, cutoff=0.8)
+    hint = "name the root of a zone of this document"
+    if inside:
+        hint = f"name the zone's root {max(inside, key=len)}"
+    elif close:
+        hint = f"did you mean {close[0]}?"
     yield finding(located, location, Rule.UNKNOWN_ZONE, f"{path} is not a zone root of this document", hint)
 
 

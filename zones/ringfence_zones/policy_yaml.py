@@ -76,8 +76,8 @@ class _Node:
     fields: list[tuple[str, int, _Node]] | None = None
 
 
-def read_yaml(text: str, name: str) -> LocatedDocument:
-    """Reads one YAML document. `name` is how findings call the file."""
+def read_yaml(text: str, name: str, most_values: int = MAX_VALUES) -> LocatedDocument:
+    """Reads one YAML document. `name` is how findings call the file; who reads for others takes fewer values."""
     document = LocatedDocument(name)
     if len(text.encode("utf-8", "surrogatepass")) > MAX_DOCUMENT_BYTES:
         _add(document, 1, f"the document is larger than {MAX_DOCUMENT_BYTES} bytes", "a policy is far smaller")
@@ -85,7 +85,7 @@ def read_yaml(text: str, name: str) -> LocatedDocument:
     try:
         node = _Composer(document).compose(text)
         if node is not None:
-            _Placer(document).place(node)
+            _Placer(document, most_values).place(node)
     except _StopError:
         pass
     except yaml.YAMLError as error:
@@ -152,7 +152,7 @@ class _Composer:
             case yaml.DocumentStartEvent():
                 self._documents += 1
                 if self._documents > 1:
-                    raise self._stop(line, "a second document starts here", "keep one policy in one file")
+                    raise self._stop(line, "a second document starts here", "keep one document in one file")
 
     def _refuse_tag(self, event: Any, line: int) -> None:
         if event.tag is not None and event.tag != "!":
@@ -221,10 +221,11 @@ def _resolve(text: str) -> Any:
 
 
 class _Placer:
-    """Nodes to values with their places. Depth is bounded by the composer, aliases included by `MAX_VALUES`."""
+    """Nodes to values with their places. Depth is bounded by the composer, aliases included by `most_values`."""
 
-    def __init__(self, document: LocatedDocument) -> None:
+    def __init__(self, document: LocatedDocument, most_values: int) -> None:
         self._document = document
+        self._most_values = most_values
         self._count = 0
 
     def place(self, node: _Node) -> None:
@@ -232,8 +233,8 @@ class _Placer:
 
     def _value(self, node: _Node, location: Location, line: int) -> Any:
         self._count += 1
-        if self._count > MAX_VALUES or len(location) > 2 * MAX_DEPTH:
-            message = f"more than {MAX_VALUES} values once its aliases are written out"
+        if self._count > self._most_values or len(location) > 2 * MAX_DEPTH:
+            message = f"more than {self._most_values} values once its aliases are written out"
             _add(self._document, node.line, message, "write the values out")
             raise _StopError
         self._document.lines[location] = line

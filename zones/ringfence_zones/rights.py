@@ -79,6 +79,16 @@ def named_entries(zone: ZonePolicy) -> dict[str, int]:
     return bits
 
 
+def directory_writers(zone: ZonePolicy) -> frozenset[str]:
+    """Who holds the zone's key and whom the root's rights let write: the mode may give more than `writers` says.
+
+    `*` is in it when others may write and everybody holds the key.
+    """
+    group = {f"@{zone.group}"} & zone.all_readers if zone.mode & 0o020 else frozenset()
+    others = zone.all_readers if zone.mode & 0o002 else frozenset()
+    return zone.all_writers | group | others
+
+
 def _entry_name(principal: str) -> str:
     return f"group:{principal[1:]}" if principal.startswith("@") else f"user:{principal}"
 

@@ -1,4 +1,4 @@
-"""The JSON Schemas that are published with the package: the policy document, a plan, a list of findings.
+"""The JSON Schemas that are published with the package: policy, cases beside it, a plan, a list of findings.
 
 Generated from the models, committed beside this file, and compared by a test. `python -m ringfence_zones.schemas`
 writes them again after a model changed.
@@ -16,6 +16,7 @@ from typing_extensions import TypedDict
 
 from ringfence_zones.findings import Rule, Severity
 from ringfence_zones.plan import PLAN_SCHEMA, ActionKind
+from ringfence_zones.policy_cases import CasesDocument
 from ringfence_zones.policy_document import PolicyDocument
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -67,13 +68,14 @@ def generate_schemas() -> dict[str, dict[str, Any]]:
     assert PLAN_SCHEMA == 1, "PlanJson names the version"
     return {
         "policy.schema.json": _published("policy", PolicyDocument.model_json_schema(by_alias=True)),
+        "cases.schema.json": _published("cases", CasesDocument.model_json_schema(by_alias=True)),
         "plan.schema.json": _published("plan", TypeAdapter(PlanJson).json_schema()),
         "finding.schema.json": _published("finding", TypeAdapter(FindingsJson).json_schema()),
     }
 
 
 def read_schema(name: str) -> str:
-    """The committed text of `policy`, `plan` or `finding`."""
+    """The committed text of `policy`, `cases`, `plan` or `finding`."""
     return (files("ringfence_zones") / f"{name}.schema.json").read_text(encoding="utf-8")
 
 

@@ -43,6 +43,17 @@ class TlsTrust:
         except ssl.SSLError as error:
             raise ConfigError("Java's trust store holds a certificate that OpenSSL cannot read") from error
 
+    def find_pem(self) -> bytes | None:
+        """The same certificates as PEM, for a client that is not Python's. None: the system's authorities.
+
+        Raises ConfigError naming the file that cannot be used.
+        """
+        if self.ca_file is not None:
+            self.make_context()  # says what is wrong with the file
+            return self.ca_file.read_bytes()
+        certificates = self._java_certificates()
+        return None if certificates is None else "".join(map(ssl.DER_cert_to_PEM_cert, certificates)).encode("ascii")
+
     def _java_certificates(self) -> list[bytes] | None:
         if self.hadoop_conf is None:
             return None

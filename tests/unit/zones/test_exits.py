@@ -32,6 +32,10 @@ ARGUMENTS: dict[str, Any] = {
     "backup_number": 1,
     "seen_number": 2,
     "conflicts": {"k": "it is another key"},
+    "lease_name": "agent",
+    "holder": "one",
+    "left_s": 1.5,
+    "grant_id": "g",
     "status": 500,
     "java_class": None,
 }

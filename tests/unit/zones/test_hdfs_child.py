@@ -17,7 +17,8 @@ import pytest
 
 from ringfence_zones.errors import InputError, KmsRemoteError, NameNodeUnavailableError, RingfenceError
 from ringfence_zones.hdfs_child import HdfsChild
-from ringfence_zones.hdfs_child_wire import decode_arguments, decode_error, encode_error
+from ringfence_zones.hdfs_child_wire import decode_arguments, decode_error, decode_result, encode_error
+from ringfence_zones.hdfs_interface import Entry, EventKind, EventPage, NamespaceEvent
 from ringfence_zones.model import EncryptionZone
 from ringfence_zones.namenodes import NameNodeAddress
 
@@ -42,6 +43,11 @@ for line in sys.stdin:
     if path == "/release":
         for other in reversed(held):
             send(id=other["id"], result={"path": "/held", "key_name": str(other["id"])})
+    if request["method"] == "read_events":
+        after, within, outside = request["arguments"]
+        event = {"txid": after + 1, "kind": "rename", "path": within[0], "target": outside[0], "time_ms": 7}
+        page = {"events": [event], "first_txid": after + 1, "last_txid": after + 1, "synced_txid": after + 1}
+        send(id=request["id"], result=page); continue
     if path == "/denied":
         send(id=request["id"], error={"type": "KmsRemoteError", "message": "m", "hint": "h", "command": "c",
              "facts": {"status": 403, "java_class": "x.Y"}})
@@ -143,6 +149,19 @@ def test_closing_leaves_no_process(child: HdfsChild) -> None:
     assert child.pid is None
 
 
+def test_a_file_in_the_directory_that_its_program_was_started_in_is_not_run(
+    conf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = tmp_path / "seen"
+    (tmp_path / "json.py").write_text(f"open({str(seen)!r}, 'w')\n")
+    monkeypatch.chdir(tmp_path)
+    made = HdfsChild(conf, deadline_s=5.0, environ={"PATH": "/bin"})
+    with pytest.raises(RingfenceError):
+        made.list_zones()
+    made.close()
+    assert not seen.exists()
+
+
 def test_why_a_child_cannot_start_is_told_each_time(child: HdfsChild, conf: Path) -> None:
     (conf / "refuse").touch()
     for _ in range(2):
@@ -173,3 +192,21 @@ def test_a_request_that_is_no_call_of_the_interface_is_refused() -> None:
         decode_arguments("find_zone_of", [])
     with pytest.raises(ValueError, match="string"):
         decode_arguments("find_zone_of", [7])
+
+
+def test_events_cross_as_values_and_calls_are_counted(child: HdfsChild) -> None:
+    event = NamespaceEvent(8, EventKind.RENAME, "/a", "/b", time_ms=7)
+    assert child.calls_made == 0
+    assert child.read_events(7, ("/a",), ["/b"]) == EventPage((event,), 8, 8, 8)
+    with pytest.raises(KmsRemoteError):
+        child.find_zone_of("/denied")
+    assert child.calls_made == 2
+
+
+def test_every_call_of_the_interface_is_known_to_the_wire() -> None:
+    assert decode_arguments("read_events", [5, ["/a"], []]) == [5, ["/a"], []]
+    assert decode_arguments("rename_inode", [5, "/a"]) == [5, "/a"]
+    entry = {"path": "/a", "inode": 3, "is_directory": True, "is_encrypted": False}
+    assert decode_result("find_entry", entry) == Entry("/a", 3, is_directory=True, is_encrypted=False)
+    assert decode_result("list_entries", {"entries": [entry], "has_more": True}).has_more
+    assert decode_result("find_key_version", None) is None

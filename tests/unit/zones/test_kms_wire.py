@@ -100,7 +100,7 @@ def test_a_remote_exception_keeps_the_first_line_and_the_simple_class() -> None:
     assert (error.message, error.exception, error.java_class_name) == ("first", "IOException", "java.io.IOException")
 
 
-@pytest.mark.parametrize("data", [b"", b"<html>401</html>", b"[]", b'{"a":1}', b"\xff"])
+@pytest.mark.parametrize("data", [b"", b"<html>401</html>", b"[]", b'{"a":1}', b"\xff", b'{"a":' + b"[" * 10_000])
 def test_a_body_that_is_no_remote_exception_is_none(data: bytes) -> None:
     assert kms_wire.decode_remote_exception(data) is None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,14 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from ringfence_zones.errors import ConfigError
-from ringfence_zones.namenodes import LiveValue, NameNodeAddress, find_live_value, namenode_addresses
+from ringfence_zones.namenodes import (
+    LiveValue,
+    NameNodeAddress,
+    find_listed_by_all,
+    find_live_value,
+    is_down,
+    namenode_addresses,
+)
 
 HA = {
     "fs.defaultFS": "hdfs://cluster",
@@ -63,14 +71,25 @@ def test_a_namenode_without_an_address_is_named() -> None:
 
 @contextmanager
 def conf_servlet(status: int, properties: dict[str, str]) -> Iterator[NameNodeAddress]:
-    """A `/conf` as Hadoop 3.4 serves it; every answer has `status` unless that is 200."""
+    """A `/conf` as Hadoop 3.4 serves it; every answer has `status` unless that is 200.
+
+    It keeps a connection open, and hangs up on a second request on it, as the NameNode's Jetty does now and then.
+    """
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        answered = False
+
         def do_GET(self) -> None:
+            if self.answered:
+                self.close_connection = True
+                return
+            self.answered = True
             name = parse_qs(urlsplit(self.path).query)["name"][0]
             known = status == 200 and name in properties
             body = json.dumps({"property": {"key": name, "value": properties.get(name), "isFinal": False}}).encode()
             self.send_response(status if status != 200 else 200 if known else 404)
+            self.send_header("Content-Length", str(len(body) if known else 0))
             self.end_headers()
             if known:
                 self.wfile.write(body)
@@ -111,3 +130,35 @@ def test_a_daemon_that_is_down_is_none() -> None:
     with conf_servlet(200, {}) as address:
         pass
     assert find_live_value(address, "p") is None
+
+
+def closed_port() -> int:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return int(held.getsockname()[1])
+
+
+def test_a_list_is_what_every_namenode_holds() -> None:
+    with (
+        conf_servlet(200, {"fs.defaultFS": "hdfs://nn", "p": "/a, /b"}) as one,
+        conf_servlet(200, {"fs.defaultFS": "hdfs://nn", "p": "/b,/c"}) as other,
+        conf_servlet(403, {}) as closed,
+    ):
+        assert find_listed_by_all([one, other], "p") == ("/b",)
+        assert find_listed_by_all([one, closed], "p") is None, "it runs, and may hold another list"
+
+
+def test_a_namenode_that_does_not_run_is_left_out_while_another_one_tells() -> None:
+    down = NameNodeAddress(f"127.0.0.1:{closed_port()}", f"http://127.0.0.1:{closed_port()}")
+    with conf_servlet(200, {"fs.defaultFS": "hdfs://nn", "p": "/a"}) as one:
+        assert find_listed_by_all([down, one], "p") == ("/a",)
+        assert find_listed_by_all([one, down], "p") == ("/a",)
+        # Its RPC port listens: it runs, and its web interface is what is closed.
+        half = NameNodeAddress(f"127.0.0.1:{urlsplit(one.web).port}", down.web)
+        assert not is_down(half)
+        assert find_listed_by_all([one, half], "p") is None
+    assert find_listed_by_all([down], "p") is None, "nobody tells"
+
+
+def test_a_host_that_cannot_be_reached_is_not_known_to_be_down() -> None:
+    assert not is_down(NameNodeAddress("nowhere.invalid:8020", "http://nowhere.invalid:9870"))

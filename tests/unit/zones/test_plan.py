@@ -307,7 +307,7 @@ def test_a_zone_inside_a_zone_of_the_cluster_must_say_so() -> None:
         ({"kms": None}, {}, Rule.MISSING_KMS),
         ({}, None, Rule.KMS_UNREACHABLE),
         ({"flows": []}, {"is_ringfence": False, "revision": None}, Rule.NEEDS_RINGFENCE_KMS),
-        ({"flows": [], "flow_control": {"mode": "enforce"}}, {}, Rule.NOT_BUILT),
+        ({"flows": [], "flow_control": {"mode": "enforce"}}, {"revision": 0}, Rule.FLOWS_UNTRIED),
     ],
 )
 def test_what_concerns_the_whole_stops_everything(top: dict[str, Any], kms: Any, rule: Rule) -> None:

@@ -221,3 +221,14 @@ def test_a_deep_published_document_is_a_problem_and_no_overflow(levels: int) -> 
     with pytest.raises(PolicyError) as caught:
         policy_from_json({"version": 1, "cluster": "c", "zones": deep})
     assert [finding.message for finding in caught.value.findings] == ["nested deeper than 16 levels"]
+
+
+def test_a_misspelt_zone_of_a_flow_is_told_with_the_nearest_one() -> None:
+    text = (
+        "version: 1\ncluster: c\nzones:\n"
+        "  - {path: /data/pii, readers: [m]}\n  - {path: /data/masked, writers: [m]}\n"
+        "kms: {namenode_users: [hdfs], admins: [hdfs]}\n"
+        "flows:\n  - {from: /data/pii, to: /data/maskd, who: [m]}\n"
+    )
+    (found,) = _refused(text)
+    assert (found.rule, found.hint) == (Rule.UNKNOWN_ZONE, "did you mean /data/masked?")

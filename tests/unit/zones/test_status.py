@@ -15,7 +15,10 @@ from scripted_http import Answer, Seen, scripted_server
 
 from ringfence_zones.cli.main import root
 
-ZONES = [{"path": "/a", "key": "held", "pinned": True}, {"path": "/b", "key": "plain", "pinned": False}]
+ZONES = [
+    {"path": "/a", "key": "held", "in_policy": True, "pinned": True},
+    {"path": "/b", "key": "plain", "in_policy": True, "pinned": False},
+]
 RINGFENCE = {"product": "ringfence", "version": "0.1.0", "revision": 2, "digest": "ab"}
 
 

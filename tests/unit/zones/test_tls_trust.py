@@ -84,3 +84,16 @@ def test_a_file_that_is_no_certificate_is_named(tmp_path: Path) -> None:
         TlsTrust(tmp_path / "ca.pem").make_context()
     with pytest.raises(ConfigError, match="No such file"):
         TlsTrust(tmp_path / "missing.pem").make_context()
+
+
+def test_other_clients_get_the_same_certificates_as_pem(
+    hadoop_conf: Path, certificates: Certificates, tmp_path: Path
+) -> None:
+    found = TlsTrust(None, hadoop_conf).find_pem()
+    assert found is not None
+    assert ssl.PEM_cert_to_DER_cert(found.decode()) == der(certificates)
+    assert TlsTrust(certificates.trusted, hadoop_conf).find_pem() == certificates.trusted.read_bytes()
+    assert TlsTrust().find_pem() is None
+    (tmp_path / "none.pem").write_text("no certificate")
+    with pytest.raises(ConfigError, match="holds no PEM certificate"):
+        TlsTrust(tmp_path / "none.pem").find_pem()

@@ -33,6 +33,8 @@ EXIT_CODES: dict[type[RingfenceError], int] = {
     errors.KmsError: FAILED,
     errors.HdfsError: FAILED,
     errors.AgentUnavailableError: FAILED,
+    errors.TransferError: FAILED,
+    errors.ReceiptError: FAILED,
     errors.SandboxError: FAILED,
     errors.InstallError: FAILED,
     errors.RolledBackError: ROLLED_BACK,

@@ -44,6 +44,7 @@ _COMMANDS = {
     "mv": "ringfence_zones.cli.mv:mv",
     "plan": "ringfence_zones.cli.plan:plan",
     "policy": "ringfence_zones.cli.policy:policy",
+    "receipt": "ringfence_zones.cli.receipt:receipt",
     "status": "ringfence_zones.cli.status:status",
     "zone": "ringfence_zones.cli.zone:zone",
 }
@@ -61,8 +62,17 @@ SUMMARIES = {
     "mv": _Summary("Rename SRC to DST, or into DST when that is a directory.", *_HDFS),
     "plan": _Summary("Show what `ringfence apply` would change, and what stands in its way.", *_HDFS),
     "policy": _Summary("Look at a policy document, offline."),
+    "receipt": _Summary(
+        "Receipts of transfers: verify them anywhere, from the receipt and the agent's public key alone."
+    ),
     "sandbox": _Summary("A real one-node HDFS and a KMS on this machine, for trying and testing."),
     "status": _Summary("Show zones, keys, KMS and agent on one screen.", *_HDFS),
+    "transfer": _Summary(
+        "Copy SRC to DST, or into DST when that is a directory, verify the copy, and get a signed receipt.",
+        "agent",
+        "fastapi",
+    ),
+    "transfers": _Summary("Transfers of the agent: list, show, approve, cancel; fetch a receipt.", "agent", "fastapi"),
     "vault": _Summary("Vault or OpenBao: prepare it, log in, see what is there.", "vault", "hvac"),
     "zone": _Summary("List and look at encryption zones.", *_HDFS),
 }

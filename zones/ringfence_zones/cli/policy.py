@@ -10,6 +10,9 @@ from ringfence_zones.cli import exits
 from ringfence_zones.cli.command_group import CommandGroup
 from ringfence_zones.cli.context import CommandContext, global_options
 from ringfence_zones.cli.policy_file import policy_option
+from ringfence_zones.cli.policy_reach import reach
+from ringfence_zones.cli.policy_replay import replay_command
+from ringfence_zones.cli.policy_test import run_policy_cases
 from ringfence_zones.cli.render import counted, print_findings, print_json, shown
 from ringfence_zones.errors import PolicyError
 from ringfence_zones.findings import findings_json
@@ -24,6 +27,11 @@ from ringfence_zones.stock_acls import stock_acls
 @click.group(cls=CommandGroup)
 def policy() -> None:
     """Look at a policy document, offline."""
+
+
+policy.add_command(run_policy_cases)
+policy.add_command(reach)
+policy.add_command(replay_command)
 
 
 @policy.command()
@@ -105,9 +113,10 @@ def print_decision(decision: MoveDecision) -> None:
 
 
 @policy.command()
+@click.option("--cases", is_flag=True, help="the schema of the cases that `policy test` reads")
 @global_options
-def schema(_context: CommandContext) -> None:
+def schema(_context: CommandContext, *, cases: bool) -> None:
     """Print the document's JSON Schema, which editors use for completion."""
     from ringfence_zones.schemas import read_schema  # noqa: PLC0415 - builds models that nothing else needs
 
-    click.echo(read_schema("policy"), nl=False)
+    click.echo(read_schema("cases" if cases else "policy"), nl=False)

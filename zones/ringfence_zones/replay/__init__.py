@@ -1,0 +1,1 @@
+"""What a policy would have refused of what was done: past accesses read from logs, and judged."""
