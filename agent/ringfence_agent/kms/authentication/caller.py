@@ -38,6 +38,7 @@ class Caller:
     principal   the full Kerberos principal, of the real user when there is one; None without Kerberos
     headers     what goes out with the answer, whatever it is: a new session, the server's half of SPNEGO; not in `repr`
     is_token    came with a delegation token, whatever its owner had proven
+    token       the number of that token, None without one
     """
 
     user: str
@@ -47,3 +48,4 @@ class Caller:
     principal: str | None = None
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     is_token: bool = False
+    token: int | None = None

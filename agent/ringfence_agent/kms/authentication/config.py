@@ -12,22 +12,18 @@ Hadoop's properties do, with the defaults of kms-default.xml. Refused, because i
 from __future__ import annotations
 
 import logging
-import os
-import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import Field
 
-from ringfence_agent.kms.authentication.auth_to_local import AuthToLocal, Mechanism
 from ringfence_agent.kms.authentication.delegation_tokens import TokenLifetimes
 from ringfence_agent.kms.authentication.proxy_users import PREFIX as PROXY_USER
 from ringfence_agent.kms.authentication.proxy_users import ProxyRule, read_proxy_rules
-from ringfence_zones import gssapi
+from ringfence_agent.spnego.settings import KerberosBlock, KerberosSettings, kerberos_settings, require_private
 from ringfence_zones.config_file import AbsolutePath, ConfigModel, DurationS
 from ringfence_zones.errors import ConfigError
-from ringfence_zones.gssapi import Acceptor, ChannelBinding
 from ringfence_zones.hadoop_conf import HadoopConf, split_list
 from ringfence_zones.secret import Secret
 
@@ -41,16 +37,6 @@ SIMPLE, KERBEROS = "simple", "kerberos"
 _VALIDITY_S = 36_000
 _MIN_SECRET_BYTES = 16
 _ANY_PRINCIPAL = "*"
-
-
-class KerberosBlock(ConfigModel):
-    """`authentication.kerberos`. `principals` are full or without realm; none of them: every HTTP one of the keytab."""
-
-    keytab: AbsolutePath
-    principals: list[str] = Field(default_factory=list)
-    auth_to_local: str = "DEFAULT"
-    auth_to_local_mechanism: str = Field("hadoop", pattern="^(hadoop|mit)$")
-    channel_binding: str = Field("opportunistic", pattern="^(off|opportunistic|required)$")
 
 
 class AuthenticationBlock(ConfigModel):
@@ -82,37 +68,6 @@ class ProxyUserBlock(ConfigModel):
     users: list[str] = Field(default_factory=list)
     groups: list[str] = Field(default_factory=list)
     hosts: list[str] = Field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class KerberosSettings:
-    """Kerberos as it was decided. `principals` is None for every `HTTP/...` of the keytab."""
-
-    keytab: Path
-    principals: tuple[str, ...] | None
-    rules: str
-    mechanism: Mechanism
-    channel_binding: ChannelBinding
-
-    def open_acceptor(self) -> Acceptor:
-        """Raises ConfigError when the keytab or the library cannot be used."""
-        principals = None if self.principals is None else [gssapi.full_name(name) for name in self.principals]
-        return Acceptor(self.keytab, principals, self.channel_binding)
-
-    def open_names(self) -> AuthToLocal:
-        """Raises ConfigError for rules that cannot be understood, or without a default realm."""
-        return AuthToLocal(self.rules, gssapi.default_realm(), self.mechanism)
-
-    def check(self) -> None:
-        """Raises ConfigError for what would stop every worker; warns of rules that make superusers of any host."""
-        self.open_acceptor().close()
-        for principal in self.principals or ():
-            gssapi.require_key(self.keytab, principal)
-        names = self.open_names()
-        for service in ("hdfs", "yarn", "hive"):
-            short = names.maps_any_host(service)
-            if short == service:
-                _log.warning("auth_to_local takes %s/<any host> for the user %s", service, short)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,18 +187,7 @@ def _kerberos(block: AuthenticationBlock) -> KerberosSettings | None:
     kerberos = block.kerberos
     if kerberos is None:
         raise ConfigError("authentication.type is kerberos, but no keytab is named", hint="add kerberos: {keytab: ...}")
-    _require_private(kerberos.keytab, "keytab")
-    principals = kerberos.principals
-    wrong = [name for name in principals if not name.startswith("HTTP/")]
-    if wrong:
-        raise ConfigError(f"{wrong[0]} is no principal for HTTP", hint="name HTTP/<host of the KMS's URL>, or *")
-    return KerberosSettings(
-        kerberos.keytab,
-        tuple(principals) or None,
-        kerberos.auth_to_local,
-        Mechanism(kerberos.auth_to_local_mechanism),
-        ChannelBinding(kerberos.channel_binding),
-    )
+    return kerberos_settings(kerberos)
 
 
 def _properties(blocks: Mapping[str, ProxyUserBlock]) -> dict[str, str]:
@@ -277,7 +221,7 @@ def _positive(conf: HadoopConf, name: str, default: int) -> int:
 
 def _read_secret(path: Path) -> Secret:
     # Hadoop reads the file as text and signs with its bytes (`FileSignerSecretProvider`), a line break included.
-    _require_private(path, "signature secret file")
+    require_private(path, "signature secret file")
     try:
         secret = path.read_bytes()
         secret.decode("utf-8")
@@ -288,16 +232,3 @@ def _read_secret(path: Path) -> Secret:
     if len(secret) < _MIN_SECRET_BYTES:
         raise ConfigError(f"the signature secret file {path} holds fewer than {_MIN_SECRET_BYTES} bytes")
     return Secret(secret)
-
-
-def _require_private(path: Path, what: str) -> None:
-    try:
-        state = path.stat()
-    except OSError as error:
-        raise ConfigError(f"cannot read the {what} {path}: {error.strerror}") from error
-    if not stat.S_ISREG(state.st_mode):
-        raise ConfigError(f"the {what} {path} is not a regular file")
-    if state.st_mode & 0o007 or (what != "keytab" and state.st_mode & 0o077):
-        raise ConfigError(f"the {what} {path} can be read by others", command=f"chmod 0600 {path}")
-    if state.st_uid not in (0, os.geteuid()) and state.st_mode & 0o022:
-        raise ConfigError(f"the {what} {path} can be written by others", command=f"chmod 0600 {path}")

@@ -112,7 +112,9 @@ class DelegationTokens:
     def _owner(self, identifier: TokenIdentifier) -> Caller:
         real_user = identifier.real_user
         acts = self._short_name(real_user) if real_user not in ("", identifier.owner) else None
-        return Caller(self._short_name(identifier.owner), self._identity, 0, acts, is_token=True)
+        return Caller(
+            self._short_name(identifier.owner), self._identity, 0, acts, is_token=True, token=identifier.sequence
+        )
 
     def _live_record(self, store: OpenStore, token: Token, identifier: TokenIdentifier) -> TokenRecord:
         if not self._is_genuine(store, token, identifier):

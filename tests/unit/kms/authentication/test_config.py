@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from kdc import Kdc
 
-from ringfence_agent.kms.authentication.auth_to_local import Mechanism
 from ringfence_agent.kms.authentication.config import AuthenticationSettings, authentication_settings
 from ringfence_agent.kms.authentication.delegation_tokens import TokenLifetimes
 from ringfence_agent.kms.authorization.acls import AccessList
 from ringfence_agent.kms.config import KmsFile
+from ringfence_agent.spnego.auth_to_local import Mechanism
 from ringfence_zones.config_file import parse_config
 from ringfence_zones.errors import ConfigError
 from ringfence_zones.gssapi import ChannelBinding

@@ -17,13 +17,13 @@ from kms_authenticators import call_with
 from memory_keystore import MemoryKeyStore
 
 from ringfence_agent.http.generation import GenerationTable
-from ringfence_agent.kms.authentication.auth_to_local import AuthToLocal
 from ringfence_agent.kms.authentication.caller import Caller, Identity
 from ringfence_agent.kms.authentication.delegation_token import Token, decode_url
 from ringfence_agent.kms.authentication.delegation_tokens import DelegationTokens, TokenLifetimes
 from ringfence_agent.kms.authentication.simple import plain_name
 from ringfence_agent.kms.store_access import StoreAccess
 from ringfence_agent.kms.unready import Unready
+from ringfence_agent.spnego.auth_to_local import AuthToLocal
 from ringfence_zones.errors import AccessDeniedError, InputError, InvalidTokenError
 
 T = TypeVar("T")

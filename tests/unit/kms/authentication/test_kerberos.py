@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kms_authenticators import authenticator_of, call_with, sessions_at
 
-from ringfence_agent.kms.authentication.auth_to_local import AuthToLocal
 from ringfence_agent.kms.authentication.authenticator import CallAuthenticator
 from ringfence_agent.kms.authentication.caller import Caller, Identity
-from ringfence_agent.kms.authentication.kerberos import TOKEN_TYPE, NegotiateMechanism, _find_token
+from ringfence_agent.kms.authentication.kerberos import TOKEN_TYPE, NegotiateMechanism
 from ringfence_agent.kms.call import Call
 from ringfence_agent.kms.routes import Query, TokenOperation
 from ringfence_agent.kms.unready import Unready
+from ringfence_agent.spnego.auth_to_local import AuthToLocal
+from ringfence_agent.spnego.negotiate import find_token
 from ringfence_zones.errors import AuthenticationError
 from ringfence_zones.gssapi import Accepted
 
@@ -120,9 +121,9 @@ def test_a_scheme_in_another_case_is_the_same_scheme(authenticator: CallAuthenti
 
 @given(st.binary(max_size=200))
 def test_no_header_raises(header: bytes) -> None:
-    token = _find_token(header)
+    token = find_token(header)
     assert token is None or header.lower().startswith(b"negotiate ")
 
 
 def test_an_over_long_header_is_no_token() -> None:
-    assert _find_token(b"Negotiate " + b"A" * 88_000) is None
+    assert find_token(b"Negotiate " + b"A" * 88_000) is None

@@ -7,11 +7,11 @@ import logging
 import pytest
 
 from ringfence_agent.http.request import Peer, Request
-from ringfence_agent.kms.authentication.auth_to_local import AuthToLocal, Mechanism
 from ringfence_agent.kms.authentication.caller import Caller, Identity
 from ringfence_agent.kms.authentication.proxy_users import HostList, ProxyUsers, read_proxy_rules
 from ringfence_agent.kms.call import Call
 from ringfence_agent.kms.routes import Query, TokenOperation
+from ringfence_agent.spnego.auth_to_local import AuthToLocal, Mechanism
 from ringfence_zones.errors import AccessDeniedError, ConfigError, InputError
 from ringfence_zones.hadoop_conf import HadoopConf
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringfence_agent.kms.authentication.auth_to_local import AuthToLocal, Mechanism
+from ringfence_agent.spnego.auth_to_local import AuthToLocal, Mechanism
 from ringfence_zones.errors import AuthenticationError, ConfigError
 
 REALM = "TEST.LOCAL"
