@@ -316,7 +316,7 @@ def test_a_bearer_token_from_a_private_file_administers(tmp_path: Path, workers:
     ("change", "words"),
     [
         ({"kms": None}, "nobody could make an EDEK"),
-        ({"flow_control": {"mode": "enforce"}, "flows": []}, "not built into this KMS yet"),
+        ({"flow_control": {"mode": "enforce"}, "flows": []}, "never published in mode shadow"),
         ({"defaults": {"custody": "transit"}}, "connected to no Vault"),
         ({"zones": [{"path": "relative"}]}, "problem"),
     ],

@@ -27,6 +27,7 @@ from aws_kms_places import make_key
 from certificates import Certificates
 from databases import DatabaseServer, database_of, running_postgresql
 from fail_closed import OPERATIONS, Row, World, read_rows
+from http_serving import Answer
 from kdc import Kdc
 from kerberos_kms import KerberosKms, kerberos_site, negotiate_header
 from kms_serving import DEADLINE_S, OPEN_ACLS, KmsPlace, RunningKms, call
@@ -36,6 +37,9 @@ from vault_clusters import VaultCluster
 from vault_doubles import VaultDouble
 from vault_settings import write_private
 
+from ringfence_agent.flow.place import flows_path
+from ringfence_agent.keystore.beside import beside
+from ringfence_agent.leases.place import SUFFIX as LEASES_SUFFIX
 from ringfence_agent.vault.policy import PolicyRole, policy_name
 
 BOUND_S = 6.0
@@ -856,6 +860,60 @@ def policy_tampered(stage: Stage) -> Scene:
         swap('"mallory"', '"hdfs"')
 
     return Scene(world, tampered)
+
+
+class FlowWorld(World):
+    """One whose policies have flow rules."""
+
+    mode = "shadow"
+
+    def _ask_publish(self) -> Answer:
+        policy = {
+            "version": 1, "cluster": "c", "zones": [{"path": "/published", "key": "published"}], "flows": [],
+            "flow_control": {"mode": self.mode, "enforce_on_claimed_identity": True},
+            "kms": {"namenode_users": ["hdfs"], "admins": ["a"]},
+        }  # fmt: skip
+        with self.kms.connect_admin() as client:
+            body = {"expected_revision": self.revision, "policy": policy}
+            answer = call(client, "PUT", "/ringfence/v1/policy", body, user=None)
+        self.revision += answer.status == 200
+        return answer
+
+
+def without_flow_memory(stage: Stage, *modes: str) -> Scene:
+    world = FlowWorld(stage.stack.enter_context(stage.start().serving())).prepare()
+    for world.mode in modes:
+        assert world.ask("publish") == "served"
+    return Scene(world, lambda: moved_away(flows_path(world.kms.place.store)))
+
+
+@scenario("flow_memory_gone_enforced")
+def flow_memory_gone_enforced(stage: Stage) -> Scene:
+    return without_flow_memory(stage, "shadow", "enforce")
+
+
+@scenario("flow_memory_gone_shadow")
+def flow_memory_gone_shadow(stage: Stage) -> Scene:
+    return without_flow_memory(stage, "shadow")
+
+
+@scenario("lease_book_gone")
+def lease_book_gone(stage: Stage) -> Scene:
+    world = World(stage.stack.enter_context(stage.start().serving())).prepare()
+
+    def take() -> int:
+        with world.kms.connect_admin() as client:
+            body = {"holder": "one", "ttl_s": 15}
+            return call(client, "PUT", "/ringfence/v1/leases/agent", body, user=None).status
+
+    @contextmanager
+    def down() -> Iterator[None]:
+        with moved_away(beside(world.kms.place.store, LEASES_SUFFIX)):
+            assert take() == 503
+            yield
+
+    assert take() == 200
+    return Scene(world, down)
 
 
 SHIM = """

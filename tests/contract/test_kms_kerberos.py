@@ -256,10 +256,16 @@ def test_the_policys_administrators_publish_by_kerberos_and_nobody_else(tmp_path
         # The revision decides at once who may publish the next one.
         assert kms.ask("PUT", policy, body(2, "root-admin"), user="root-admin").status == 403
         assert kms.ask("GET", policy, user="second-admin").status == 200
+        # As with policy, so with who acts and what is granted.
+        lease, grants = "/ringfence/v1/leases/agent", "/ringfence/v1/grants"
+        for user, status in (("root-admin", 403), ("second-admin", 200)):
+            assert kms.ask("PUT", lease, b'{"holder":"one","ttl_s":15}', user=user).status == status
+            assert kms.ask("GET", grants, user=user).status == status
         token = json_of(kms.ask("GET", "/kms/v1/", user="second-admin", query={"op": "GETDELEGATIONTOKEN"}))
         headers = {"X-Hadoop-Delegation-Token": token["Token"]["urlString"]}
-        assert kms.ask("GET", policy, headers=headers).status == 403
-        assert kms.ask("GET", policy, query={"user.name": "second-admin"}).status == 401
+        for path in (policy, lease, grants):
+            assert kms.ask("GET", path, headers=headers).status == 403
+            assert kms.ask("GET", path, query={"user.name": "second-admin"}).status == 401
 
 
 def test_over_tls_a_token_is_bound_to_the_connection_and_a_certificate_proves_an_administrator(

@@ -122,6 +122,7 @@ def test_a_protector_that_the_running_server_lacks_is_not_made_active(protected:
     assert "slot 2 (vault-transit" in protected.run("protect", "--with", "vault-transit")  # nobody runs
 
 
+@pytest.mark.long
 def test_a_store_moves_between_three_protectors_while_it_is_served(protected: Protected) -> None:
     everyone = ("file", "vault-transit", "aws-kms")
     with protected.serving(*everyone, workers=2) as kms:

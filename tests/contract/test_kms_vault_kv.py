@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from kms_serving import KmsPlace, RunningKms, call, json_of
+from kms_serving import KmsPlace, RunningKms, call, json_of, remote_exception_of
 from protected_kms import create, decrypt, generate
 from store_places import VAULT_KV, VaultKvPlace, VaultStores, storing_cluster
 
@@ -76,6 +76,12 @@ def test_keys_are_made_used_rolled_and_there_after_a_restart_on_every_worker(onl
         assert create(client, "gone").status == 201
         assert generate(client, "gone")[0] == "gone@1"
         assert call(client, "GET", "/health/ready", user=None).status == 200
+        # What takes tables of its own is not there, and says so.
+        admin = kms.connect_admin()
+        lease = call(admin, "PUT", "/ringfence/v1/leases/agent", {"holder": "one", "ttl_s": 15}, user=None)
+        assert remote_exception_of(lease)[::2] == (501, "a key store in Vault keeps no leases")
+        assert call(admin, "GET", "/ringfence/v1/grants", user=None).status == 501
+        admin.socket.close()
     names = {path.name for path in only.place.directory.iterdir()}
     assert names <= {"conf", "kms.yaml", only.place.audit_directory.name, only.place.admin_socket.name}
 

@@ -18,9 +18,11 @@ from ringfence_agent.http.response import Response, ResponseHead
 from ringfence_agent.kms import (
     deleted_keys_resource,
     eek_resource,
+    grant_resource,
     key_resource,
     keys_resource,
     keyversion_resource,
+    lease_resource,
     metrics_resource,
     policy_resource,
     remote_exception,
@@ -64,6 +66,9 @@ _HANDLERS: dict[Resource, dict[bytes, Handler]] = {
     Resource.POLICY: {b"GET": policy_resource.get, b"PUT": policy_resource.put},
     Resource.DELETED_KEYS: {b"GET": deleted_keys_resource.list_deleted},
     Resource.UNDELETE: {b"POST": deleted_keys_resource.undelete},
+    Resource.GRANTS: {b"GET": grant_resource.get},
+    Resource.GRANT: {b"PUT": grant_resource.put, b"DELETE": grant_resource.delete},
+    Resource.LEASE: {b"GET": lease_resource.get, b"PUT": lease_resource.put, b"DELETE": lease_resource.delete},
 }
 # For administrators alone: what to call a request that is refused.
 _ADMIN_OPS = {
@@ -71,6 +76,12 @@ _ADMIN_OPS = {
     (Resource.POLICY, b"PUT"): "PUBLISH_POLICY",
     (Resource.DELETED_KEYS, b"GET"): "GET_DELETED_KEYS",
     (Resource.UNDELETE, b"POST"): "UNDELETE_KEY",
+    (Resource.GRANTS, b"GET"): "GET_GRANTS",
+    (Resource.GRANT, b"PUT"): "CREATE_GRANT",
+    (Resource.GRANT, b"DELETE"): "END_GRANT",
+    (Resource.LEASE, b"GET"): "GET_LEASE",
+    (Resource.LEASE, b"PUT"): "TAKE_LEASE",
+    (Resource.LEASE, b"DELETE"): "RELEASE_LEASE",
 }
 # What one request may need loaded: its proof, the policy, groups, its keys. More means that something is wrong.
 _MAX_LOADS = 8
@@ -184,7 +195,7 @@ class KmsApplication:
         call.name = route.name
         admin_op = _ADMIN_OPS.get((route.resource, method))
         if admin_op is not None:
-            self._require_admin(call, admin_op)
+            self._require_admin(call, admin_op, route.resource)
         try:
             return handler(self._kms, call)
         except (KeyStoreError, AccessDeniedError):
@@ -193,10 +204,14 @@ class KmsApplication:
                 raise
         raise Unready(lambda: self._catch_up(call))
 
-    def _require_admin(self, call: Call, op: str) -> None:
+    def _require_admin(self, call: Call, op: str, resource: Resource) -> None:
         caller = call.caller
         if caller is None or not self._admins.may_administer(caller, self._kms.access.published):
-            call.op, call.key = op, call.name or None
+            call.op = op
+            if resource is Resource.UNDELETE:
+                call.key = call.name
+            elif call.name:
+                call.detail = {"lease" if resource is Resource.LEASE else "grant": call.name}
             raise AccessDeniedError(
                 "this is for the policy's kms.admins, proven by Kerberos or a client certificate, for root and the"
                 " service's user on the KMS's Unix socket, and for the administrators' bearer token: a user name proves"

@@ -33,6 +33,7 @@ class Call:
     count     how many EDEKs or keys the call was about, where that is not one
 
     is_caught_up  the store was looked at for this call
+    opened        what opening an EDEK was to its zone, as `flow_control` words it; None without flow rules
 
     Handlers note in `op`, `key`, `version`, `count` and `detail` what the audit log is to say; the access rules note
     `rule`.
@@ -52,6 +53,7 @@ class Call:
     rule: str | None = None
     detail: Details | None = None
     is_caught_up: bool = False
+    opened: str | None = None
     began_s: float = field(default_factory=time.perf_counter)
 
     @property
@@ -88,6 +90,8 @@ class Call:
             self.rule,
             revision,
             self.count,
+            self.opened,
+            None if caller is None or self.opened is None else caller.token,
         )
 
 

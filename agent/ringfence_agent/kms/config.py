@@ -21,6 +21,8 @@ from pathlib import Path
 from pydantic import Field
 
 from ringfence_agent.http.limits import Limits
+from ringfence_agent.http.listening import parse_listen
+from ringfence_agent.http.tls_settings import TlsBlock, TlsSettings
 from ringfence_agent.keystore.open import local_path
 from ringfence_agent.keystore.protectors.aws_kms_config import AwsKmsBlock, AwsKmsSettings, aws_kms_settings
 from ringfence_agent.keystore.vault_kv.address import is_vault_uri, parse_vault_uri, require_vault
@@ -28,7 +30,6 @@ from ringfence_agent.kms.audit.config import AuditBlock, AuditSettings, audit_se
 from ringfence_agent.kms.authentication.config import (
     AuthenticationBlock,
     AuthenticationSettings,
-    KerberosSettings,
     ProxyUserBlock,
     TokensBlock,
     authentication_settings,
@@ -54,7 +55,8 @@ from ringfence_agent.kms.protector_config import (
     protector_settings,
     require_memory,
 )
-from ringfence_agent.kms.tls_config import SSL_ENABLED, TlsBlock, TlsSettings, tls_settings
+from ringfence_agent.kms.tls_config import SSL_ENABLED, tls_settings
+from ringfence_agent.spnego.settings import KerberosSettings
 from ringfence_agent.vault.settings import VaultBlock, VaultSettings, vault_settings
 from ringfence_zones.access_list import AccessList
 from ringfence_zones.config_file import AbsolutePath, ConfigModel, DurationS, read_config
@@ -74,6 +76,7 @@ DEFAULT_PORT = 9600
 _SYSTEM_ADMIN_SOCKET = Path("/var/lib/ringfence/kms.sock")
 # Hadoop's own default length; Ringfence's policies always say theirs.
 _HADOOP_LENGTH_BITS = 128
+_DAY_S = 86_400.0
 _MAX_WORKERS = 256
 
 
@@ -116,6 +119,7 @@ class KmsFile(ConfigModel):
     backup: BackupBlock | None = None
     store_check: DurationS = Field(DEFAULT_CHECK_S, ge=1, le=86_400)
     tombstone: DurationS = Field(DEFAULT_TOMBSTONE_S, ge=0, le=10 * 366 * 86_400)
+    grant_lifetime: DurationS = Field(_DAY_S, ge=1, le=30 * _DAY_S)
     drain: DurationS = Field(20.0, ge=0, le=3600)
 
 
@@ -172,6 +176,7 @@ class Settings:
     revocation_bound_s: float
     key_memory_s: float
     keeping: KeepingSettings
+    grant_lifetime_s: float
     drain_s: float
 
 
@@ -236,6 +241,7 @@ def load_settings(options: Options) -> Settings:
             tombstone_s=file.tombstone,
             mark_directory=audit.directory,
         ),
+        grant_lifetime_s=file.grant_lifetime,
         drain_s=file.drain,
     )
 
@@ -353,18 +359,6 @@ def _read_sources(options: Options) -> tuple[KmsFile, HadoopConf, Path | None]:
     if directory is None:
         return file, HadoopConf({}), None
     return file, read_hadoop_conf(directory, "core-site.xml", "kms-site.xml"), directory
-
-
-def parse_listen(text: str) -> tuple[str, int]:
-    """`HOST:PORT`, IPv6 in brackets; port 0 picks one. Raises ConfigError."""
-    host, colon, port = text.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        colon = ""
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ConfigError(f"cannot listen on {text!r}", hint="write HOST:PORT, for example localhost:9600")
-    return host, int(port)
 
 
 def is_loopback(host: str) -> bool:

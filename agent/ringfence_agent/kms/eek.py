@@ -123,16 +123,18 @@ class EekCipher:
         text = binascii.b2a_base64(dek, newline=False).translate(_TO_URL_SAFE).rstrip(b"=")
         return self._decrypt_head + text + b'"}'
 
-    def generate_json(self, count: int) -> bytes:
+    def generate_json(self, count: int, ivs: bytes | None = None) -> bytes:
         """The answer to a generate: `count` new EDEKs, each of a random DEK as long as the zone key.
 
+        `ivs` are their IVs, one after another, which must never have been used with this key; drawn when not given.
         Every entry has the same length, so all IVs and EDEKs go through AES, base64 and one template in a single
         pass each; no Python code runs per entry.
         """
         if count < 1:
             return b"[]"
         layout = self._words.layout(self._key_bytes, count)
-        ivs = ssl.RAND_bytes(count * IV_BYTES)
+        if ivs is None:
+            ivs = ssl.RAND_bytes(count * IV_BYTES)
         edeks = self._encrypt_random_deks(ivs, layout)
         pairs = layout.interleave(layout.split_blocks(ivs), layout.split_edeks(edeks))
         text = binascii.b2a_base64(layout.pad(*pairs), newline=False).translate(_TO_URL_SAFE)

@@ -20,7 +20,8 @@ from ringfence_agent.kms.call import Call
 from ringfence_agent.kms.custody.envelope import EnvelopeKey
 from ringfence_agent.kms.custody.held import TransitHeldKey
 from ringfence_agent.kms.custody.transit import HeldEek, TransitCustody, in_slices
-from ringfence_agent.kms.eek import MAX_GENERATE
+from ringfence_agent.kms.eek import MAX_GENERATE, EekCipher
+from ringfence_agent.kms.flow_control import FlowControl
 from ringfence_agent.kms.key_cache import CachedKey
 from ringfence_agent.kms.kms import Kms
 from ringfence_agent.kms.parameters import check_name, find_version, json_body, require, require_text
@@ -28,7 +29,7 @@ from ringfence_agent.kms.while_wanted import give_up_when_gone, while_wanted
 from ringfence_agent.promise import Promise
 from ringfence_zones import kms_wire
 from ringfence_zones.errors import InputError, KeyMismatchError, KeyNotFoundError, KeyVersionNotFoundError
-from ringfence_zones.keys import split_version_name
+from ringfence_zones.keys import IV_BYTES, split_version_name
 from ringfence_zones.kms_wire import EEK, EncryptedKeyVersionBody
 
 _WRONG_EEK_OP = "IllegalArgumentException Wrong eek_op value, it must be generate or decrypt"
@@ -47,16 +48,25 @@ def generate(kms: Kms, call: Call) -> Response | Awaitable[Response]:
     count = _count(call.query.num_keys)
     call.count = max(count, 0)
     key = _key_for(kms, call, name, Operation.GENERATE_EEK)
-    if isinstance(key, EnvelopeKey):
-        call.version = key.current.number
-        return json_ok(key.current.generate_json(count))
-    return while_wanted(call.request, _generate_held(kms.get_transit(), call, key, count))
+    if not isinstance(key, EnvelopeKey):
+        return while_wanted(call.request, _generate_held(kms, kms.get_transit(), call, key))
+    cipher = key.current
+    call.version = cipher.number
+    if kms.flows.is_tracking and call.count:
+        return _generate_noted(kms.flows, key.metadata.name, cipher, call.count)
+    return json_ok(cipher.generate_json(count, kms.flows.untracked_ivs(key.metadata.name, call.count)))
 
 
-async def _generate_held(transit: TransitCustody, call: Call, key: TransitHeldKey, count: int) -> Response:
+async def _generate_noted(flows: FlowControl, zone: str, cipher: EekCipher, count: int) -> Response:
+    return json_ok(cipher.generate_json(count, await flows.issue(zone, count)))
+
+
+async def _generate_held(kms: Kms, transit: TransitCustody, call: Call, key: TransitHeldKey) -> Response:
     number = call.version = key.current.version
     words = key.words_of(number)
-    made = await transit.generate(key, max(count, 0), call.user)
+    zone, count = key.metadata.name, call.count or 0
+    ivs = await kms.flows.issue(zone, count) if kms.flows.is_tracking else kms.flows.untracked_ivs(zone, count)
+    made = await transit.generate(key, [ivs[at : at + IV_BYTES] for at in range(0, len(ivs), IV_BYTES)], call.user)
     return json_ok(b"[%b]" % b",".join([words.eek_json(iv, edek) for iv, edek in made]))
 
 
@@ -101,16 +111,19 @@ def open_eek(kms: Kms, call: Call) -> Response | Awaitable[Response]:
         key, number = _version_for(kms, call, version_name, body.name, Operation.GENERATE_EEK)
     else:
         raise InputError(_WRONG_EEK_OP)
+    iv = kms_wire.decode_iv(iv_text)
+    if eek_op == "decrypt" and kms.access.published.flows is not None:
+        kms.flows.check(call, key.metadata.name, iv)
     if not isinstance(key, EnvelopeKey):
         call.version = number
-        held = _held_eek(number, iv_text, material)
+        held = HeldEek(number, iv, kms_wire.decode_base64(material))
         if eek_op == "decrypt":
             return _open_held(kms.get_transit(), call, key, held)
         return while_wanted(call.request, _reencrypt_one_held(kms.get_transit(), call, key, held))
     cipher = key.find_cipher(number)
     assert cipher is not None, "the version was found above"
     call.version = number
-    iv, edek = kms_wire.decode_iv(iv_text), kms_wire.decode_base64(material)
+    edek = kms_wire.decode_base64(material)
     if eek_op == "decrypt":
         return json_ok(cipher.decrypt_json(iv, edek))
     return json_ok(key.current.eek_json(iv, eek.reencrypt(cipher, key.current, iv, edek)))

@@ -15,8 +15,10 @@ from ringfence_agent.kms.authorization.access import AccessRules
 from ringfence_agent.kms.call import Call
 from ringfence_agent.kms.custody.transit import TransitCustody
 from ringfence_agent.kms.custody.transit_changes import TransitChanges
+from ringfence_agent.kms.flow_control import FlowControl
 from ringfence_agent.kms.freshness import Freshness
 from ringfence_agent.kms.key_cache import KeyCache
+from ringfence_agent.kms.lease_desk import LeaseDesk
 from ringfence_agent.kms.monitoring.pages import Monitoring
 from ringfence_agent.kms.repeated_change import RepeatedChanges
 from ringfence_agent.kms.store_access import StoreAccess
@@ -39,7 +41,8 @@ class KeyDefaults:
 class Kms:
     """What the handlers of one worker share. `version` is the product's; `authentication` is simple or kerberos.
 
-    `transit` and `transit_changes` are there when kms.yaml has a `vault` block.
+    `grant_lifetime_s` is how long a grant may last. `transit` and `transit_changes` are there when kms.yaml has a
+    `vault` block.
     """
 
     store: StoreAccess
@@ -54,6 +57,9 @@ class Kms:
     repeated: RepeatedChanges
     monitoring: Monitoring
     keeper: StoreKeeper
+    flows: FlowControl
+    leases: LeaseDesk
+    grant_lifetime_s: float
     transit: TransitCustody | None = None
     transit_changes: TransitChanges | None = None
 

@@ -10,6 +10,7 @@ here, not ignored.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Mapping, Sequence
 
 import msgspec
@@ -44,6 +45,9 @@ def put(kms: Kms, call: Call) -> Awaitable[Response]:
 
 async def _publish(kms: Kms, call: Call, body: PublishBody) -> Response:
     custodies = kms.custodies
+    if b'"flows"' in bytes(body.policy):
+        # In force, they would refuse everybody without it.
+        await kms.flows.prepare()
     # Checking a document of a thousand zones takes a while: it is done in the store's thread, off the event loop.
     published = await kms.change(call, lambda store: _check_and_store(store, body, call.user, custodies))
     call.detail = {"published": published.revision, "digest": published.digest}
@@ -55,6 +59,7 @@ def _check_and_store(
 ) -> PolicyRevision:
     policy = policy_from_json(kms_wire.decode_json(body.policy))
     _refuse_unenforceable(policy)
+    _refuse_before_shadow(policy, store)
     _refuse_other_custody(policy, custodies, {key.name: key for key in store.list_metadata()})
     return store.publish_policy(body.expected_revision, canonical_json(policy), published_by)
 
@@ -65,11 +70,22 @@ def _refuse_unenforceable(policy: Policy) -> None:
             "the policy has no kms block: nobody could make an EDEK with its keys",
             hint="name kms.namenode_users and kms.admins",
         )
-    if policy.flow_control.mode == "enforce":
-        raise InputError(
-            "flow_control.mode enforce is not built into this KMS yet, so it is not taken",
-            hint="publish the policy with flow_control.mode: shadow",
-        )
+
+
+def _refuse_before_shadow(policy: Policy, store: KeyStore) -> None:
+    """Rules refuse nobody before they were seen at work: what they would refuse is in the audit log by then."""
+    if policy.flow_control.mode != "enforce":
+        return
+    flows = json.loads(canonical_json(policy))["flows"]
+    for earlier in store.list_policies(0):
+        document = json.loads(earlier.document)
+        if document.get("flows") == flows and document["flow_control"]["mode"] == "shadow":
+            return
+    raise InputError(
+        "flow_control.mode enforce is not taken for flows that were never published in mode shadow",
+        hint="publish the policy with flow_control.mode: shadow, see in the audit log what it would refuse,"
+        " then enforce",
+    )
 
 
 def _refuse_other_custody(policy: Policy, custodies: Sequence[Custody], keys: Mapping[str, KeyMetadata]) -> None:

@@ -12,6 +12,8 @@ Source: `KMSExceptionsProvider` and, for what the client makes of it, `HttpExcep
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ringfence_agent.http.response import Response, ResponseHead
 from ringfence_zones import errors, kms_wire
 from ringfence_zones.errors import RingfenceError
@@ -40,6 +42,9 @@ _TABLE: dict[type[RingfenceError], tuple[int, str]] = {
     errors.KeyVersionNotFoundError: (400, ILLEGAL_ARGUMENT),
     errors.KeyMismatchError: (400, ILLEGAL_ARGUMENT),
     errors.RevisionConflictError: (409, IO),
+    errors.LeaseHeldError: (409, IO),
+    errors.GrantNotFoundError: (404, NOT_FOUND),
+    errors.UnsupportedByStoreError: (501, UNSUPPORTED),
     errors.StoreUnavailableError: (503, RETRIABLE),
     errors.KmsUnavailableError: (503, RETRIABLE),
 }
@@ -70,11 +75,18 @@ def render(error: RingfenceError) -> Response:
     """The answer to any error but a missing authentication, which needs its challenge (`Authenticator.refuse`)."""
     status, java_class = status_and_class(error)
     response = remote_exception(status, java_class, error.message)
-    if isinstance(error, errors.PolicyError):
-        # The admin endpoint's caller is our own client: it gets every finding, beside the standard error.
-        body = kms_wire.encode({"findings": [finding.to_json() for finding in error.findings]})
-        return Response(response.head, response.body[:-1] + b"," + body[1:])
+    # The admin endpoint's caller is our own client: it gets the facts, beside the standard error.
+    match error:
+        case errors.PolicyError():
+            return _with(response, {"findings": [finding.to_json() for finding in error.findings]})
+        case errors.LeaseHeldError():
+            lease = {"name": error.lease_name, "holder": error.holder, "left_s": error.left_s}
+            return _with(response, {"lease": lease})
     return response
+
+
+def _with(response: Response, facts: Mapping[str, object]) -> Response:
+    return Response(response.head, response.body[:-1] + b"," + kms_wire.encode(facts)[1:])
 
 
 def render_server_error(status: int, sentence: str) -> Response:

@@ -50,6 +50,9 @@ class Resource(enum.Enum):
     POLICY = "policy"
     DELETED_KEYS = "keys/deleted"
     UNDELETE = "_undelete"
+    LEASE = "leases"
+    GRANTS = "grants"
+    GRANT = "grants/"
     JMX = "jmx"
     METRICS = "metrics"
 
@@ -66,6 +69,7 @@ _BELOW_KEY = {
     )
 }
 _BELOW_ADMIN_KEY = {b"_undelete": Resource.UNDELETE}
+_NAMED = ((ADMIN + b"/leases/", Resource.LEASE), (ADMIN + b"/grants/", Resource.GRANT))
 _BELOW_KEY_VERSION = {b"_eek": Resource.OPEN_EEK}
 _FIXED = {
     API: Resource.ROOT,
@@ -75,6 +79,7 @@ _FIXED = {
     ADMIN + b"/status": Resource.STATUS,
     ADMIN + b"/policy": Resource.POLICY,
     ADMIN + b"/keys/deleted": Resource.DELETED_KEYS,
+    ADMIN + b"/grants": Resource.GRANTS,
     b"/jmx": Resource.JMX,
     b"/kms/jmx": Resource.JMX,
     b"/metrics": Resource.METRICS,
@@ -83,7 +88,7 @@ _FIXED = {
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`name` is the key or key version named in the path, "" where there is none."""
+    """`name` is the key, key version, lease or grant named in the path, "" where there is none."""
 
     resource: Resource
     name: str = ""
@@ -119,6 +124,7 @@ class Query:
     eek_op: str | None = None
     num_keys: str | None = None
     qry: str | None = None
+    holder: str | None = None
     keys: tuple[str, ...] = ()
 
 
@@ -165,6 +171,9 @@ def _parse_path(raw_path: bytes) -> Route | None:
     if raw_path.startswith(ADMIN + b"/key/"):
         route = _below(raw_path.removeprefix(ADMIN + b"/key/"), _BELOW_ADMIN_KEY, Resource.KEY)
         return None if route.resource is Resource.KEY else route
+    for prefix, resource in _NAMED:
+        if raw_path.startswith(prefix):
+            return Route(resource, _decode(raw_path.removeprefix(prefix).removesuffix(b"/")))
     return None
 
 
@@ -205,5 +214,6 @@ def _parse_query(raw_query: bytes) -> Query:
         eek_op=first.get("eek_op"),
         num_keys=first.get("num_keys"),
         qry=first.get("qry"),
+        holder=first.get("holder"),
         keys=tuple(value for name, value in pairs if name == "key"),
     )

@@ -20,6 +20,10 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from ringfence_agent import process_hygiene
+from ringfence_agent.flow.grants import PURPOSE as GRANT_PURPOSE
+from ringfence_agent.flow.place import open_flow_memory
+from ringfence_agent.flow.stamp import PURPOSE as STAMP_PURPOSE
+from ringfence_agent.flow.stamp import Stamps
 from ringfence_agent.http.listening import Listener, TcpListener, listen_tcp, listen_unix
 from ringfence_agent.http.outbox import Recorded
 from ringfence_agent.http.supervisor import Supervisor
@@ -35,7 +39,7 @@ from ringfence_agent.kms.authentication import simple as auth_simple
 from ringfence_agent.kms.authentication.admin_access import AdminAccess, read_token
 from ringfence_agent.kms.authentication.authenticator import CallAuthenticator, Mechanism
 from ringfence_agent.kms.authentication.caller import Identity
-from ringfence_agent.kms.authentication.config import AuthenticationSettings, KerberosSettings
+from ringfence_agent.kms.authentication.config import AuthenticationSettings
 from ringfence_agent.kms.authentication.cookie import CookieAttributes, CookieSigner, RollingSecrets
 from ringfence_agent.kms.authentication.delegation_tokens import DelegationTokens
 from ringfence_agent.kms.authentication.proxy_users import ProxyUsers
@@ -45,9 +49,12 @@ from ringfence_agent.kms.authorization.acl_file import AclFile
 from ringfence_agent.kms.authorization.groups import Groups
 from ringfence_agent.kms.config import Settings, is_loopback
 from ringfence_agent.kms.custody.open import open_transit
+from ringfence_agent.kms.flow_control import FlowControl
 from ringfence_agent.kms.freshness import Freshness
+from ringfence_agent.kms.grant_keeper import GrantKeeper
 from ringfence_agent.kms.key_cache import KeyCache
 from ringfence_agent.kms.kms import Kms
+from ringfence_agent.kms.lease_desk import LeaseDesk
 from ringfence_agent.kms.monitoring.health import HealthCheck
 from ringfence_agent.kms.monitoring.metrics import MetricsTable
 from ringfence_agent.kms.monitoring.pages import Monitoring, ServerFacts
@@ -59,6 +66,8 @@ from ringfence_agent.kms.store_access import StoreAccess
 from ringfence_agent.kms.store_keeper import StoreKeeper
 from ringfence_agent.kms.store_record import StoreRecord
 from ringfence_agent.kms.waiting import WaitingApplication
+from ringfence_agent.leases.place import open_lease_book
+from ringfence_agent.spnego.settings import KerberosSettings
 from ringfence_agent.vault.settings import VaultSettings
 from ringfence_zones.errors import ConfigError, ProtectorUnavailableError, RingfenceError, StoreUnreachableError
 from ringfence_zones.secret import Secret
@@ -225,6 +234,25 @@ async def _serving(
         if settings.vault is not None:
             transit, transit_changes = open_transit(settings.vault, settings.workers, metrics.transit_call, stack)
         held = TransitHealth(store, transit.prove if transit is not None else None, time.monotonic)
+        grant_tags = opened.derive_secret(GRANT_PURPOSE)
+        flows = FlowControl(
+            lambda: open_flow_memory(
+                settings.keystore, settings.keystore_password_file, bytes.fromhex(opened.store_id), grant_tags
+            ),
+            _executor(stack, "flows"),
+            Stamps(opened.derive_secret(STAMP_PURPOSE)),
+            access,
+            groups.of,
+            freshness.catch_up,
+            metrics.add,
+            settling_s=settings.revocation_bound_s if is_shared(settings.keystore) else 0.0,
+            remembered_s=settings.revocation_bound_s,
+        )
+        stack.push_async_callback(flows.close)
+        leases = LeaseDesk(
+            lambda: open_lease_book(settings.keystore, settings.keystore_password_file), _executor(stack, "leases")
+        )
+        stack.push_async_callback(leases.close)
         health = HealthCheck(store, audit, time.monotonic, find_distrust=record.find_distrust, held=held)
         monitoring = Monitoring(facts, metrics, health, audit, keeper, transit.gauges if transit is not None else dict)
         kms = Kms(
@@ -240,6 +268,9 @@ async def _serving(
             repeated,
             monitoring,
             keeper,
+            flows,
+            leases,
+            settings.grant_lifetime_s,
             transit,
             transit_changes,
         )
@@ -251,6 +282,8 @@ async def _serving(
         stack.push_async_callback(_cancel, ticker)
         stack.push_async_callback(_cancel, asyncio.create_task(tokens.keep_clean()))
         stack.push_async_callback(_cancel, asyncio.create_task(keeper.run()))
+        grant_keeper = GrantKeeper(flows, store, access, audit)
+        stack.push_async_callback(_cancel, asyncio.create_task(grant_keeper.run()))
         upkeep = asyncio.create_task(_keep_up(freshness, repeated, settings.revocation_bound_s))
         stack.push_async_callback(_cancel, upkeep)
         application = KmsApplication(kms, authenticator, AdminAccess(token, settings.admin_users, groups.of), proxies)

@@ -16,8 +16,8 @@ from ringfence_zones.errors import RingfenceError
 
 
 def get(kms: Kms, call: Call) -> Response | Awaitable[Response]:
-    """`{"product", "version", "revision", "digest", "authentication", "custody"}`; revision 0 before the first
-    publication.
+    """`{"product", "version", "revision", "digest", "authentication", "custody", "flows"}`; revision 0 before the first
+    publication, `flows` null when the policy has none.
 
     With `authentication` `simple` users are claims, and nothing this server says makes them more. An administrator
     gets `server` as well (`monitoring.Monitoring.describe`).
@@ -37,6 +37,7 @@ def _about(kms: Kms) -> dict[str, object]:
         "digest": published.digest,
         "authentication": kms.authentication,
         "custody": list(kms.custodies),
+        "flows": kms.flows.describe(claims_only=kms.authentication == "simple"),
     }
 
 
@@ -50,4 +51,8 @@ async def _with_server(kms: Kms) -> Response:
         except RingfenceError:
             keys = None
     server = await kms.monitoring.describe(kms.store.label, keys)
+    if kms.flows.is_tracking:
+        table = kms.monitoring.metrics.table
+        counts = {name: table.total(f"flow_{name}") for name in ("refusals", "shadow_refusals", "undecided")}
+        server["flow_memory"] = {"problem": kms.flows.problem, **counts}
     return json_ok(kms_wire.encode({**_about(kms), "server": server}))

@@ -13,19 +13,12 @@ Rules:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from pydantic import Field, model_validator
-
-from ringfence_zones.config_file import AbsolutePath, ConfigModel
+from ringfence_agent.http.tls_settings import CertificateBlock, TlsBlock, TlsSettings, pem_settings
 from ringfence_zones.errors import ConfigError
 from ringfence_zones.hadoop_conf import HadoopConf, read_hadoop_conf
 from ringfence_zones.secret import Secret
-
-if TYPE_CHECKING:  # a server without TLS does without `cryptography`'s certificates
-    from ringfence_agent.http.tls import ClientAuth, ServerTls, TlsSource
 
 SSL_ENABLED = "hadoop.kms.ssl.enabled"
 _SERVER_CONF = "hadoop.ssl.server.conf"
@@ -36,51 +29,6 @@ _NEED_CLIENT_AUTH = "ssl.server.need.client.auth"
 _NAMED_TYPES = ("jks", "pkcs12")
 
 
-class CertificateBlock(ConfigModel):
-    """A certificate chain (PEM, the server's own first) and its private key (PEM)."""
-
-    cert: AbsolutePath
-    key: AbsolutePath
-    key_password_file: AbsolutePath | None = None
-
-
-class TlsBlock(CertificateBlock):
-    """`tls:` in kms.yaml.
-
-    second       another certificate of the other kind of key: RSA for old clients beside ECDSA
-    client_ca    authorities of client certificates (PEM)
-    client_auth  none: clients are not asked for one; optional: one that is sent must be good; required
-    """
-
-    second: CertificateBlock | None = None
-    client_ca: AbsolutePath | None = None
-    client_auth: str = Field("none", pattern="^(none|optional|required)$")
-
-    @model_validator(mode="after")
-    def _has_an_authority(self) -> TlsBlock:
-        if (self.client_auth == "none") != (self.client_ca is None):
-            raise ValueError("client_auth and client_ca go together: name both or neither")
-        return self
-
-
-@dataclass(frozen=True, slots=True)
-class TlsSettings:
-    """TLS as it was decided: where its material is and whether clients must show a certificate.
-
-    `certificates` is how many different ones a client may meet.
-    """
-
-    source: TlsSource
-    client_auth: ClientAuth
-    certificates: int = 1
-
-    def open(self) -> ServerTls:
-        """Reads and proves the material. Raises ConfigError."""
-        from ringfence_agent.http.tls import ServerTls  # noqa: PLC0415 - see above
-
-        return ServerTls(self.source, self.client_auth)
-
-
 def tls_settings(
     option_cert: Path | None, option_key: Path | None, block: TlsBlock | None, conf: HadoopConf, directory: Path | None
 ) -> TlsSettings | None:
@@ -89,25 +37,12 @@ def tls_settings(
         raise ConfigError("a TLS certificate needs its private key", hint="give both --tls-cert PEM and --tls-key PEM")
     if option_cert is not None and option_key is not None:
         certificate = CertificateBlock(cert=option_cert.absolute(), key=option_key.absolute())
-        return _from_pem((certificate,), block)
+        return pem_settings((certificate,), block)
     if block is not None:
-        return _from_pem((block, block.second) if block.second is not None else (block,), block)
+        return block.settings()
     if directory is not None and conf.get_bool(SSL_ENABLED, False):
         return _from_hadoop(conf, directory)
     return None
-
-
-def _from_pem(certificates: tuple[CertificateBlock, ...], block: TlsBlock | None) -> TlsSettings:
-    from ringfence_agent.kms.tls_source import PemFile, PemFiles  # noqa: PLC0415 - see above
-
-    files = tuple(PemFile(one.cert, one.key, one.key_password_file) for one in certificates)
-    if block is None:
-        return TlsSettings(PemFiles(files), "none", len(files))
-    return TlsSettings(PemFiles(files, block.client_ca), _client_auth(block.client_auth), len(files))
-
-
-def _client_auth(word: str) -> ClientAuth:
-    return "required" if word == "required" else "optional" if word == "optional" else "none"
 
 
 def _from_hadoop(conf: HadoopConf, directory: Path) -> TlsSettings:

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from flow_controls import no_flows
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kms_authenticators import simple_authenticator
@@ -38,9 +39,11 @@ from ringfence_agent.kms.authorization.groups_config import GroupSettings
 from ringfence_agent.kms.freshness import Freshness
 from ringfence_agent.kms.key_cache import KeyCache
 from ringfence_agent.kms.kms import KeyDefaults, Kms
+from ringfence_agent.kms.lease_desk import LeaseDesk
 from ringfence_agent.kms.repeated_change import RepeatedChanges
 from ringfence_agent.kms.routes import Resource
 from ringfence_agent.kms.store_access import StoreAccess
+from ringfence_agent.leases.book import LeaseBook
 from ringfence_agent.promise import Promise
 from ringfence_zones.errors import StoreTamperedError, StoreUnavailableError
 from ringfence_zones.hadoop_conf import HadoopConf
@@ -64,6 +67,10 @@ class BusyStore(MemoryKeyStore):
     def find_policy(self) -> PolicyRevision | None:
         self.on_read()
         return super().find_policy()
+
+
+def no_leases() -> LeaseBook:
+    raise AssertionError("nothing here asks for a lease")
 
 
 class Bench:
@@ -96,6 +103,9 @@ class Bench:
             repeated,
             monitoring,
             self.keeper,
+            no_flows(rules, groups.of, executor),
+            LeaseDesk(no_leases, executor),
+            86_400.0,
         )
         authenticator = simple_authenticator(lambda: 0, tokens=tokens)
         self.app = KmsApplication(kms, authenticator, AdminAccess(None), ProxyUsers({}, groups.of, plain_name))

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from kms_serving import KmsPlace, write_xml
 
-from ringfence_agent.kms.config import Options, Settings, is_loopback, load_settings, parse_listen
+from ringfence_agent.http.listening import parse_listen
+from ringfence_agent.kms.config import Options, Settings, is_loopback, load_settings
 from ringfence_zones.errors import ConfigError, InputError
 
 

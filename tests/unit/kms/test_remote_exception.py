@@ -25,14 +25,14 @@ def instance(kind: type[RingfenceError]) -> RingfenceError:
     """One of the class, whatever its constructor takes: `message` is what the table reads."""
     error = kind.__new__(kind)
     RingfenceError.__init__(error, "first line\nsecond line")
-    error.__dict__["findings"] = ()
+    error.__dict__.update(findings=(), lease_name="agent", holder="one", left_s=1.5)
     return error
 
 
 @pytest.mark.parametrize("kind", sorted(set(every_error()), key=str))
 def test_every_error_of_the_tree_has_a_status_and_a_java_class(kind: type[RingfenceError]) -> None:
     status, java_class = remote_exception.status_and_class(instance(kind))
-    assert status in (400, 401, 403, 409, 500, 503)
+    assert status in (400, 401, 403, 404, 409, 500, 501, 503)
     assert java_class.startswith(("java.", "org.apache.hadoop."))
     if status != 401:
         body = json.loads(remote_exception.render(instance(kind)).body)["RemoteException"]
@@ -59,6 +59,8 @@ def test_the_walk_sees_the_whole_tree() -> None:
         (errors.KeyVersionNotFoundError("k@0"), (400, remote_exception.ILLEGAL_ARGUMENT)),
         (errors.KeyMismatchError("k@0", None), (400, remote_exception.ILLEGAL_ARGUMENT)),
         (errors.RevisionConflictError(1, 2), (409, remote_exception.IO)),
+        (errors.LeaseHeldError("agent", "one", 1.5), (409, remote_exception.IO)),
+        (errors.GrantNotFoundError("g"), (404, remote_exception.NOT_FOUND)),
         (errors.StoreUnavailableError("x"), (503, remote_exception.RETRIABLE)),
         (errors.StoreTamperedError("x"), (500, remote_exception.IO)),
     ],
@@ -82,3 +84,9 @@ def test_a_refused_policy_carries_its_findings() -> None:
 def test_what_the_http_core_refuses_is_in_the_dialect_too() -> None:
     assert b"RetriableException" in remote_exception.render_server_error(503, "busy").body
     assert b"java.io.IOException" in remote_exception.render_server_error(413, "too large").body
+
+
+def test_a_lease_that_is_held_says_by_whom_and_how_long() -> None:
+    body = json.loads(remote_exception.render(errors.LeaseHeldError("agent", "one", 1.5)).body)
+    assert body["lease"] == {"name": "agent", "holder": "one", "left_s": 1.5}
+    assert body["RemoteException"]["message"] == "lease agent is held by one for another 1.5 s at least"

@@ -36,6 +36,13 @@ from ringfence_zones.errors import InputError
         (b"/kms/v1/key/_eek", Route(Resource.KEY, "_eek")),
         (b"/ringfence/v1/status", Route(Resource.STATUS)),
         (b"/ringfence/v1/policy", Route(Resource.POLICY)),
+        (b"/ringfence/v1/leases/agent", Route(Resource.LEASE, "agent")),
+        (b"/ringfence/v1/leases/agent/", Route(Resource.LEASE, "agent")),
+        (b"/ringfence/v1/leases/", Route(Resource.LEASE, "")),
+        (b"/ringfence/v1/leases/a%2Fb/c", Route(Resource.LEASE, "a/b/c")),
+        (b"/ringfence/v1/grants", Route(Resource.GRANTS)),
+        (b"/ringfence/v1/grants/", Route(Resource.GRANTS)),
+        (b"/ringfence/v1/grants/g-1", Route(Resource.GRANT, "g-1")),
     ],
 )
 def test_paths_name_their_resource(path: bytes, route: Route) -> None:
@@ -45,7 +52,17 @@ def test_paths_name_their_resource(path: bytes, route: Route) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [b"/", b"*", b"/kms/v1//keys", b"/kms/v1/keys/other", b"/kms/v10/keys", b"/KMS/v1/keys", b"/kms/v1/key"]
+    "path",
+    [
+        b"/",
+        b"*",
+        b"/kms/v1//keys",
+        b"/kms/v1/keys/other",
+        b"/kms/v10/keys",
+        b"/KMS/v1/keys",
+        b"/kms/v1/key",
+        b"/ringfence/v1/leases",
+    ],
 )
 def test_unknown_paths_are_nothing(path: bytes) -> None:
     assert Router().find_route(path) is None

@@ -10,9 +10,10 @@ import pytest
 from certificates import STORE_PASSWORD, Certificates, JavaStores
 from kms_serving import write_xml
 
+from ringfence_agent.http.pem_files import PemFiles
+from ringfence_agent.http.tls_settings import TlsBlock
 from ringfence_agent.kms.java_key_store import read_java_key_store
-from ringfence_agent.kms.tls_config import TlsBlock, tls_settings
-from ringfence_agent.kms.tls_source import PemFiles
+from ringfence_agent.kms.tls_config import tls_settings
 from ringfence_bootstrap.sandbox.requirements import find_java_home
 from ringfence_zones.config_file import parse_config
 from ringfence_zones.errors import ConfigError

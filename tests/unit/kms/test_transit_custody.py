@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -105,6 +106,10 @@ def held_key(*places: tuple[int, int], length_bits: int = 256, name: str = "k") 
     return TransitHeldKey(metadata, 0.0, KeyWords(), HeldKey(metadata, versions))
 
 
+def ivs(count: int) -> list[bytes]:
+    return [os.urandom(16) for _ in range(count)]
+
+
 def run(work: Awaitable[Any]) -> Any:
     async def wait() -> Any:
         return await work
@@ -122,7 +127,7 @@ def opened(bench: Bench, key: TransitHeldKey, eek: HeldEek) -> Secret:
 @pytest.mark.parametrize(("length_bits", "edek_bytes"), [(128, 50), (256, 66)])
 def test_deks_are_as_long_as_the_key_says_and_never_the_same(bench: Bench, length_bits: int, edek_bytes: int) -> None:
     key = held_key((3, 7), length_bits=length_bits)
-    made = run(bench.custody.generate(key, 40, "hdfs"))
+    made = run(bench.custody.generate(key, ivs(40), "hdfs"))
     assert len({iv for iv, _ in made}) == len({edek for _, edek in made}) == 40
     assert {(edek[:6], len(edek)) for _, edek in made} == {(bytes.fromhex("ee0100000007"), edek_bytes)}
     assert bench.batcher.seen == [("encrypt", "hdfs", 40)]
@@ -131,12 +136,12 @@ def test_deks_are_as_long_as_the_key_says_and_never_the_same(bench: Bench, lengt
 
 
 def test_none_asked_for_is_none_made(bench: Bench) -> None:
-    assert run(bench.custody.generate(held_key((0, 1)), 0, "hdfs")) == []
+    assert run(bench.custody.generate(held_key((0, 1)), ivs(0), "hdfs")) == []
 
 
 def test_an_edek_is_bound_to_key_name_iv_and_version(bench: Bench) -> None:
     key = held_key((0, 1), (1, 2))
-    ((iv, edek),) = run(bench.custody.generate(key, 1, "hdfs"))
+    ((iv, edek),) = run(bench.custody.generate(key, ivs(1), "hdfs"))
     for bad, words in (
         (HeldEek(0, iv, edek), "another version"),
         (HeldEek(1, IV, edek), "corrupt"),
@@ -151,8 +156,8 @@ def test_an_edek_is_bound_to_key_name_iv_and_version(bench: Bench) -> None:
 
 def test_only_what_is_old_is_rewrapped_and_into_its_place(bench: Bench) -> None:
     before, after = held_key((0, 1)), held_key((0, 1), (1, 4))
-    old = run(bench.custody.generate(before, 3, "hdfs"))
-    new = run(bench.custody.generate(after, 2, "hdfs"))
+    old = run(bench.custody.generate(before, ivs(3), "hdfs"))
+    new = run(bench.custody.generate(after, ivs(2), "hdfs"))
     secrets = [opened(bench, before, HeldEek(0, iv, edek)) for iv, edek in old]
     bench.batcher.seen.clear()
     mixed = [HeldEek(0, *old[0]), HeldEek(1, *new[0]), HeldEek(0, *old[1]), HeldEek(1, *new[1]), HeldEek(0, *old[2])]
@@ -168,7 +173,7 @@ def test_only_what_is_old_is_rewrapped_and_into_its_place(bench: Bench) -> None:
 
 def test_one_bad_edek_of_a_batch_refuses_it(bench: Bench) -> None:
     key = held_key((0, 1), (1, 2))
-    ((iv, edek),) = run(bench.custody.generate(held_key((0, 1)), 1, "hdfs"))
+    ((iv, edek),) = run(bench.custody.generate(held_key((0, 1)), ivs(1), "hdfs"))
     with pytest.raises(InputError, match="k@0 is corrupt"):
         run(bench.custody.reencrypt(key, [HeldEek(0, iv, edek), HeldEek(0, IV, edek)], "hdfs"))
 
@@ -189,7 +194,7 @@ def test_every_fault_is_told_apart_and_names_the_version(
     bench: Bench, fault: ItemFault, kind: type[RingfenceError]
 ) -> None:
     key = held_key((0, 1))
-    ((iv, edek),) = run(bench.custody.generate(key, 1, "hdfs"))
+    ((iv, edek),) = run(bench.custody.generate(key, ivs(1), "hdfs"))
     bench.batcher.answer = lambda _found: fault
     with pytest.raises(kind, match="k@0") as caught:
         opened(bench, key, HeldEek(0, iv, edek))
@@ -200,7 +205,7 @@ def test_every_fault_is_told_apart_and_names_the_version(
 def test_a_vault_that_uses_another_version_is_not_believed(bench: Bench) -> None:
     bench.batcher.answer = lambda found: TransitCiphertext(9, found.raw)
     with pytest.raises(ProtectorRefusedError, match="used version 9"):
-        run(bench.custody.generate(held_key((0, 1)), 1, "hdfs"))
+        run(bench.custody.generate(held_key((0, 1)), ivs(1), "hdfs"))
 
 
 def test_a_proof_waits_for_a_node_that_has_not_heard_of_the_key(bench: Bench) -> None:

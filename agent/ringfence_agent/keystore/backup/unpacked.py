@@ -47,7 +47,7 @@ def unpacked(backup: BackupFile, protectors: Sequence[Protector]) -> Iterator[Sq
         path = directory / "backup.db"
         path.touch(mode=0o600)
         _write_rows(backup, path)
-        database = SqliteDatabase(path, called=f"in backup {backup.label}")
+        database = SqliteDatabase(path, label=f"in backup {backup.label}")
         with told_of_room(backup):
             opened = open_sql_keystore(database, protectors)
         with closing(opened) as store:

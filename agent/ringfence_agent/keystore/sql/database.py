@@ -7,6 +7,7 @@ into a sentence. It knows nothing of keys, seals or tags.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from sqlalchemy import Connection
@@ -14,8 +15,18 @@ from sqlalchemy import Connection
 from ringfence_zones.errors import RingfenceError
 
 
+@dataclass(frozen=True, slots=True)
+class Called:
+    """What messages call what rests in a database, and the hint when it is damaged."""
+
+    kind: str
+    when_damaged: str
+
+
 class Database(Protocol):
-    """One place that holds a store."""
+    """One place that holds a store, or what rests beside one."""
+
+    called: Called
 
     @property
     def label(self) -> str:

@@ -18,8 +18,9 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from ringfence_agent.keystore.rows.kinds import OLDEST_USED, SCHEMA_VERSION, TableRow
+from ringfence_agent.keystore.sql.database import Called
 from ringfence_agent.keystore.sql.server_address import ServerAddress
-from ringfence_agent.keystore.sql.server_errors import SERVER_RESTORE_HINT, Cause, explain
+from ringfence_agent.keystore.sql.server_errors import KEY_STORE, SERVER_RESTORE_HINT, Cause, explain
 from ringfence_agent.keystore.sql.server_schema import TABLES, Kind
 from ringfence_zones.errors import (
     ConfigError,
@@ -45,8 +46,9 @@ class ServerDatabase(ABC):
     types: Mapping[Kind, str]
     catalogue_types: Mapping[Kind, str]
 
-    def __init__(self, address: ServerAddress, password: Secret | None) -> None:
+    def __init__(self, address: ServerAddress, password: Secret | None, called: Called = KEY_STORE) -> None:
         self.address = address
+        self.called = called
         self.label = self.place = address.label
         self.owner_id = secrets.randbelow((1 << 62) - 1) + 1
         self._password = password
@@ -166,19 +168,19 @@ class ServerDatabase(ABC):
         if self.is_lost(exc):
             if committing:
                 return StoreUnavailableError(
-                    f"the connection to key store {self.label} was lost while a change was committed:"
+                    f"the connection to {self.called.kind} {self.label} was lost while a change was committed:"
                     " whether it was made is not known",
                     hint="look whether the change is there before making it again",
                     may_have_changed=True,
                 )
             return StoreUnreachableError(
-                f"the connection to key store {self.label} was lost; nothing was changed",
+                f"the connection to {self.called.kind} {self.label} was lost; nothing was changed",
                 hint="the key server connects again by itself when the database answers",
             )
         original = exc.orig if isinstance(exc, DBAPIError) else None
         if original is None:
-            return KeyStoreError(f"key store {self.label} could not do this ({type(exc).__name__})")
-        return explain(self.label, *self._cause(original))
+            return KeyStoreError(f"{self.called.kind} {self.label} could not do this ({type(exc).__name__})")
+        return explain(self.label, *self._cause(original), self.called)
 
     def close(self) -> None:
         """See Database."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 from enum import Enum, auto
 
 from ringfence_agent.keystore.rows.changes import WRITE_WAIT_S
+from ringfence_agent.keystore.sql.database import Called
 from ringfence_zones.errors import KeyStoreError, StoreTamperedError, StoreUnavailableError, StoreUnreachableError
 
 SERVER_RESTORE_HINT = "stop the key servers, keep the database as it is, and restore it from the newest backup"
+KEY_STORE = Called("key store", SERVER_RESTORE_HINT)
 
 
 class Cause(Enum):
@@ -55,12 +57,14 @@ _SENTENCES: dict[Cause, tuple[str, str | None]] = {
 }
 
 
-def explain(label: str, cause: Cause | None, detail: str) -> KeyStoreError:
+def explain(label: str, cause: Cause | None, detail: str, called: Called = KEY_STORE) -> KeyStoreError:
     """`detail` is the engine's code, or the client's reason for a connection that was never made."""
     if cause is None:
-        return StoreUnavailableError(f"key store {label} could not be used ({detail}); nothing was changed")
+        return StoreUnavailableError(f"{called.kind} {label} could not be used ({detail}); nothing was changed")
     sentence, hint = _SENTENCES[cause]
     kinds: dict[Cause, type[StoreTamperedError | StoreUnavailableError]]
     kinds = {Cause.DAMAGED: StoreTamperedError, Cause.UNREACHABLE: StoreUnreachableError}
     kind = kinds.get(cause, StoreUnavailableError)
-    return kind(f"key store {label} {sentence} ({detail})", hint=hint)
+    return kind(
+        f"{called.kind} {label} {sentence} ({detail})", hint=called.when_damaged if cause is Cause.DAMAGED else hint
+    )

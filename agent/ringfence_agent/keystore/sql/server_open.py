@@ -25,11 +25,13 @@ from ringfence_agent.keystore.local_files import (
 )
 from ringfence_agent.keystore.protector import Protector, Protectors
 from ringfence_agent.keystore.protectors.file import FileProtector, new_root_key_text, read_root_key
+from ringfence_agent.keystore.sql.database import Called
 from ringfence_agent.keystore.sql.mariadb_database import MariadbDatabase
 from ringfence_agent.keystore.sql.open import new_rows, open_sql_keystore
 from ringfence_agent.keystore.sql.postgresql_database import PostgresqlDatabase
 from ringfence_agent.keystore.sql.server_address import parse_server_uri, read_password
 from ringfence_agent.keystore.sql.server_database import ServerDatabase
+from ringfence_agent.keystore.sql.server_errors import KEY_STORE
 from ringfence_agent.keystore.sql.store import SqlKeyStore
 from ringfence_zones.durable_file import install_durably, prepared_name, sync, write_new_file
 from ringfence_zones.errors import ConfigError, KeyStoreError, StoreUnavailableError, WrongRootKeyError
@@ -45,9 +47,7 @@ def open_server_keystore(
             f"key store {address.label} is shared, and no root key file is named",
             hint="name it with --root-key FILE, or root_key_file in kms.yaml; it is the same file on every instance",
         )
-    password = read_password(password_file) if password_file is not None else None
-    kind = PostgresqlDatabase if address.scheme == "postgresql" else MariadbDatabase
-    database = kind(address, password)
+    database = server_database(uri, password_file)
     try:
         if root_key is None or not protectors.with_file:
             if not _is_there(database):
@@ -59,6 +59,14 @@ def open_server_keystore(
     except BaseException:
         database.close()
         raise
+
+
+def server_database(uri: str, password_file: Path | None, called: Called = KEY_STORE) -> ServerDatabase:
+    """The database of a server, nothing opened yet. Raises InputError for the URI, ConfigError for the file."""
+    address = parse_server_uri(uri)
+    password = read_password(password_file) if password_file is not None else None
+    kind = PostgresqlDatabase if address.scheme == "postgresql" else MariadbDatabase
+    return kind(address, password, called)
 
 
 def _create_without_file(database: ServerDatabase, protectors: Sequence[Protector], *, init: bool) -> None:

@@ -90,6 +90,10 @@ class SqlSession:
         return self._database.label
 
     @property
+    def _what(self) -> str:
+        return f"{self._database.called.kind} {self.label}"
+
+    @property
     def owner_id(self) -> int:
         """The number of this handle, whether others know of it yet or not."""
         return self._database.owner_id
@@ -159,7 +163,7 @@ class SqlSession:
         self._check_usable()
         if not slot.lock.acquire(timeout=WRITE_WAIT_S):
             raise StoreUnavailableError(
-                f"key store {self.label} was busy in another thread for {WRITE_WAIT_S:g} s; nothing was changed"
+                f"{self._what} was busy in another thread for {WRITE_WAIT_S:g} s; nothing was changed"
             )
         try:
             yield
@@ -170,10 +174,10 @@ class SqlSession:
 
     def _check_usable(self) -> None:
         if self._closed:
-            raise StoreUnavailableError(f"key store {self.label} is closed")
+            raise StoreUnavailableError(f"{self._what} is closed")
         if os.getpid() != self._process_id:
             raise StoreUnavailableError(
-                f"key store {self.label} was opened by process {self._process_id} and cannot be used after a fork"
+                f"{self._what} was opened by process {self._process_id} and cannot be used after a fork"
             )
 
     def _retried(self, slot: _Slot, action: Callable[[Connection], T]) -> T:

@@ -22,6 +22,7 @@ from ringfence_agent.keystore.local_files import check_directory, check_local, c
 from ringfence_agent.keystore.rows.changes import WRITE_WAIT_S
 from ringfence_agent.keystore.rows.kinds import SCHEMA_VERSION, TableRow
 from ringfence_agent.keystore.rows.records import RESTORE_HINT
+from ringfence_agent.keystore.sql.database import Called
 from ringfence_agent.keystore.sql.sqlite_owners import SqliteOwners
 from ringfence_agent.keystore.sql.sqlite_schema import APPLICATION_ID, STATEMENTS, UPGRADES
 from ringfence_zones.errors import (
@@ -32,6 +33,7 @@ from ringfence_zones.errors import (
     StoreUnavailableError,
 )
 
+KEY_STORE = Called("key store", RESTORE_HINT)
 # A write holds the lock for a few hundred microseconds. Waiters try again after a random time that does not grow, so
 # a late one has no better chance than an early one; SQLite's own back-off starves whoever has waited longest.
 _RETRY_MIN_S = 0.0005
@@ -53,11 +55,14 @@ SIDE_FILES = ("-wal", "-shm", "-journal")
 class SqliteDatabase:
     """One store file: checked, then connected to."""
 
-    def __init__(self, path: Path, *, write_wait_s: float = WRITE_WAIT_S, called: str | None = None) -> None:
-        """`called` is how messages name a file whose path says nothing to anybody."""
+    def __init__(
+        self, path: Path, *, write_wait_s: float = WRITE_WAIT_S, label: str | None = None, called: Called = KEY_STORE
+    ) -> None:
+        """`label` is how messages name a file whose path says nothing to anybody."""
         self.path = path
-        self.label = called or f"sqlite:///{path}"
-        self.place = called or str(path)
+        self.called = called
+        self.label = label or f"sqlite:///{path}"
+        self.place = label or str(path)
         self._owners = SqliteOwners(path)
         self._write_wait_s = write_wait_s
         self._open_side_files = [f"{path}-wal", f"{path}-shm"]
@@ -150,7 +155,8 @@ class SqliteDatabase:
         """
         if self._identities() != self._identity:
             raise StoreUnavailableError(
-                f"key store {self.path} or its log was replaced or removed while it was open; nothing was written",
+                f"{self.called.kind} {self.path} or its log was replaced or removed while it was open;"
+                " nothing was written",
                 hint="stop every process that has it open, put the files back, then start the key server",
             )
 
@@ -173,8 +179,8 @@ class SqliteDatabase:
         """The sentence for an SQLAlchemy or sqlite3 error. A commit that failed is rolled back, so nothing changed."""
         original = exc.orig if isinstance(exc, DBAPIError) else exc
         if isinstance(original, sqlite3.Error):
-            return translate_sqlite(original, self.path, self._write_wait_s)
-        return KeyStoreError(f"key store {self.path} could not do this ({type(exc).__name__})")
+            return translate_sqlite(original, self.path, self._write_wait_s, self.called)
+        return KeyStoreError(f"{self.called.kind} {self.path} could not do this ({type(exc).__name__})")
 
     def close(self) -> None:
         """Releases what the engine itself holds."""
@@ -199,7 +205,7 @@ class SqliteDatabase:
         if mode != "wal":
             connection.close()
             raise StoreUnavailableError(
-                f"key store {self.path} cannot use a write-ahead log here (SQLite offers {mode!r})",
+                f"{self.called.kind} {self.path} cannot use a write-ahead log here (SQLite offers {mode!r})",
                 hint="keep the store on a local disk with shared memory",
             )
         return connection
@@ -264,68 +270,70 @@ def _primary_code(exc: BaseException | None) -> int | None:
     return None if code is None else code & 0xFF
 
 
-def translate_sqlite(exc: sqlite3.Error, path: Path, wait_s: float = WRITE_WAIT_S) -> KeyStoreError:
+def translate_sqlite(
+    exc: sqlite3.Error, path: Path, wait_s: float = WRITE_WAIT_S, called: Called = KEY_STORE
+) -> KeyStoreError:
     """The sentence for an sqlite3 error, by its result code (sqlite.org/rescode.html)."""
+    what = f"{called.kind} {path}"
     name = getattr(exc, "sqlite_errorname", None)
     match _primary_code(exc):
         case sqlite3.SQLITE_FULL:
-            return _no_space(path)
+            return _no_space(what, path)
         case sqlite3.SQLITE_IOERR:
-            return _io_error(path, name)
+            return _io_error(what, path, name, called)
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return StoreUnavailableError(
-                f"key store {path} stayed locked by another process for {wait_s:g} s; nothing was changed",
+                f"{what} stayed locked by another process for {wait_s:g} s; nothing was changed",
                 hint=f"find the process that holds it (a backup, a shell): fuser -v {path}",
             )
         case sqlite3.SQLITE_READONLY:
             return StoreUnavailableError(
-                f"key store {path} cannot be written: the file or its file system is read-only",
+                f"{what} cannot be written: the file or its file system is read-only",
                 hint="mount the file system read-write and restart the key server",
             )
         case sqlite3.SQLITE_CANTOPEN:
             return StoreUnavailableError(
-                f"key store {path} or its log beside it cannot be opened",
+                f"{what} or its log beside it cannot be opened",
                 hint=f"check owner, mode, free space and open-file limit; see: ls -l {path}*",
             )
         case sqlite3.SQLITE_NOTADB:
             return StoreTamperedError(
-                f"{path} is not an SQLite database: it was overwritten, or is another file", hint=RESTORE_HINT
+                f"{path} is not an SQLite database: it was overwritten, or is another file", hint=called.when_damaged
             )
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_CONSTRAINT | sqlite3.SQLITE_FORMAT | sqlite3.SQLITE_ERROR:
             # CONSTRAINT: the code checks before it inserts, so a clash means rows it could not see.
             # ERROR: a table or column that is gone.
-            return _damaged(path, name or "")
+            return _damaged(what, name or "", called)
         case None if isinstance(exc, sqlite3.OperationalError):
-            return _damaged(path, "text is not UTF-8")  # the one error sqlite3 raises by itself on reading a row
+            # The one error sqlite3 raises by itself on reading a row.
+            return _damaged(what, "text is not UTF-8", called)
         case _:
             return StoreUnavailableError(
-                f"key store {path} could not be used ({name or type(exc).__name__}); nothing was changed"
+                f"{what} could not be used ({name or type(exc).__name__}); nothing was changed"
             )
 
 
-def _damaged(path: Path, what: str) -> StoreTamperedError:
-    return StoreTamperedError(
-        f"key store {path} is damaged or was changed by something else ({what})", hint=RESTORE_HINT
-    )
+def _damaged(what: str, why: str, called: Called) -> StoreTamperedError:
+    return StoreTamperedError(f"{what} is damaged or was changed by something else ({why})", hint=called.when_damaged)
 
 
-def _no_space(path: Path) -> StoreUnavailableError:
+def _no_space(what: str, path: Path) -> StoreUnavailableError:
     return StoreUnavailableError(
-        f"no space left for key store {path}; nothing was changed",
+        f"no space left for {what}; nothing was changed",
         hint=f"free space in {path.parent}; the store goes on by itself",
     )
 
 
-def _io_error(path: Path, name: str | None) -> KeyStoreError:
+def _io_error(what: str, path: Path, name: str | None, called: Called) -> KeyStoreError:
     if name == "SQLITE_IOERR_SHORT_READ":
-        return StoreTamperedError(f"key store {path} is shorter than it says: it was truncated", hint=RESTORE_HINT)
+        return StoreTamperedError(f"{what} is shorter than it says: it was truncated", hint=called.when_damaged)
     if name in {"SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMOPEN", "SQLITE_IOERR_SHMSIZE", "SQLITE_IOERR_TRUNCATE"}:
         return StoreUnavailableError(
-            f"key store {path} could not be written (disk full, file size limit or failing disk); nothing was changed",
+            f"{what} could not be written (disk full, file size limit or failing disk); nothing was changed",
             hint=f"free space in {path.parent} or raise the limit (ulimit -f); the store goes on by itself",
         )
     return StoreUnavailableError(
-        f"the disk failed under key store {path} ({name}); nothing was acknowledged",
+        f"the disk failed under {what} ({name}); nothing was acknowledged",
         hint="look at the kernel's log for the device; restart the key server when it is repaired",
         may_have_changed=True,
     )

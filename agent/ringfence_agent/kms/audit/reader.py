@@ -198,7 +198,7 @@ def parse_record(line: bytes) -> Record | None:
     if line.startswith(b"{"):
         try:
             fields = _decode(line)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # the last: brackets within brackets
             return None
         sequence = fields.get("sequence", 0)
     else:

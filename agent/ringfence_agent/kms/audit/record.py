@@ -15,7 +15,8 @@ Rules:
    by a record that says what became of it. A `begun` that nothing follows may or may not have been committed.
 4. `rule` names what decided, as `authorization.access` words it; `revision` is the published policy in force. Absent
    facts are null; `principal` and `count` (EDEKs of one call) are left out instead, and so is what only some
-   operations add.
+   operations add. Where flow rules are in force, `opened` says what opening an EDEK was to its zone (`read`, `write`,
+   `read or write`, or `undecided`), and `token` is the number of the delegation token that is the session.
 5. No line holds key material, a token, a cookie or a query, and none is longer than about 30 kB.
 """
 
@@ -38,6 +39,7 @@ OUTCOMES = (OK, DENIED, UNAUTHENTICATED, FAILED, BEGUN)
 # Lines repeat: under load few users use few keys from few addresses. Long ones are not kept.
 REMEMBERED = 8192
 REMEMBERED_BYTES = 1024
+_OPTIONAL = ("principal", "count", "opened", "token")
 # A client chooses its user name and key name; a line must stay a line.
 _MAX_TEXT_CHARS = 2048
 
@@ -58,6 +60,8 @@ class Decision(NamedTuple):
     rule: str | None
     revision: int
     item_count: int | None = None
+    opened: str | None = None
+    token: int | None = None
 
 
 # What only some operations add: the request of a failure, the digest of a publication.
@@ -91,7 +95,7 @@ class JsonLines:
     def _encode(self, decision: Decision) -> bytes:
         fields: dict[str, object] = {"slot": self._slot, **_bounded(decision._asdict())}
         fields["count"] = fields.pop("item_count")
-        for optional in ("principal", "count"):
+        for optional in _OPTIONAL:
             if fields[optional] is None:
                 del fields[optional]
         middle = _json(fields)[1:-1]

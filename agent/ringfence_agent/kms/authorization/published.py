@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from ringfence_agent.flow.rules import FlowRules, flow_rules
 from ringfence_agent.keystore.interface import KeyStore, PolicyRevision
 from ringfence_agent.kms.authorization.acls import KeyOperation
 from ringfence_zones.access_list import AccessList
@@ -29,6 +30,8 @@ class PublishedPolicy:
     named  every key that this or an earlier revision names, with the newest revision that does
     rule   how decisions by this revision are called in the audit log
     admins who may read and replace the policy, once proven; `*` among them is about keys and admits nobody here
+    flows  what may be copied where; None when the policy says nothing of it
+    flows_since_ms  when the first of the unbroken run of revisions with flows was published; 0 without flows
     """
 
     revision: int = 0
@@ -38,6 +41,8 @@ class PublishedPolicy:
     named: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     rule: str = "policy:0"
     admins: AccessList = field(default_factory=AccessList)
+    flows: FlowRules | None = None
+    flows_since_ms: int = 0
 
 
 NOTHING_PUBLISHED = PublishedPolicy()
@@ -55,14 +60,18 @@ def read_if_newer(known: PublishedPolicy, store: KeyStore) -> PublishedPolicy | 
         raise StoreTamperedError(
             f"the published policy of revision {known.revision} is gone", hint="restore the key store from its backup"
         )
-    named = dict(known.named)
+    named, flows_since_ms = dict(known.named), known.flows_since_ms
     for earlier in store.list_policies(known.revision):
-        named |= dict.fromkeys(_keys_of(earlier), earlier.revision)
-    return read_published(newest, named)
+        keys, has_flows = _read_old(earlier)
+        named |= dict.fromkeys(keys, earlier.revision)
+        flows_since_ms = (flows_since_ms or earlier.published_ms) if has_flows else 0
+    return read_published(newest, named, flows_since_ms)
 
 
 def read_published(
-    revision: PolicyRevision | None, named_before: Mapping[str, int] = NOTHING_PUBLISHED.named
+    revision: PolicyRevision | None,
+    named_before: Mapping[str, int] = NOTHING_PUBLISHED.named,
+    flows_since_ms: int = 0,
 ) -> PublishedPolicy:
     """What a stored revision grants; `named_before` are the keys that earlier ones named.
 
@@ -87,6 +96,8 @@ def read_published(
         {**named_before, **dict.fromkeys(grants, revision.revision)},
         f"policy:{revision.revision}",
         _administrators(policy),
+        flow_rules(policy),
+        (flows_since_ms or revision.published_ms) if policy.flows is not None else 0,
     )
 
 
@@ -95,10 +106,12 @@ def _administrators(policy: Policy) -> AccessList:
     return AccessList(admins.users, admins.groups)
 
 
-def _keys_of(revision: PolicyRevision) -> list[str]:
+def _read_old(revision: PolicyRevision) -> tuple[list[str], bool]:
+    """The keys that a revision names, and whether it has flows."""
     # Not parsed as a policy: an old revision is not enforced any more, and what a document may say changes.
     try:
-        return [zone["key"] for zone in json.loads(revision.document)["zones"]]
+        document = json.loads(revision.document)
+        return [zone["key"] for zone in document["zones"]], "flows" in document
     except (ValueError, KeyError, TypeError) as error:
         raise _unreadable(revision.revision) from error
 

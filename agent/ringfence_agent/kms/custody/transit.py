@@ -80,15 +80,14 @@ class TransitCustody:
             ),
         }
 
-    async def generate(self, key: TransitHeldKey, count: int, caller: str) -> list[tuple[bytes, bytes]]:
-        """`count` new IVs, each with the EDEK of a random DEK as long as the key says, under its current version.
+    async def generate(self, key: TransitHeldKey, ivs: Sequence[bytes], caller: str) -> list[tuple[bytes, bytes]]:
+        """Each of these new IVs with the EDEK of a random DEK as long as the key says, under its current version.
 
         Raises ProtectorUnavailableError, ProtectorRefusedError.
         """
         dek_bytes = key.metadata.length_bits // 8
-        ivs = [secrets.token_bytes(IV_BYTES) for _ in range(count)]
-        deks = [Secret(secrets.token_bytes(dek_bytes)) for _ in range(count)]
-        edeks = await self._wrap(key.current, list(zip(ivs, deks, strict=True)), caller, _patience_s(count))
+        deks = [Secret(secrets.token_bytes(dek_bytes)) for _ in ivs]
+        edeks = await self._wrap(key.current, list(zip(ivs, deks, strict=True)), caller, _patience_s(len(ivs)))
         return list(zip(ivs, edeks, strict=True))
 
     def open(self, key: TransitHeldKey, eek: HeldEek, caller: str) -> Promise[Secret]:

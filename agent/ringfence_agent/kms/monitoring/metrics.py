@@ -31,6 +31,7 @@ OPERATIONS = (
     *("GET_METADATA", "GET_CURRENT_KEY", "GET_KEY_VERSION", "GET_KEY_VERSIONS", "GENERATE_EEK", "DECRYPT_EEK"),
     *("REENCRYPT_EEK", "REENCRYPT_EEK_BATCH", "GETDELEGATIONTOKEN", "RENEWDELEGATIONTOKEN", "CANCELDELEGATIONTOKEN"),
     *("GET_POLICY", "PUBLISH_POLICY", "GET_DELETED_KEYS", "UNDELETE_KEY", "GET_STATUS", "GET_JMX", "GET_METRICS"),
+    *("GET_LEASE", "TAKE_LEASE", "RELEASE_LEASE", "GET_GRANTS", "CREATE_GRANT", "END_GRANT"),
     "OTHER",
 )
 OUTCOMES = (OK, DENIED, UNAUTHENTICATED, FAILED)
@@ -53,6 +54,12 @@ COUNTERS: Mapping[str, str] = {
     "store_checks": "Times that all of the key store was found genuine.",
     "store_check_failures": "Times that the key store was found not to be genuine.",
     "transit_call_failures": "Calls to Vault Transit for EDEKs that failed as a whole.",
+    "flow_decisions": "Openings of EDEKs that the flow memory was asked about.",
+    "flow_refusals": "Openings that flow rules refused.",
+    "flow_shadow_refusals": "Openings that flow rules would have refused, had they been enforced.",
+    "flow_admitted_by_grant": "Openings that flow rules would have refused without a grant.",
+    "flow_undecided": "Openings that flow rules could not decide about.",
+    "flow_not_noted": "Calls for new EDEKs that could not be noted for the flow rules.",
     "backups": "Backups of the key store that were made.",
     "backup_failures": "Backups of the key store that could not be made.",
     "audit_bytes": "Bytes written to the audit log.",

@@ -44,11 +44,13 @@ def test_several_directories_are_read_as_one(tmp_path: Path) -> None:
 
 
 def test_torn_lines_are_counted_and_compressed_files_named(tmp_path: Path) -> None:
-    (tmp_path / "worker-0.jsonl").write_text(line(1, 1, "a") + '{"time":"2026\n' + "\x00\x00\n" + line(2, 2, "b"))
+    bad = (b'{"time":"2026', b"\x00\x00", b'{"time":"\xff"}', b'{"time":' + b"[" * 10_000)
+    lines = (line(1, 1, "a").encode(), *(each + b"\n" for each in bad), line(2, 2, "b").encode())
+    (tmp_path / "worker-0.jsonl").write_bytes(b"".join(lines))
     (tmp_path / "worker-0.jsonl.2.gz").write_bytes(b"\x1f\x8b")
     files = find_files([tmp_path])
     assert [record.fields["key"] for record in files.read()] == ["a", "b"]
-    assert (files.torn, [path.name for path in files.skipped]) == (2, ["worker-0.jsonl.2.gz"])
+    assert (files.torn, [path.name for path in files.skipped]) == (4, ["worker-0.jsonl.2.gz"])
 
 
 def test_hadoops_format_is_read_where_there_is_nothing_else(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Leases: who of several agents may act now."""
