@@ -1,12 +1,14 @@
-"""Who may ask the agent, decided from what the kernel says about the other end of a Unix socket.
+"""Who may ask the agent, and as what: decided from a user whose identity somebody else has proven.
 
 Rules:
 
-1. Refused unless admitted: root, the agent's own user, and the users and groups of `agent.yaml`. Nothing in a
-   request (no header, no field) says who is asking.
-2. Decided by uid, never by pid: credentials are those at connect(), a pid may be somebody else's by now. A uid
-   without a name on this machine, and one that a user namespace could not translate, matches no rule.
-3. Only root, the agent's own user and `delegate_users` may ask about another user.
+1. Refused unless admitted: root, the agent's own user, and the users and groups of `agent.yaml`. Root and the agent's
+   own user are administrators; `admins`, `operators` and those who are merely allowed have the role of that name.
+2. Over the Unix socket the kernel says who asks, decided by uid, never by pid: credentials are those at connect(), a
+   pid may be somebody else's by now. A uid without a name on this machine, and one that a user namespace could not
+   translate, matches no rule.
+3. A name proven by a certificate or a ticket has the rights of that name's user here, except that it is never taken
+   for root or the agent's own user: those are known by their uid alone.
 
 Groups are those of the account database; what it says is remembered for half a minute (`RememberedAccounts`).
 """
@@ -21,6 +23,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from ringfence_agent.api.caller import Caller, Proof, Role
 from ringfence_agent.http.request import Peer
 from ringfence_zones.errors import AccessDeniedError, AuthenticationError
 
@@ -29,27 +32,26 @@ V = TypeVar("V")
 
 _REMEMBERED_S = 30.0
 _MAX_REMEMBERED = 4096
-_ROOT_UID = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
-    """An admitted caller. `may_delegate`: may ask on behalf of another user."""
+class Members:
+    """Users and groups by name."""
 
-    uid: int
-    user: str
-    may_delegate: bool
+    users: frozenset[str] = frozenset()
+    groups: frozenset[str] = frozenset()
 
-    def user_or_delegate(self, named: str | None) -> str:
-        """The user a question is about. Raises AccessDeniedError when another one is named without the right."""
-        if named is None or named == self.user:
-            return self.user
-        if not self.may_delegate:
-            raise AccessDeniedError(
-                f"{self.user} may not ask on behalf of {named}",
-                hint="leave `user` out, or list the caller under delegate_users in agent.yaml",
-            )
-        return named
+    @classmethod
+    def of(cls, users: Iterable[str] = (), groups: Iterable[str] = ()) -> Members:
+        """From any names."""
+        return cls(frozenset(users), frozenset(groups))
+
+    def hold(self, user: str, groups: frozenset[str]) -> bool:
+        """Whether the user, or one of its groups, is named."""
+        return user in self.users or not self.groups.isdisjoint(groups)
+
+
+NOBODY = Members()
 
 
 class Accounts(Protocol):
@@ -117,36 +119,71 @@ def _find_group_name(group_id: int) -> str | None:
 
 
 class AccessRules:
-    """Admits peers."""
+    """Admits users, and says what they are.
+
+    `trusted_uids` are root's and the agent's own. `never_admins` are administrators by no list, nor by a group.
+    """
 
     def __init__(
         self,
         *,
-        allowed_users: Iterable[str],
-        allowed_groups: Iterable[str],
-        delegate_users: Iterable[str],
-        service_uid: int,
+        viewers: Members = NOBODY,
+        operators: Members = NOBODY,
+        admins: Members = NOBODY,
+        delegate_users: Iterable[str] = (),
+        never_admins: Iterable[str] = (),
+        trusted_uids: Iterable[int],
         accounts: Accounts,
     ) -> None:
-        self._allowed_users = frozenset(allowed_users)
-        self._allowed_groups = frozenset(allowed_groups)
+        self._members = {Role.ADMIN: admins, Role.OPERATOR: operators, Role.VIEWER: viewers}
         self._delegate_users = frozenset(delegate_users)
-        self._trusted_uids = frozenset({_ROOT_UID, service_uid})
+        self._never_admins = frozenset(never_admins)
+        self._trusted_uids = frozenset(trusted_uids)
         self._accounts = accounts
 
-    def admit(self, peer: Peer) -> Caller:
-        """The caller. Raises AuthenticationError when the kernel names nobody, AccessDeniedError when no rule does."""
+    def admit_peer(self, peer: Peer) -> Caller:
+        """The caller at the other end of a Unix socket.
+
+        Raises AuthenticationError when the kernel names nobody, AccessDeniedError when no rule admits the user.
+        """
         if not peer.is_unix or peer.uid is None:
             raise AuthenticationError("who is calling is not known: the kernel gives no credentials of this peer")
         uid = peer.uid
         user = self._accounts.find_name(uid)
         if user is None:
             raise AuthenticationError(f"uid {uid} has no name on this machine")
-        if uid in self._trusted_uids:
-            return Caller(uid, user, may_delegate=True)
-        if user not in self._allowed_users and not self._allowed_groups & self._accounts.groups_of(user):
-            raise AccessDeniedError(
-                f"{user} may not use the agent",
-                hint="list the user under allowed_users, or one of its groups under allowed_groups, in agent.yaml",
-            )
-        return Caller(uid, user, may_delegate=user in self._delegate_users)
+        groups = self._accounts.groups_of(user)
+        trusted = uid in self._trusted_uids
+        role = Role.ADMIN if trusted else self._role_of(user, groups)
+        return Caller(
+            user=user,
+            proof=Proof.PEER,
+            roles=role.included,
+            verbs=role.verbs,
+            groups=groups,
+            may_delegate=trusted or user in self._delegate_users,
+            uid=uid,
+        )
+
+    def admit_name(self, user: str, proof: Proof, principal: str | None) -> Caller:
+        """The caller whom a certificate or a ticket names. Raises AccessDeniedError when no rule admits the user."""
+        groups = self._accounts.groups_of(user)
+        role = self._role_of(user, groups)
+        return Caller(
+            user=user,
+            proof=proof,
+            roles=role.included,
+            verbs=role.verbs,
+            groups=groups,
+            may_delegate=user in self._delegate_users,
+            principal=principal,
+        )
+
+    def _role_of(self, user: str, groups: frozenset[str]) -> Role:
+        for role, members in self._members.items():
+            if members.hold(user, groups) and not (role is Role.ADMIN and user in self._never_admins):
+                return role
+        raise AccessDeniedError(
+            f"{user} may not use the agent",
+            hint="list the user under allowed_users, or one of its groups under allowed_groups, in agent.yaml",
+        )

@@ -5,7 +5,7 @@ would mean a second TLS and SPNEGO implementation (decision record 0006). The br
 already read, bounded and checked the whole request: one `http.request` message, one response. It refuses to stream:
 the answer is collected and written at once.
 
-Extension of the scope: `ringfence.peer` is the `Peer` of the connection.
+Extension of the scope: `ringfence.request` is the core's whole `Request`, with its `Peer`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 AsgiApplication = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-PEER = "ringfence.peer"
+REQUEST = "ringfence.request"
 # The core frames the answer and dates it itself.
 _CORE_HEADERS = frozenset({b"connection", b"content-length", b"date", b"keep-alive", b"transfer-encoding"})
 
@@ -37,7 +37,7 @@ def asgi_scope(request: Request) -> Scope:
         "asgi": {"version": "3.0", "spec_version": "2.4"},
         "http_version": "1.1",
         "method": request.method.decode("ascii"),
-        "scheme": "http",
+        "scheme": "http" if peer.tls is None else "https",
         "path": unquote_to_bytes(request.raw_path).decode("utf-8"),
         "raw_path": request.raw_path,
         "query_string": request.raw_query,
@@ -46,7 +46,7 @@ def asgi_scope(request: Request) -> Scope:
         "client": None if peer.address is None else (peer.address, 0),
         "server": None,
         "state": {},
-        PEER: peer,
+        REQUEST: request,
     }
 
 

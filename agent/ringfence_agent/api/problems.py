@@ -50,6 +50,9 @@ PROBLEMS: dict[type[RingfenceError], Problem] = {
     errors.KeyVersionNotFoundError: Problem(404, "key-version-not-found", "No such key version"),
     errors.KeyMismatchError: Problem(409, "key-mismatch", "The key version belongs to another key"),
     errors.RevisionConflictError: Problem(409, "revision-conflict", "Another policy was published first"),
+    errors.LeaseHeldError: Problem(409, "lease-held", "Somebody else holds the lease"),
+    errors.GrantNotFoundError: Problem(404, "grant-not-found", "No such grant"),
+    errors.UnsupportedByStoreError: Problem(501, "unsupported-by-store", "The kind of key store cannot do it"),
     errors.WrongRootKeyError: Problem(503, "wrong-root-key", "The root key does not open the key store"),
     errors.StoreTamperedError: Problem(503, "store-tampered", "The key store fails its integrity check"),
     errors.StoreUnavailableError: Problem(503, "store-unavailable", "The key store is not available"),
@@ -63,7 +66,13 @@ PROBLEMS: dict[type[RingfenceError], Problem] = {
     # HDFS refused the agent's user, not the caller.
     errors.HdfsPermissionError: Problem(502, "hdfs-permission", "HDFS refused the agent"),
     errors.HadoopNotFoundError: Problem(503, "hadoop-not-found", "The agent finds no Hadoop on its machine"),
+    errors.YarnUnavailableError: Problem(503, "yarn-unavailable", "The ResourceManager does not answer"),
     errors.AgentUnavailableError: Problem(503, "agent-unavailable", "The agent does not answer"),
+    errors.TransferError: Problem(409, "transfer", "The transfer cannot be made"),
+    errors.TransferNotFoundError: Problem(404, "transfer-not-found", "No such transfer"),
+    errors.SourceChangedError: Problem(409, "source-changed", "The source changed meanwhile"),
+    errors.HandsLostError: Problem(503, "transfer-interrupted", "The transfer was interrupted"),
+    errors.ReceiptError: Problem(500, "receipt", "A receipt does not hold"),
     errors.SandboxError: Problem(500, "sandbox", "The sandbox failed"),
     errors.InstallError: Problem(500, "install", "A change of this machine failed"),
 }
@@ -94,6 +103,4 @@ def document(problem: Problem, detail: str | None = None, **extra: Any) -> JSONR
     body: dict[str, Any] = {"type": _TYPE_PREFIX + problem.slug, "title": problem.title, "status": problem.status}
     if detail is not None:
         body["detail"] = detail
-    # RFC 9110 15.5.2: a 401 names a challenge. There is nothing to send: the kernel says who calls.
-    headers = {"WWW-Authenticate": "PeerCredentials"} if problem.status == 401 else None
-    return JSONResponse(body | extra, status_code=problem.status, headers=headers, media_type=MEDIA_TYPE)
+    return JSONResponse(body | extra, status_code=problem.status, media_type=MEDIA_TYPE)

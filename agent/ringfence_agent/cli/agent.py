@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from ringfence_zones.cli.command_group import CommandGroup
+from ringfence_zones.cli.component_group import ComponentGroup
 from ringfence_zones.cli.context import CommandContext, global_options
 
 
-@click.group(cls=CommandGroup)
+@click.group(cls=ComponentGroup)
 def agent() -> None:
     """The resident agent: watches zones, pins their roots, answers step jobs."""
 
@@ -32,7 +32,8 @@ def agent() -> None:
 def serve(context: CommandContext, config: Path | None, socket: Path | None) -> None:
     """Watch zones and answer questions until SIGTERM.
 
-    Prints `ready unix:PATH` once questions can be asked, and logs one line per cycle.
+    Prints `ready unix:PATH` once questions can be asked, `ready https://HOST:PORT` too when the settings have `listen`,
+    and logs one line per cycle.
     """
     from ringfence_agent.config import load_config  # noqa: PLC0415 - --help must not load a server
     from ringfence_agent.logging_json import log_to_stderr  # noqa: PLC0415
@@ -48,5 +49,5 @@ def serve(context: CommandContext, config: Path | None, socket: Path | None) -> 
     run(
         settings.model_copy(update=changes),
         settings.hadoop_conf or context.hadoop_conf,
-        lambda path: click.echo(f"ready unix:{path}"),
+        lambda address: click.echo(f"ready {address}"),
     )

@@ -183,6 +183,10 @@ def _text(record: Record) -> str:
         str(fields.get("address") or "local"),
         str(fields.get("error") or fields.get("rule") or ""),
     ]
+    # What was let through although no flow leads there; what was refused says so in its error.
+    flow = fields.get("flow")
+    if isinstance(flow, dict) and fields.get("outcome") == "ok":
+        parts.append(f"{flow.get('mode')}: no flow from {flow.get('from')} to {flow.get('to')}")
     return shown("  ".join(parts)).rstrip()
 
 

@@ -136,6 +136,7 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("checked", _checked(server["store_check"])),
         ("backup", _backup(server["backup"])),
         ("policy", f"revision {found['revision']}" if found["revision"] else "none published"),
+        *(("flows", text) for text in _flows(found)),
         ("users", _authentication(found["authentication"])),
         ("TLS", _certificate(server)),
         ("audit", _audit(server["audit"])),
@@ -195,6 +196,22 @@ def _backup(backup: dict[str, Any] | None) -> str:
     if backup["behind_s"]:
         text += f"; BEHIND for {_duration(int(backup['behind_s']))}"
     return text if backup["problem"] is None else f"{text}; FAILED: {backup['problem']}"
+
+
+def _flows(found: dict[str, Any]) -> list[str]:
+    """Nothing without flow rules, and of a server that is older than they are."""
+    flows, memory = found.get("flows"), found["server"].get("flow_memory")
+    if flows is None or memory is None:
+        return []
+    edges = counted(flows["edges"], "allowed flow")
+    if flows["refuses"]:
+        text = f"enforced, {edges}: {counted(memory['refusals'], 'opening')} refused"
+    else:
+        why = "recorded only" if flows["mode"] == "shadow" else "RECORDED ONLY, for callers only claim their names"
+        text = f"{why}, {edges}: {counted(memory['shadow_refusals'], 'opening')} would have been refused"
+    if memory["undecided"]:
+        text += f", {memory['undecided']} could not be decided"
+    return [text if memory["problem"] is None else f"{text}; CANNOT BE DECIDED NOW: {memory['problem']}"]
 
 
 def _audit(audit: dict[str, Any]) -> str:

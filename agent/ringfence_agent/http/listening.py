@@ -101,6 +101,18 @@ class UnixListener:
                 self.path.unlink()
 
 
+def parse_listen(text: str) -> tuple[str, int]:
+    """`HOST:PORT`, IPv6 in brackets; port 0 picks one. Raises ConfigError."""
+    host, colon, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        colon = ""
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ConfigError(f"cannot listen on {text!r}", hint="write HOST:PORT, for example localhost:9600")
+    return host, int(port)
+
+
 def turn_away(sockets: Sequence[socket.socket]) -> None:
     """Closes every connection that waits to be accepted: its client tries again, or another server, at once."""
     for one in sockets:
@@ -166,7 +178,7 @@ def find_peer(transport: asyncio.BaseTransport) -> Peer | None:
     name = transport.get_extra_info("peername")
     if not name:
         return None
-    return Peer(str(name[0]).removeprefix("::ffff:"), tls=transport.get_extra_info(TLS_PEER))
+    return Peer(str(name[0]).removeprefix("::ffff:"), tls=transport.get_extra_info(TLS_PEER), port=int(name[1]))
 
 
 def _find_unix_peer(descriptor: int) -> Peer | None:

@@ -35,10 +35,11 @@ class TlsPeer:
 class Peer:
     """The other end of a connection.
 
-    `address` is the textual IP address over TCP (an IPv4 address even on a dual-stack socket), None over a Unix
-    socket. There `uid`, `gid` and `pid` are the kernel's SO_PEERCRED: those of the process that called connect(),
-    at that moment. A later exec or a passed descriptor keeps them, so decide by uid, never by pid. A uid that a
-    user namespace could not translate is None, so that it matches no rule. `tls` is None on a connection without TLS.
+    `address` is the textual IP address over TCP (an IPv4 address even on a dual-stack socket) and `port` the port, both
+    None over a Unix socket. There `uid`, `gid` and `pid` are the kernel's SO_PEERCRED: those of the process that called
+    connect(), at that moment. A later exec or a passed descriptor keeps them, so decide by uid, never by pid. A uid
+    that a user namespace could not translate is None, so that it matches no rule. `tls` is None on a connection
+    without TLS.
     """
 
     address: str | None
@@ -46,6 +47,7 @@ class Peer:
     gid: int | None = None
     pid: int | None = None
     tls: TlsPeer | None = None
+    port: int | None = None
 
     @property
     def is_unix(self) -> bool:

@@ -2,153 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
-import http.client
 import json
-import os
 import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from agent_api import FINDING, ServedApi, serving_api
 
 from ringfence_agent.api import documents
-from ringfence_agent.api.access import AccessRules
-from ringfence_agent.api.app import create_app
-from ringfence_agent.api.asgi import AsgiBridge
-from ringfence_agent.api.gate import core_problem
 from ringfence_agent.client import AgentClient, AgentError, AgentUnavailableError
-from ringfence_agent.http.limits import Limits
-from ringfence_agent.http.listening import listen_unix
-from ringfence_agent.http.server import HttpServer
-from ringfence_agent.http.service import HttpService
-from ringfence_agent.snapshot import Board, Snapshot
-from ringfence_zones.findings import Finding, Rule, Severity
-from ringfence_zones.model import ClusterState, EncryptionZone
-from ringfence_zones.policy import parse_policy
-
-POLICY = parse_policy(
-    """
-version: 1
-cluster: test
-zones:
-  - {path: /data/pii, owner: etl, readers: [masker]}
-  - {path: /data/masked, writers: [masker]}
-flows:
-  - {from: /data/pii, to: /data/masked, who: [masker]}
-kms: {namenode_users: [hdfs], admins: [hdfs]}
-""",
-    "zones.yaml",
-)
-STATE = ClusterState(
-    hadoop_version=(3, 4, 2),
-    zones=(EncryptionZone("/data/masked", "test-data-masked"), EncryptionZone("/data/pii", "test-data-pii")),
-    directories={},
-    protected_directories=("/data/pii",),
-    kms=None,
-)
-FINDING = Finding(
-    severity=Severity.ERROR, rule=Rule.ROOT_NOT_PINNED, path="/data/masked", message="m", hint="h", command="c"
-)
-
-
-class _Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class _Accounts:
-    """The test's own user under a name of our choosing."""
-
-    def __init__(self) -> None:
-        self.name: str | None = "masker"
-
-    def find_name(self, uid: int) -> str | None:
-        return self.name if uid == os.geteuid() else None
-
-    def groups_of(self, user: str) -> frozenset[str]:
-        return frozenset({"jobs"})
-
-
-class _Agent:
-    """An API in a thread of its own. `rules` may be replaced before the first question."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.clock = _Clock()
-        self.board = Board(60.0, self.clock)
-        self.accounts = _Accounts()
-        # Nobody is trusted by uid here, so that rules decide about root too when root runs the tests.
-        self.rules = AccessRules(
-            allowed_users=["masker"], allowed_groups=[], delegate_users=[], service_uid=-1, accounts=self.accounts
-        )
-        self.rules._trusted_uids = frozenset()
-        self._loop = asyncio.new_event_loop()
-        self._stop = asyncio.Event()
-        self._started = threading.Event()
-        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._serve(),))
-
-    async def _serve(self) -> None:
-        app = create_app(self.board, self.rules, version="9", default_fs="hdfs://nn:8020", accounts=self.accounts)
-        listener = listen_unix(self.path)
-        service = HttpService(AsgiBridge(app), Limits(body_bytes=4096), core_problem)
-        server = HttpServer(service, listener.sockets_for(0))
-        await server.start()
-        self._started.set()
-        await self._stop.wait()
-        await server.drain(2.0)
-        listener.close()
-
-    def start(self) -> None:
-        self._thread.start()
-        assert self._started.wait(10)
-
-    def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(10)
-        self._loop.close()
-
-    def publish(self, **changes: Any) -> None:
-        values: dict[str, Any] = {
-            "cycle": 3,
-            "sentence": "enforce: 2 zones",
-            "finished_s": self.clock.now,
-            "observed_s": self.clock.now,
-            "state": STATE,
-            "policy": POLICY,
-            "findings": (FINDING,),
-        }
-        self.board.publish(Snapshot(**(values | changes)))
-
-    def ask(self, method: str, target: str, body: bytes | None = None, **headers: str) -> tuple[int, dict[str, Any]]:
-        connection = http.client.HTTPConnection("localhost", timeout=10)
-        connection.sock = socket.socket(socket.AF_UNIX)
-        connection.sock.connect(str(self.path))
-        try:
-            connection.request(method, target, body, {"Content-Type": "application/json"} | headers)
-            answer = connection.getresponse()
-            content = answer.read()
-            assert answer.headers["Content-Type"].startswith("application/")
-            return answer.status, json.loads(content)
-        finally:
-            connection.close()
 
 
 @pytest.fixture
-def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Agent]:
-    running = _Agent(tmp_path_factory.mktemp("a") / "a.sock")
-    running.publish()
-    running.start()
-    yield running
-    running.stop()
+def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedApi]:
+    settings = "allowed_users: [masker]\ndelegate_users: [hive]\noperators: {users: [hive]}\n"
+    with serving_api(ServedApi(tmp_path_factory.mktemp("a"), settings)) as running:
+        yield running
 
 
 @pytest.fixture
-def client(agent: _Agent) -> AgentClient:
+def client(agent: ServedApi) -> AgentClient:
     return AgentClient(str(agent.path))
 
 
@@ -182,7 +57,7 @@ def test_an_unusable_path_is_a_problem_that_names_it(client: AgentClient, path: 
     assert (caught.value.status, caught.value.type) == (400, "bad-path")
 
 
-def test_a_move_is_answered_for_the_peer_as_the_kernel_names_it(agent: _Agent, client: AgentClient) -> None:
+def test_a_move_is_answered_for_the_peer_as_the_kernel_names_it(agent: ServedApi, client: AgentClient) -> None:
     answer = client.check_move("/data/pii/f", "/data/masked/f")
     assert (answer.rename, answer.transfer, answer.same_zone, answer.rule) == (False, True, False, "zone_to_zone")
     assert answer.command
@@ -191,14 +66,14 @@ def test_a_move_is_answered_for_the_peer_as_the_kernel_names_it(agent: _Agent, c
     assert status == 403
 
 
-def test_no_header_and_no_field_changes_who_is_asking(agent: _Agent) -> None:
+def test_no_header_and_no_field_changes_who_is_asking(agent: ServedApi) -> None:
     agent.accounts.name = "stranger"
     for headers in ({}, {"X-User": "masker", "Authorization": "Bearer x", "X-Forwarded-User": "root", "Cookie": "a=b"}):
         status, problem = agent.ask("GET", "/v1/zones?user.name=masker", **headers)
         assert (status, problem["type"]) == (403, "urn:ringfence:problem:access-denied")
 
 
-def test_a_refused_user_cannot_fill_the_log(agent: _Agent, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_refused_user_cannot_fill_the_log(agent: ServedApi, caplog: pytest.LogCaptureFixture) -> None:
     agent.accounts.name = "stranger"
     for _ in range(20):
         agent.ask("GET", "/v1/zones")
@@ -206,14 +81,14 @@ def test_a_refused_user_cannot_fill_the_log(agent: _Agent, caplog: pytest.LogCap
 
 
 @pytest.mark.parametrize("target", ["/v1/health", "/v1/findings", "/v1/openapi.json", "/nowhere", "/v1/zones/of"])
-def test_everything_is_behind_the_gate(agent: _Agent, target: str) -> None:
+def test_everything_is_behind_the_gate(agent: ServedApi, target: str) -> None:
     agent.accounts.name = None
     status, problem = agent.ask("GET", target)
     assert (status, problem["type"]) == (401, "urn:ringfence:problem:not-identified")
 
 
-def test_a_delegate_may_ask_for_another_user(agent: _Agent, client: AgentClient) -> None:
-    agent.rules._delegate_users = frozenset({"masker"})
+def test_a_delegate_may_ask_for_another_user(agent: ServedApi, client: AgentClient) -> None:
+    agent.accounts.name = "hive"
     assert not client.check_move("/data/pii/f", "/data/masked/f", user="etl").transfer
     assert client.check_move("/data/pii/f", "/data/masked/f", user="masker").transfer
 
@@ -235,24 +110,24 @@ def test_a_delegate_may_ask_for_another_user(agent: _Agent, client: AgentClient)
         b'{"src": ' * 500,
     ],
 )
-def test_a_bad_question_is_a_400_that_says_why(agent: _Agent, body: bytes) -> None:
+def test_a_bad_question_is_a_400_that_says_why(agent: ServedApi, body: bytes) -> None:
     status, problem = agent.ask("POST", "/v1/moves/check", body)
     assert status == 400, problem
     assert problem["detail"]
 
 
-def test_an_oversized_question_is_refused_by_the_core_in_the_same_shape(agent: _Agent) -> None:
-    status, problem = agent.ask("POST", "/v1/moves/check", b'{"src": "' + b"x" * 8000 + b'"}')
+def test_an_oversized_question_is_refused_by_the_core_in_the_same_shape(agent: ServedApi) -> None:
+    status, problem = agent.ask("POST", "/v1/moves/check", b'{"src": "' + b"x" * 80000 + b'"}')
     assert (status, problem["status"], problem["type"]) == (413, 413, "urn:ringfence:problem:too-large")
 
 
 @pytest.mark.parametrize(("method", "target", "expected"), [("GET", "/v1/nothing", 404), ("DELETE", "/v1/zones", 405)])
-def test_what_is_not_there_is_a_problem_too(agent: _Agent, method: str, target: str, expected: int) -> None:
+def test_what_is_not_there_is_a_problem_too(agent: ServedApi, method: str, target: str, expected: int) -> None:
     status, problem = agent.ask(method, target)
     assert (status, problem["status"]) == (expected, expected)
 
 
-def test_an_answer_from_too_long_ago_is_no_answer(agent: _Agent, client: AgentClient) -> None:
+def test_an_answer_from_too_long_ago_is_no_answer(agent: ServedApi, client: AgentClient) -> None:
     agent.clock.now += 61
     for ask in (client.zones, lambda: client.zone_of("/x"), lambda: client.check_move("/a", "/b")):
         with pytest.raises(AgentError) as caught:
@@ -261,14 +136,14 @@ def test_an_answer_from_too_long_ago_is_no_answer(agent: _Agent, client: AgentCl
         assert "enforce: 2 zones" in (caught.value.hint or "")
 
 
-def test_before_the_first_look_nothing_is_answered(agent: _Agent, client: AgentClient) -> None:
+def test_before_the_first_look_nothing_is_answered(agent: ServedApi, client: AgentClient) -> None:
     agent.publish(state=None, observed_s=None, policy=None)
     with pytest.raises(AgentError, match="has not seen the cluster yet"):
         client.zones()
     assert client.health()["ready"] is False
 
 
-def test_live_is_about_the_loop_and_ready_about_the_cluster(agent: _Agent, client: AgentClient) -> None:
+def test_live_is_about_the_loop_and_ready_about_the_cluster(agent: ServedApi, client: AgentClient) -> None:
     assert (client.health()["live"], client.health()["ready"]) == (True, True)
     agent.publish(observed_s=agent.clock.now - 61)
     assert (client.health()["live"], client.health()["ready"]) == (True, False)
@@ -277,13 +152,13 @@ def test_live_is_about_the_loop_and_ready_about_the_cluster(agent: _Agent, clien
     assert client.health()["live"] is False
 
 
-def test_findings_are_in_the_one_shape(agent: _Agent, client: AgentClient) -> None:
+def test_findings_are_in_the_one_shape(agent: ServedApi, client: AgentClient) -> None:
     assert agent.ask("GET", "/v1/findings") == (200, {"findings": [FINDING.to_json()]})
     assert client.findings()[0].rule == "root_not_pinned"
     assert client.findings()[0].key is None
 
 
-def test_answers_match_their_description(agent: _Agent) -> None:
+def test_answers_match_their_description(agent: ServedApi) -> None:
     question = b'{"src": "/data/pii/f", "dst": "/data/masked/f"}'
     for model, answer in (
         (documents.Health, agent.ask("GET", "/v1/health")),
@@ -296,20 +171,26 @@ def test_answers_match_their_description(agent: _Agent) -> None:
         model.model_validate_json(json.dumps(answer[1]))
 
 
-def test_the_api_describes_itself(agent: _Agent) -> None:
+def test_the_api_describes_itself(agent: ServedApi) -> None:
     status, description = agent.ask("GET", "/v1/openapi.json")
     assert status == 200
     assert sorted(description["paths"]) == [
         "/v1/findings",
         "/v1/health",
         "/v1/moves/check",
+        "/v1/places",
+        "/v1/policy",
+        "/v1/policy/test",
+        "/v1/policy/validate",
+        "/v1/tokens",
+        "/v1/tokens/{name}",
         "/v1/zones",
         "/v1/zones/of",
     ]
 
 
 def test_a_bug_behind_the_gate_is_answered_blandly(
-    agent: _Agent, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    agent: ServedApi, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken() -> None:
         raise ValueError("canary-8f2d")

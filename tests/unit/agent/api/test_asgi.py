@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ringfence_agent.api.asgi import PEER, AsgiApplication, AsgiBridge, Receive, Scope, Send
+from ringfence_agent.api.asgi import REQUEST, AsgiApplication, AsgiBridge, Receive, Scope, Send
 from ringfence_agent.http.request import Peer, Request
 from ringfence_agent.http.response import Response
 
@@ -46,7 +46,7 @@ def test_the_scope_says_what_came_over_the_wire() -> None:
         b"/v1/a%20b",
         b"x=%2F",
     )
-    assert seen[PEER] is _PEER
+    assert seen[REQUEST].peer is _PEER
     assert seen["client"] is None
     assert seen["body"] == {"type": "http.request", "body": b"in", "more_body": False}
     assert (answer.head.status, answer.body, answer.head.headers) == (201, b"hello", (("X-Kind", "k"),))

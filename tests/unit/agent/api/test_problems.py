@@ -57,9 +57,3 @@ def test_a_refusal_names_its_rule_and_a_bad_document_its_findings() -> None:
     finding = Finding(severity=Severity.ERROR, rule=Rule.BAD_PATH, path="p:1", message="m", hint="h")
     bad = json.loads(bytes(problem_response(PolicyError("bad", [finding])).body))
     assert bad["findings"] == [finding.to_json()]
-
-
-def test_a_401_carries_a_challenge() -> None:
-    answer = problem_response(errors.AuthenticationError("who?"))
-    assert answer.status_code == 401
-    assert answer.headers["www-authenticate"]
