@@ -11,15 +11,27 @@ Order of a pin, each step safe to repeat:
 
 from __future__ import annotations
 
+import enum
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ringfence_agent.pins import PROPERTY, PinFile, PinMemory, PinPlan, canonical_entry, edit_pin_file
+from ringfence_agent.steps import OnStep, unheard
 from ringfence_zones.errors import HdfsError, RingfenceError
-from ringfence_zones.hdfs_interface import Hdfs
+from ringfence_zones.hdfs_interface import WatchedHdfs
 from ringfence_zones.namenodes import NameNodeAddress
 
 _POLL_S = 0.05
+
+
+class PinStep(enum.StrEnum):
+    """See `steps`; of a change of pins, in order."""
+
+    REMEMBERED = "remembered"  # what will be the agent's is in its memory
+    EDITED = "edited"  # core-site.xml has the new value
+    STARTED = "started"  # a NameNode was told to reload, and has not said yet that it did
+    RELOADED = "reloaded"  # every NameNode has the new value
+    FORGOTTEN = "forgotten"  # what is no longer the agent's is out of its memory
 
 
 class Pinner:
@@ -27,15 +39,17 @@ class Pinner:
 
     def __init__(
         self,
-        hdfs: Hdfs,
+        hdfs: WatchedHdfs,
         memory: PinMemory,
         *,
         timeout_s: float,
         pause: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
+        on_step: OnStep = unheard,
     ) -> None:
         self._hdfs = hdfs
         self._memory = memory
+        self._on_step = on_step
         self._timeout_s = timeout_s
         self._pause = pause
         self._clock = clock
@@ -45,11 +59,20 @@ class Pinner:
         was done by then stays and the next plan goes on from there."""
         if plan.changes_cluster:
             self._memory.save(owned | plan.owned)
+            self._on_step(PinStep.REMEMBERED)
             if plan.edits_file:
                 edit_pin_file(file.path, file.entries, plan)
+                self._on_step(PinStep.EDITED)
             self._reload_all()
             self._verify(plan, file)
+            self._on_step(PinStep.RELOADED)
         self._memory.save(plan.owned)
+        self._on_step(PinStep.FORGOTTEN)
+
+    def make_sticky(self, directories: Sequence[str]) -> None:
+        """Adds the sticky bit to directories. Raises the HdfsError family with the first that failed."""
+        for directory in directories:
+            self._hdfs.add_sticky_bit(directory)
 
     def _reload_all(self) -> None:
         failures: list[str] = []
@@ -66,6 +89,7 @@ class Pinner:
         deadline = self._clock() + self._timeout_s
         self._await_idle(namenode, deadline)  # somebody else's reload: a second one would be refused
         self._hdfs.start_reconfiguration(namenode)
+        self._on_step(PinStep.STARTED)
         self._await_idle(namenode, deadline)
         for change in self._hdfs.reconfiguration_status(namenode).changes:
             if change.name == PROPERTY and change.error is not None:

@@ -7,29 +7,42 @@ Rules:
 2. Every cycle ends with one sentence, which is logged and published with what was found.
 3. The cluster pays little: the loop rests at least four times as long as looks take, and a failed action is tried
    again with growing pauses.
-4. What an act changed is looked at again at once.
+4. What an act changed is looked at again at once; what an event woke it for, as soon as rule 3 lets it.
+5. What it may cost is measured with every cycle (`budgets`), and it rests until it is within that.
 """
 
 from __future__ import annotations
 
+import enum
 import logging
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import replace
 from typing import Protocol
 
+from ringfence_agent.budgets import BudgetView
 from ringfence_agent.enforce import Decision, Observation, decide
 from ringfence_agent.pins import PinFile, PinPlan
 from ringfence_agent.snapshot import Board, Snapshot
+from ringfence_agent.steps import OnStep, unheard
 from ringfence_zones.errors import NameNodeUnavailableError, RingfenceError, SafeModeError
 from ringfence_zones.findings import Finding, Rule, Severity
+from ringfence_zones.policy import Policy
 
 _log = logging.getLogger("ringfence_agent.cycle")
 
 _REST_FACTOR = 4.0
 _MAX_RETRY_S = 300.0
+_WAKE_POLL_S = 0.1
+
+
+class PolicyStep(enum.StrEnum):
+    """See `steps`; of a policy that is another than that of the last look, in order."""
+
+    READ = "read"  # nothing follows from it yet
+    ADOPTED = "adopted"  # the event stream judges by it; nothing was done about it
 
 
 class FatalAgentError(RingfenceError):
@@ -49,9 +62,25 @@ class PinRoots(Protocol):
     def carry_out(self, plan: PinPlan, file: PinFile, owned: frozenset[str]) -> None:
         """Makes a plan true."""
 
+    def make_sticky(self, directories: Sequence[str]) -> None:
+        """Adds the sticky bit."""
+
+
+class KeepWithin(Protocol):
+    """What the loop needs of `budgets.Budgets`."""
+
+    view: BudgetView
+
+    def measure(self) -> bool:
+        """Takes stock; False when it must not go on."""
+
+    def pause_s(self) -> float:
+        """How long to rest."""
+
 
 class AgentLoop:
-    """Runs cycles until told to stop. `checks` run first in each cycle and may raise FatalAgentError."""
+    """Runs cycles until told to stop. `checks` run first in each cycle and may raise FatalAgentError; `on_look` gets
+    what each look showed; `longest_pause_s` is how long spent budgets may keep it from looking."""
 
     def __init__(
         self,
@@ -61,13 +90,23 @@ class AgentLoop:
         *,
         interval_s: float,
         checks: tuple[Callable[[], None], ...] = (),
+        budgets: KeepWithin | None = None,
+        longest_pause_s: float = float("inf"),
+        on_look: Callable[[Observation], None] = lambda _observation: None,
         clock: Callable[[], float] = time.monotonic,
+        on_step: OnStep = unheard,
     ) -> None:
         self._observer = observer
         self._pinner = pinner
         self._board = board
         self._interval_s = interval_s
         self._checks = checks
+        self._budgets = budgets
+        self._longest_pause_s = longest_pause_s
+        self._on_look = on_look
+        self._on_step = on_step
+        self._policy: Policy | None = None
+        self._woken = threading.Event()
         self._clock = clock
         self._cycle = 0
         self._pin_error: str | None = None
@@ -81,11 +120,30 @@ class AgentLoop:
         """Cycles until `stop` is set. Raises FatalAgentError and nothing else."""
         while not stop.is_set():
             self.run_cycle(stop)
-            stop.wait(self.rest_s())
+            self._rest(stop)
+
+    def wake(self) -> None:
+        """Asks for a look soon; of any thread."""
+        self._woken.set()
+
+    def _rest(self, stop: threading.Event) -> None:
+        began_s = time.monotonic()
+        until_s, soonest_s = began_s + self.rest_s(), began_s + self._least_rest_s()
+        while (now_s := time.monotonic()) < until_s and not stop.is_set():
+            if self._woken.is_set() and now_s >= soonest_s:
+                break
+            stop.wait(min(_WAKE_POLL_S, until_s - now_s))
+        self._woken.clear()
 
     def rest_s(self) -> float:
         """How long to rest now, in seconds."""
-        return 0.0 if self._acted else max(self._interval_s, _REST_FACTOR * min(self._took_s))
+        return self._pause_s() if self._acted else max(self._interval_s, self._least_rest_s())
+
+    def _least_rest_s(self) -> float:
+        return max(_REST_FACTOR * min(self._took_s), self._pause_s())
+
+    def _pause_s(self) -> float:
+        return min(self._budgets.pause_s(), self._longest_pause_s) if self._budgets is not None else 0.0
 
     def run_cycle(self, stop: threading.Event | None = None) -> str:
         """One cycle; returns its sentence. Raises FatalAgentError and nothing else.
@@ -98,6 +156,7 @@ class AgentLoop:
         try:
             for check in self._checks:
                 check()
+            self._keep_within()
             snapshot = self._observe_decide_act(started_s)
         except FatalAgentError:
             raise
@@ -115,6 +174,7 @@ class AgentLoop:
 
     def _observe_decide_act(self, started_s: float) -> Snapshot:
         observation = self._observer.observe(self._pin_error)
+        self._hand_on(observation)
         decision = decide(observation)
         done = self._act(observation, decision)
         if done is None and self._pin_error is not None and observation.pin_error is None:
@@ -128,10 +188,45 @@ class AgentLoop:
             policy=observation.policy,
             observed_s=started_s,
             findings=decision.findings,
+            turn=observation.turn,
+            budgets=observation.budgets,
         )
 
+    def _hand_on(self, observation: Observation) -> None:
+        is_new = observation.policy is not self._policy
+        self._policy = observation.policy
+        if is_new:
+            self._on_step(PolicyStep.READ)
+        self._on_look(observation)
+        if is_new:
+            self._on_step(PolicyStep.ADOPTED)
+
+    def _keep_within(self) -> None:
+        if self._budgets is not None and not self._budgets.measure():
+            raise FatalAgentError(
+                f"the agent itself uses more memory than its budget ({self._budgets.view.memory_limit >> 20} MiB)",
+                hint="raise budgets.memory in agent.yaml; whoever supervises the agent starts it anew",
+            )
+
     def _act(self, observation: Observation, decision: Decision) -> str | None:
-        """Carries the decision out; what was done, or None. A failure is remembered for the next decision."""
+        """Carries the decision out; what was done, or None."""
+        done = [each for each in (self._mend_trash(decision), self._pin(observation, decision)) if each is not None]
+        return ", ".join(done) or None
+
+    def _mend_trash(self, decision: Decision) -> str | None:
+        if not decision.sticky:
+            return None
+        try:
+            self._pinner.make_sticky(decision.sticky)
+        except RingfenceError as error:
+            # The finding stays, and every cycle tries again.
+            _log.warning("the sticky bit was not set: %s", error.message)
+            return None
+        self._acted = True
+        return f"set the sticky bit of {', '.join(decision.sticky)}"
+
+    def _pin(self, observation: Observation, decision: Decision) -> str | None:
+        """Carries a plan for pins out. A failure is remembered for the next decision."""
         plan = decision.pins
         if plan is None:
             self._pin_error, self._pin_failures = None, 0
@@ -161,6 +256,8 @@ class AgentLoop:
             policy=last.policy,
             observed_s=last.observed_s,
             findings=(finding,),
+            turn=last.turn,
+            budgets=last.budgets,
         )
 
     def _report(self, snapshot: Snapshot) -> None:
@@ -182,7 +279,9 @@ class AgentLoop:
 
 
 def _sentence(observation: Observation, decision: Decision, done: str | None) -> str:
-    mode = observation.policy.agent.mode if observation.policy else "no policy"
+    mode: str = observation.policy.agent.mode if observation.policy else "no policy"
+    if not observation.turn.mine:
+        mode = f"{mode}, not acting ({observation.turn.state.value.replace('_', ' ')})"
     rules = sorted({finding.rule.value for finding in decision.findings})
     found = f"{_count(decision.findings, 'finding')} ({', '.join(rules)})" if rules else "no findings"
     did = f"; did {done}" if done else f"; {decision.withheld}" if decision.withheld else ""

@@ -18,14 +18,12 @@ Source of the list's format: `FSDirectory.parseProtectedDirectories` and `String
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ringfence_zones.durable_file import replace_file
 from ringfence_zones.errors import ConfigError
 from ringfence_zones.hadoop_xml import SiteProperty, read_document, read_property, replace_document, set_property
 
@@ -195,22 +193,9 @@ class PinMemory:
         content = {"schema": _STATE_SCHEMA, "file": str(self._core_site), "pinned": sorted(owned)}
         try:
             self._path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-            self._write(json.dumps(content, indent=1).encode())
+            replace_file(self._path, json.dumps(content, indent=1).encode())
         except OSError as error:
             raise ConfigError(
                 f"cannot write {self._path}: {error.strerror}",
                 hint="give the agent's user its state directory, or set state_dir in agent.yaml",
             ) from error
-
-    def _write(self, content: bytes) -> None:
-        descriptor, name = tempfile.mkstemp(prefix=".pins.", dir=self._path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            Path(name).replace(self._path)
-        except BaseException:
-            with suppress(OSError):
-                Path(name).unlink()
-            raise

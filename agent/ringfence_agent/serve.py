@@ -1,4 +1,4 @@
-"""Puts the agent together and runs it: the loop in a thread, the API on the event loop, Java in a child.
+"""Runs an agent: its parts in threads, the API on the event loop, until it is told to end.
 
 Rules:
 
@@ -19,47 +19,25 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-from ringfence_agent.act import Pinner
-from ringfence_agent.api.access import AccessRules, RememberedAccounts, SystemAccounts
-from ringfence_agent.api.app import create_app
-from ringfence_agent.api.asgi import AsgiBridge
-from ringfence_agent.api.gate import core_problem
+from ringfence_agent.api.server import Api, open_api
 from ringfence_agent.config import AgentConfig
-from ringfence_agent.http.limits import Limits
 from ringfence_agent.http.listening import UnixListener, listen_unix
-from ringfence_agent.http.server import HttpServer
-from ringfence_agent.http.service import HttpService
-from ringfence_agent.loop import AgentLoop, FatalAgentError
-from ringfence_agent.observe import Observer
-from ringfence_agent.pins import PinMemory
-from ringfence_agent.policy_source import FilePolicy, PolicySource, PublishedPolicy
-from ringfence_agent.snapshot import Board
-from ringfence_zones.client_config import read_client_config, read_http_access
-from ringfence_zones.errors import ConfigError, HdfsError
-from ringfence_zones.hadoop_conf import HadoopConf, read_hadoop_conf
-from ringfence_zones.hdfs_child import HdfsChild
-from ringfence_zones.http_session import HttpAccess
-from ringfence_zones.kms_admin import Publication, open_admin_client
-from ringfence_zones.kms_uri import parse_kms_uri
-from ringfence_zones.namenodes import default_filesystem
+from ringfence_agent.loop import FatalAgentError
+from ringfence_agent.parts import Parts, build_parts
+from ringfence_agent.steps import OnStep, unheard
+from ringfence_agent.surroundings import Surroundings, look_around
+from ringfence_zones.errors import ConfigError
 
 _log = logging.getLogger(__name__)
 
 _DRAIN_S = 2.5
 _THREAD_S = 3.0
 _JOIN_S = 0.1
-# A question is two paths; an answer is computed at once. Far below the key server's bounds.
-_LIMITS = Limits(
-    head_bytes=32 * 1024,
-    header_count=64,
-    body_bytes=64 * 1024,
-    held_body_bytes=4 * 1024 * 1024,
-    body_timeout_s=10.0,
-    connections=1024,
-)
+_ROOT_UID = 0
 
 
 class StateLock:
@@ -89,67 +67,54 @@ class StateLock:
         self._file.close()
 
 
-class _LoopThread(threading.Thread):
-    """Runs the loop; keeps what was fatal for the main thread and wakes it."""
+class _PartThread(threading.Thread):
+    """Runs one part until `stop` is set; keeps what was fatal for the main thread and wakes it when it ends."""
 
-    def __init__(self, loop: AgentLoop, stop: threading.Event, on_end: Callable[[], None]) -> None:
+    def __init__(self, name: str, run: Callable[[threading.Event], None], stop: threading.Event) -> None:
         # Daemon: a call that never returns must not keep the process from ending.
-        super().__init__(name="agent-loop", daemon=True)
-        self._loop = loop
+        super().__init__(name=name, daemon=True)
+        self._run = run
         self._stopping = stop
-        self._on_end = on_end
+        self.on_end: Callable[[], None] = lambda: None
         self.fatal: FatalAgentError | None = None
 
     def run(self) -> None:
         try:
-            self._loop.run(self._stopping)
+            self._run(self._stopping)
         except FatalAgentError as error:
             self.fatal = error
         finally:
-            self._on_end()
+            self.on_end()
 
 
-def serve(config: AgentConfig, hadoop_conf: Path, on_ready: Callable[[Path], None]) -> None:
-    """Runs the agent until SIGTERM or SIGINT. `on_ready` gets the socket's path once questions can be asked.
+def serve(
+    config: AgentConfig,
+    hadoop_conf: Path,
+    on_ready: Callable[[str], None],
+    on_step: OnStep = unheard,
+) -> None:
+    """Runs the agent until SIGTERM or SIGINT. `on_ready` gets each address, once questions can be asked there:
+    `unix:PATH` first, `https://HOST:PORT` when there is one. `on_step` is
+    for tests: see `steps`.
 
     Raises ConfigError and other RingfenceErrors when it cannot start, FatalAgentError when it must not go on.
     """
-    conf = read_hadoop_conf(hadoop_conf, "core-site.xml", "hdfs-site.xml")
-    default_fs = default_filesystem(conf)
-    policies = _open_policies(config, hadoop_conf, conf)
-    access = read_http_access(hadoop_conf, os.environ, config.kerberos)
-    as_user = config.user if access.kerberos is None else None
-    hdfs = HdfsChild(hadoop_conf, as_user, keytab=config.kerberos, deadline_s=config.call_timeout)
-    lock = StateLock(config.state_dir)
-    try:
+    around = look_around(config, hadoop_conf, on_step)
+    with ExitStack() as ending:
+        lock = StateLock(config.state_dir)
+        ending.callback(lock.release)
+        ending.callback(around.close)
         listener = _listen(config)
-        try:
-            board = Board(config.stale_after)
-            loop, stop = _build_loop(config, hadoop_conf, access, hdfs, policies, board, listener)
-            asyncio.run(_run(_build_server(config, board, listener, default_fs), loop, stop, hdfs, listener, on_ready))
-        finally:
-            listener.close()
-            hdfs.close()
-    finally:
-        lock.release()
-
-
-def _open_policies(config: AgentConfig, hadoop_conf: Path, conf: HadoopConf) -> PolicySource:
-    if config.policy is not None:
-        return FilePolicy(config.policy)
-
-    def find_published() -> tuple[Publication, Any] | None:
-        # Opened with every look: a token file may be replaced, and a KMS may be ours only from tomorrow on.
-        provider = conf.get("hadoop.security.key.provider.path")
-        if not provider:
-            raise ConfigError("agent.yaml names no policy file, and core-site.xml no KMS that could have published one")
-        client_config = read_client_config(hadoop_conf, os.environ)
-        access = read_http_access(hadoop_conf, os.environ, config.kerberos)
-        uri = parse_kms_uri(provider)
-        client = open_admin_client(client_config, uri, access=access, timeout_s=config.call_timeout)
-        return client.find_published()
-
-    return PublishedPolicy(find_published)
+        ending.callback(listener.close)
+        parts = build_parts(around, (_socket_check(listener),))
+        trusted = {_ROOT_UID, os.geteuid()}
+        api = open_api(config, listener, parts.view, parts.view.accounts, trusted, parts.routers)
+        ending.callback(api.close)
+        parts.grant_watch.start()
+        ending.callback(parts.grant_watch.stop)
+        parts.transfers.start()
+        ending.callback(parts.transfers.close, _THREAD_S)
+        asyncio.run(_run(api, parts, around, listener, on_ready))
 
 
 def _listen(config: AgentConfig) -> UnixListener:
@@ -172,28 +137,7 @@ def _listen(config: AgentConfig) -> UnixListener:
     return listener
 
 
-def _build_loop(
-    config: AgentConfig,
-    hadoop_conf: Path,
-    access: HttpAccess,
-    hdfs: HdfsChild,
-    policies: PolicySource,
-    board: Board,
-    listener: UnixListener,
-) -> tuple[AgentLoop, threading.Event]:
-    stop = threading.Event()
-    conf_dir = config.namenode_conf_dir or hadoop_conf
-    memory = PinMemory(config.state_dir, conf_dir / "core-site.xml")
-    observer = Observer(
-        hdfs,
-        policies,
-        memory,
-        namenode_conf_dir=conf_dir,
-        user=config.user,
-        access=access,
-        kms_timeout_s=config.call_timeout,
-    )
-    pinner = Pinner(hdfs, memory, timeout_s=config.call_timeout, pause=lambda pause_s: _pause(stop, pause_s))
+def _socket_check(listener: UnixListener) -> Callable[[], None]:
     identity = _identity(listener.path)
 
     def socket_is_ours() -> None:
@@ -203,65 +147,48 @@ def _build_loop(
                 hint="start the agent again, and keep others out of the socket's directory",
             )
 
-    return AgentLoop(observer, pinner, board, interval_s=config.interval, checks=(socket_is_ours,)), stop
-
-
-def _build_server(config: AgentConfig, board: Board, listener: UnixListener, default_fs: str) -> HttpServer:
-    from importlib.metadata import version  # noqa: PLC0415 - reads the installation, needed once
-
-    accounts = RememberedAccounts(SystemAccounts())
-    rules = AccessRules(
-        allowed_users=config.allowed_users,
-        allowed_groups=config.allowed_groups,
-        delegate_users=config.delegate_users,
-        service_uid=os.geteuid(),
-        accounts=accounts,
-    )
-    app = create_app(board, rules, version=version("ringfence"), accounts=accounts, default_fs=default_fs)
-    # The server closes what it is given when it drains; the listener's own says whether the file is still ours.
-    sockets = [listening.dup() for listening in listener.sockets_for(0)]
-    return HttpServer(HttpService(AsgiBridge(app), _LIMITS, core_problem), sockets)
+    return socket_is_ours
 
 
 async def _run(
-    server: HttpServer,
-    loop: AgentLoop,
-    stop: threading.Event,
-    hdfs: HdfsChild,
-    listener: UnixListener,
-    on_ready: Callable[[Path], None],
+    api: Api, parts: Parts, around: Surroundings, listener: UnixListener, on_ready: Callable[[str], None]
 ) -> None:
     events = asyncio.get_running_loop()
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         events.add_signal_handler(number, ended.set)
-    await server.start()
+    await api.server.start()
 
     def wake() -> None:
         events.call_soon_threadsafe(ended.set)
 
-    thread = _LoopThread(loop, stop, wake)
-    thread.start()
-    on_ready(listener.path)
+    threads = [
+        _PartThread("agent-loop", parts.loop.run, parts.stop),
+        _PartThread("events", parts.watcher.run, parts.stop),
+        _PartThread("lease", parts.turn.run, parts.stop),
+    ]
+    for thread in threads:
+        thread.on_end = wake
+        thread.start()
+    on_ready(f"unix:{listener.path}")
+    if api.tcp is not None:
+        on_ready(f"https://{api.tcp.host}:{api.tcp.port}")
     await ended.wait()
     _log.info("stopping")
-    stop.set()
-    await asyncio.gather(server.drain(_DRAIN_S), asyncio.to_thread(_end_thread, thread, hdfs))
-    if thread.fatal is not None:
-        raise thread.fatal
+    parts.stop.set()
+    await asyncio.gather(api.server.drain(_DRAIN_S), asyncio.to_thread(_end_threads, threads, around))
+    for thread in threads:
+        if thread.fatal is not None:
+            raise thread.fatal
 
 
-def _end_thread(thread: threading.Thread, hdfs: HdfsChild) -> None:
+def _end_threads(threads: list[_PartThread], around: Surroundings) -> None:
     """Cuts off the calls under way, again and again: a look makes several, and the next would start a new child."""
     deadline = time.monotonic() + _THREAD_S
-    while thread.is_alive() and time.monotonic() < deadline:
-        hdfs.close()
-        thread.join(_JOIN_S)
-
-
-def _pause(stop: threading.Event, pause_s: float) -> None:
-    if stop.wait(pause_s):
-        raise HdfsError("the agent is being stopped")
+    while any(thread.is_alive() for thread in threads) and time.monotonic() < deadline:
+        around.close()
+        for thread in threads:
+            thread.join(_JOIN_S)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -317,7 +317,7 @@ def read_answer(operation: Operation, count: int, answer: Answer) -> list[Result
 def _decoded(answer: Answer) -> _Body:
     try:
         return _BODY.decode(answer.body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         if 400 <= answer.status < 500:
             return _Body()  # of a gateway: the status says enough
         raise NoAnswerError(f"answers {answer.status} with what is not an answer of Transit") from None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
 
 import pytest
 from fake_namenode import FakeNameNode
 
-from ringfence_agent.act import Pinner
+from ringfence_agent.act import Pinner, PinStep
 from ringfence_agent.pins import PinMemory, PinPlan, merge_pins, read_pin_file
+from ringfence_agent.steps import OnStep, unheard
 from ringfence_zones.errors import ConfigError, NameNodeUnavailableError, RingfenceError
 
 CORE_SITE = (
@@ -28,12 +30,13 @@ def _memory(conf_dir: Path) -> PinMemory:
     return PinMemory(conf_dir.parent / "state", conf_dir / "core-site.xml")
 
 
-def _pin(hdfs: FakeNameNode, conf_dir: Path, roots: list[str], timeout_s: float = 5.0) -> None:
+def _pin(hdfs: FakeNameNode, conf_dir: Path, roots: list[str], *, on_step: OnStep = unheard) -> None:
     memory = _memory(conf_dir)
     file = read_pin_file(conf_dir)
     owned = memory.load()
     plan = merge_pins(file.entries, roots, owned, hdfs.protected_directories())
-    Pinner(hdfs, memory, timeout_s=timeout_s, pause=lambda _: None).carry_out(plan, file, owned)
+    pinner = Pinner(hdfs, memory, timeout_s=5.0, pause=lambda _: None, on_step=on_step)
+    pinner.carry_out(plan, file, owned)
 
 
 def test_every_namenode_reloads_and_only_the_value_changes(conf_dir: Path) -> None:
@@ -90,54 +93,31 @@ def test_a_reload_that_never_ends_has_a_deadline(conf_dir: Path) -> None:
         pinner.carry_out(plan, read_pin_file(conf_dir), frozenset())
 
 
-def test_a_crash_at_any_step_is_completed_by_the_next_attempt(conf_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("step", PinStep)
+def test_a_crash_at_any_step_is_completed_by_the_next_attempt(conf_dir: Path, step: PinStep) -> None:
     hdfs = FakeNameNode(conf_dir)
-    steps = ["memory", "edit", "reload", "verify", "forget"]
-    for step in steps:
-        (conf_dir / "core-site.xml").write_text(CORE_SITE)
-        hdfs.restart()
-        _memory(conf_dir).save([])
-        with monkeypatch.context() as broken, pytest.raises(_KilledError):
-            _break(broken, step, hdfs)
-            _pin(hdfs, conf_dir, ["/z"])
-        _pin(hdfs, conf_dir, ["/z"])
-        assert hdfs.protected_directories() == ("/apps", "/z"), step
-        assert _memory(conf_dir).load() == {"/z"}, step
-        _pin(hdfs, conf_dir, [])
-        assert hdfs.protected_directories() == ("/apps",), step
-        assert (conf_dir / "core-site.xml").read_text() == CORE_SITE, step
+
+    def kill(reached: enum.StrEnum) -> None:
+        if reached is step:
+            raise _KilledError
+
+    with pytest.raises(_KilledError):
+        _pin(hdfs, conf_dir, ["/z"], on_step=kill)
+    listed = set(read_pin_file(conf_dir).entries)
+    assert listed <= {"/apps"} | _memory(conf_dir).load(), "nothing is listed that is not remembered"
+    _pin(hdfs, conf_dir, ["/z"])
+    assert hdfs.protected_directories() == ("/apps", "/z")
+    assert _memory(conf_dir).load() == {"/z"}
+    with pytest.raises(_KilledError):
+        _pin(hdfs, conf_dir, [], on_step=kill)
+    _pin(hdfs, conf_dir, [])
+    assert hdfs.protected_directories() == ("/apps",)
+    assert _memory(conf_dir).load() == frozenset()
+    assert (conf_dir / "core-site.xml").read_text() == CORE_SITE
 
 
 class _KilledError(BaseException):
     pass
-
-
-def _break(patch: pytest.MonkeyPatch, step: str, hdfs: FakeNameNode) -> None:
-    import ringfence_agent.act as act
-
-    saves = 0
-    real_save = PinMemory.save
-
-    def killed(*_arguments: object, **_options: object) -> None:
-        raise _KilledError
-
-    def killed_after_first(memory: PinMemory, owned: object) -> None:
-        nonlocal saves
-        saves += 1
-        if saves == 2:
-            raise _KilledError
-        real_save(memory, owned)  # type: ignore[arg-type]
-
-    if step == "memory":
-        patch.setattr(PinMemory, "save", killed)
-    elif step == "edit":
-        patch.setattr(act, "edit_pin_file", killed)
-    elif step == "reload":
-        patch.setattr(hdfs, "start_reconfiguration", killed)
-    elif step == "verify":
-        patch.setattr(Pinner, "_verify", killed)
-    else:
-        patch.setattr(PinMemory, "save", killed_after_first)
 
 
 def test_an_unwritable_state_directory_stops_before_anything_changed(conf_dir: Path) -> None:

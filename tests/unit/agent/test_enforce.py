@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from ringfence_agent.budgets import BudgetView
 from ringfence_agent.enforce import Observation, decide
+from ringfence_agent.namenode_logs import RefusedRename
 from ringfence_agent.pins import PinFile
+from ringfence_agent.turn import TurnState, TurnView
 from ringfence_zones.findings import Finding, Rule, Severity
 from ringfence_zones.model import ClusterState, DirectoryState, EncryptionZone
 from ringfence_zones.policy import Policy, parse_policy
@@ -175,6 +178,8 @@ def test_a_policy_that_cannot_be_read_is_a_finding() -> None:
     (finding,) = _of(decide(broken).findings, Rule.POLICY_UNAVAILABLE)
     assert "stays in force" in finding.message
     assert "line 3" in finding.message
+    # It may as well be a KMS that is away: nothing is to be corrected in the policy then.
+    assert "what keeps the agent from reading it" in (finding.hint or "")
     assert decide(broken).pins is not None
 
 
@@ -184,3 +189,61 @@ def test_findings_come_most_severe_first_and_once() -> None:
     positions = [order.index(finding.severity) for finding in findings]
     assert positions == sorted(positions)
     assert len({(finding.rule, finding.path, finding.key) for finding in findings}) == len(findings)
+
+
+OTHERS_TURN = TurnView(TurnState.OTHER, mine=False, holder="nn2-1")
+
+
+def test_on_the_others_turn_nothing_is_done_and_what_is_left_to_it_is_said() -> None:
+    decision = decide(replace(_observation(policy=_policy()), turn=OTHERS_TURN))
+    assert decision.pins is None
+    assert decision.withheld == "leaves to the other agent: pin /a, /b"
+
+
+def _with_trash(observation: Observation, mode: int | None) -> Observation:
+    directories = {path: replace(each, trash_mode=mode) for path, each in observation.state.directories.items()}
+    return replace(observation, state=replace(observation.state, directories=directories))
+
+
+def test_a_trash_without_its_sticky_bit_is_mended() -> None:
+    observation = _with_trash(_observation(policy=_policy(paths=("/a",))), 0o777)
+    assert decide(observation).sticky == ("/a/.Trash",)
+
+
+@pytest.mark.parametrize("mode", [None, 0o1777, 0o1755])
+def test_a_trash_that_has_it_or_is_not_there_is_left_alone(mode: int | None) -> None:
+    assert decide(_with_trash(_observation(policy=_policy()), mode)).sticky == ()
+
+
+def test_nobody_but_who_may_act_mends_trash() -> None:
+    assert decide(_with_trash(_observation(policy=_policy("observe")), 0o777)).sticky == ()
+    others = replace(_with_trash(_observation(policy=_policy()), 0o777), turn=OTHERS_TURN)
+    assert decide(others).sticky == ()
+    assert decide(_with_trash(_observation(), 0o777)).sticky == ()
+
+
+@pytest.mark.parametrize(
+    ("turn", "severity", "says"),
+    [
+        (TurnView(TurnState.NO_LEASES, mine=True, problem="404"), Severity.INFO, "so this agent acts: 404"),
+        (TurnView(TurnState.NO_LEASES, mine=False), Severity.INFO, "so this agent only watches"),
+        (TurnView(TurnState.UNKNOWN, mine=False, problem="away"), Severity.WARN, "so this agent does not act: away"),
+    ],
+)
+def test_what_the_kms_does_not_say_about_turns_is_a_finding(turn: TurnView, severity: Severity, says: str) -> None:
+    (finding,) = _of(decide(replace(_observation(), turn=turn)).findings, Rule.LEASE_UNAVAILABLE)
+    assert finding.severity is severity
+    assert says in finding.message
+
+
+def test_resting_for_a_budget_is_a_finding() -> None:
+    tight = replace(_observation(), budgets=BudgetView(exceeded="more than 600 calls a minute to HDFS were due"))
+    (finding,) = _of(decide(tight).findings, Rule.OVER_BUDGET)
+    assert "more than 600 calls" in finding.message
+    assert not _of(decide(_observation()).findings, Rule.OVER_BUDGET)
+
+
+def test_refused_renames_are_told_the_newest_of_each_source() -> None:
+    refused = tuple(RefusedRename(f"at {n}", "/a/f", f"/a/f can't be moved {n}", "host") for n in range(3))
+    (finding,) = _of(decide(replace(_observation(), refused=refused)).findings, Rule.RENAME_REFUSED)
+    assert "at 2" in finding.message

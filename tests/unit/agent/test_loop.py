@@ -10,11 +10,14 @@ import pytest
 from fake_namenode import FakeNameNode
 
 from ringfence_agent.act import Pinner
+from ringfence_agent.budgets import BudgetView
+from ringfence_agent.enforce import Observation
 from ringfence_agent.loop import AgentLoop, FatalAgentError
 from ringfence_agent.observe import Observer
 from ringfence_agent.pins import PinMemory
 from ringfence_agent.policy_source import FilePolicy
 from ringfence_agent.snapshot import Board
+from ringfence_agent.steps import OnStep, unheard
 from ringfence_zones.errors import HdfsPermissionError, NameNodeUnavailableError
 
 CORE_SITE = (
@@ -38,6 +41,20 @@ class _Clock:
         return self.now
 
 
+class _Budgets:
+    """Budgets that say what a test sets."""
+
+    view = BudgetView()
+    may_go_on = True
+    rest_s = 0.0
+
+    def measure(self) -> bool:
+        return self.may_go_on
+
+    def pause_s(self) -> float:
+        return self.rest_s
+
+
 class _World:
     """A cluster, a policy file, and an agent's loop over them."""
 
@@ -54,16 +71,29 @@ class _World:
         self.clock = _Clock()
         self.board = Board(60, self.clock)
         self.checked = 0
+        self.budgets = _Budgets()
+        self.looks: list[Observation] = []
         self.write_policy()
         self.loop = self.new_loop()
 
-    def new_loop(self) -> AgentLoop:
+    def new_loop(self, on_step: OnStep = unheard) -> AgentLoop:
         memory = PinMemory(self.state_dir, self.core_site)
         observer = Observer(
             self.hdfs, FilePolicy(self.policy), memory, namenode_conf_dir=self.conf, user="hdfs", kms_timeout_s=1
         )
         pinner = Pinner(self.hdfs, memory, timeout_s=5, pause=lambda _: None)
-        return AgentLoop(observer, pinner, self.board, interval_s=5, checks=(self._check,), clock=self.clock)
+        return AgentLoop(
+            observer,
+            pinner,
+            self.board,
+            interval_s=5,
+            checks=(self._check,),
+            budgets=self.budgets,
+            longest_pause_s=60.0,
+            on_look=self.looks.append,
+            clock=self.clock,
+            on_step=on_step,
+        )
 
     def write_policy(self, mode: str = "enforce", pin: str = "apply") -> None:
         (self.policy.parent / "next").write_text(POLICY.format(mode=mode, pin=pin))
@@ -244,3 +274,79 @@ def test_print_mode_prints_what_to_set_into_the_log(world: _World, caplog: pytes
     assert '"/apps,/a,/b"' in line.fields["to_set"][0]  # type: ignore[attr-defined]
     assert world.core_site.read_text() == CORE_SITE
     assert world.hdfs.reloads == []
+
+
+def test_a_trash_that_lost_its_sticky_bit_gets_it_and_nothing_else(world: _World) -> None:
+    world.hdfs.add_zone("/a", "ka", trash_mode=0o755)
+    assert "did set the sticky bit of /a/.Trash, pin /a, /b" in world.loop.run_cycle()
+    assert world.hdfs.find_directory("/a").trash_mode == 0o1755  # type: ignore[union-attr]
+    assert "sticky" not in world.loop.run_cycle()
+
+
+def test_a_sticky_bit_that_cannot_be_set_is_tried_again_and_holds_no_pin_up(world: _World) -> None:
+    world.hdfs.add_zone("/a", "ka", trash_mode=0o755)
+    world.hdfs.refuses_mode = HdfsPermissionError("no")
+    assert world.loop.run_cycle().endswith("; did pin /a, /b")
+    assert "trash_rights" in world.rules()
+    world.hdfs.refuses_mode = None
+    assert "did set the sticky bit of /a/.Trash" in world.loop.run_cycle()
+
+
+def test_each_look_is_handed_on_with_the_edits_around_it(world: _World) -> None:
+    world.loop.run_cycle()
+    (look,) = world.looks
+    assert (look.from_txid, look.to_txid) == (world.hdfs.edits, world.hdfs.edits)
+
+
+def test_a_new_policy_is_handed_on_before_anything_is_done_about_it(world: _World) -> None:
+    told: list[tuple[str, int, int]] = []
+    loop = world.new_loop(lambda step: told.append((step.value, len(world.looks), len(world.hdfs.reloads))))
+    loop.run_cycle()
+    assert [each for each in told if each[0] in ("read", "adopted")] == [("read", 0, 0), ("adopted", 1, 0)]
+    told.clear()
+    loop.run_cycle()
+    assert told == []
+    world.write_policy(pin="off")
+    loop.run_cycle()
+    assert told == [("read", 2, 1), ("adopted", 3, 1)]
+
+
+def test_a_budget_that_is_spent_lengthens_the_rest_also_after_an_act(world: _World) -> None:
+    world.budgets.rest_s = 40.0
+    world.loop.run_cycle()
+    assert world.loop.rest_s() == 40.0
+    world.loop.run_cycle()
+    assert world.loop.rest_s() == 40.0
+
+
+def test_budgets_that_callers_spent_do_not_blind_the_agent(world: _World) -> None:
+    # Answers cost processor time as well: whoever asks all day long must not keep the loop from looking.
+    world.budgets.rest_s = 4000.0
+    world.loop.run_cycle()
+    assert world.loop.rest_s() == 60.0
+
+
+def test_an_agent_beyond_its_memory_ends(world: _World) -> None:
+    world.budgets.may_go_on = False
+    with pytest.raises(FatalAgentError, match="more memory than its budget"):
+        world.loop.run_cycle()
+
+
+def test_it_is_woken_from_its_rest(world: _World) -> None:
+    world.loop.run_cycle()
+    stop = threading.Event()
+    thread = threading.Thread(target=world.loop.run, args=(stop,))
+    thread.start()
+    try:
+        while len(world.looks) < 2:
+            stop.wait(0.01)
+        world.loop.wake()
+        deadline = threading.Event()
+        for _ in range(300):
+            if len(world.looks) >= 3:
+                break
+            deadline.wait(0.01)
+        assert len(world.looks) >= 3
+    finally:
+        stop.set()
+        thread.join(10)
