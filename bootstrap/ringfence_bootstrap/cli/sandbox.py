@@ -20,7 +20,7 @@ import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ringfence_bootstrap.sandbox.artifacts import OnProgress, ensure_jars, sandbox_jars
+from ringfence_bootstrap.sandbox.artifacts import OnProgress, ensure_jars, sandbox_jars, yarn_jars
 from ringfence_bootstrap.sandbox.configuration import environment
 from ringfence_bootstrap.sandbox.lifecycle import DaemonStatus, Sandbox, Wanted
 from ringfence_bootstrap.sandbox.security import USERS
@@ -30,6 +30,7 @@ from ringfence_zones.cli.command_group import CommandGroup
 from ringfence_zones.cli.context import CommandContext, global_options
 from ringfence_zones.cli.render import print_table
 from ringfence_zones.config_file import parse_duration_s
+from ringfence_zones.errors import SandboxError
 
 _FETCHING = "fetching Hadoop's jars"
 
@@ -80,6 +81,8 @@ def sandbox(_context: CommandContext) -> None:
 @click.option("--agent", is_flag=True, help="start the agent too")
 @click.option("--kerberos", is_flag=True, help="a KDC, and Kerberos and encryption everywhere; needs --tls")
 @click.option("--tls", is_flag=True, help="the KMS over TLS; with --kerberos every web page too")
+@click.option("--ha", is_flag=True, help="two NameNodes and a JournalNode; `sandbox failover` changes the active one")
+@click.option("--yarn", is_flag=True, help="a ResourceManager and a NodeManager, for jobs; fetches 29 MB more")
 @click.option(
     "--ticket-lifetime",
     "ticket_lifetime_s",
@@ -101,6 +104,8 @@ def up(
     agent: bool,
     kerberos: bool,
     tls: bool,
+    ha: bool,
+    yarn: bool,
     ticket_lifetime_s: int | None,
     kms_settings: str,
 ) -> None:
@@ -111,6 +116,8 @@ def up(
         agent=agent,
         kerberos=kerberos,
         tls=tls,
+        ha=ha,
+        yarn=yarn,
         ticket_lifetime_s=ticket_lifetime_s,
         kms_settings=kms_settings,
     )
@@ -120,12 +127,14 @@ def up(
 
 
 @sandbox.command()
+@click.option("--yarn", is_flag=True, help="what `up --yarn` needs too")
 @global_options
-def fetch(_context: CommandContext) -> None:
+def fetch(_context: CommandContext, yarn: bool) -> None:
     """Fetch Hadoop's jars into the cache, so that `up` needs no network; print where they are."""
     console = Console(stderr=True, highlight=False)
-    with _fetching(console) as on_progress:
-        click.echo(ensure_jars(sandbox_jars(), os.environ, _say(console), on_progress))
+    for jars in (sandbox_jars(), *([yarn_jars()] if yarn else [])):
+        with _fetching(console) as on_progress:
+            click.echo(ensure_jars(jars, os.environ, _say(console), on_progress))
 
 
 @sandbox.command()
@@ -135,6 +144,19 @@ def fetch(_context: CommandContext) -> None:
 def down(_context: CommandContext, directory: Path | None, delete: bool) -> None:
     """Stop the sandbox's daemons, and only those; files and keys stay unless --delete."""
     _sandbox(directory).down(delete=delete, say=_say(Console(stderr=True, highlight=False)))
+
+
+@sandbox.command()
+@directory_option
+@click.option("--to", type=click.Choice(["nn1", "nn2"]), help="the NameNode to make active  [the other one]")
+@click.option("--kill", is_flag=True, help="kill -9 the active one first, instead of asking it to stand by")
+@global_options
+def failover(context: CommandContext, directory: Path | None, to: str | None, kill: bool) -> None:
+    """Make the other one of two NameNodes active, as an administrator does with haadmin; needs `up --ha`."""
+    chosen = _sandbox(directory)
+    state = chosen.fail_over(_say(Console(stderr=True, highlight=False)), to=to, kill=kill)
+    if context.json:
+        click.echo(json.dumps(_state_json(chosen, state, chosen.status()), indent=2))
 
 
 @sandbox.command()
@@ -150,7 +172,7 @@ def status(click_context: click.Context, context: CommandContext, directory: Pat
     else:
         print_table(
             ("DAEMON", "PID", "PORTS", "LOG"),
-            [(row.name, str(row.pid or "does not run"), " ".join(map(str, row.ports)), str(row.log)) for row in rows],
+            [(row.name, _run_words(row), " ".join(map(str, row.ports)), str(row.log)) for row in rows],
         )
     click_context.exit(exits.DONE if all(row.pid for row in rows) else exits.FAILED)
 
@@ -175,12 +197,22 @@ def _hadoop_command(name: str, summary: str) -> None:
         chosen = _sandbox(directory)
         environ = chosen.command_environment(context.as_user or os.environ.get("HADOOP_USER_NAME"))
         program = chosen.layout.hadoop_home / "bin" / name
+        if not program.exists():
+            raise SandboxError(f"the sandbox in {chosen.layout.directory} was made without YARN")
         # Becomes the program: its exit code, its signals and its terminal are the caller's.
         os.execve(program, [str(program), *arguments], environ)  # noqa: S606 - no shell is meant
 
 
 _hadoop_command("hdfs", "Run Hadoop's own hdfs command on the sandbox, as in: hdfs dfs -ls /")
 _hadoop_command("hadoop", "Run Hadoop's own hadoop command on the sandbox, as in: hadoop key list")
+_hadoop_command("yarn", "Run Hadoop's own yarn command on a sandbox with YARN, as in: yarn app -list")
+_hadoop_command("mapred", "Run Hadoop's own mapred command on a sandbox with YARN, as in: mapred streaming -help")
+
+
+def _run_words(row: DaemonStatus) -> str:
+    if row.pid is None:
+        return "does not run"
+    return f"{row.pid} {row.role}" if row.role else str(row.pid)
 
 
 def _sandbox(directory: Path | None) -> Sandbox:
@@ -230,8 +262,23 @@ def _state_json(chosen: Sandbox, state: State, rows: Sequence[DaemonStatus]) -> 
         "kms": state.kms,
         "ports": described["ports"],
         "pids": {row.name: row.pid for row in rows},
+        "namenodes": _namenodes_json(state, rows),
         "logs": {row.name: str(row.log) for row in rows},
         "environment": environment(chosen.layout, state),
         "keytabs": {user: str(chosen.layout.keytab(user)) for user in USERS} if state.kerberos else {},
         "ca": str(chosen.layout.authority) if state.tls else None,
+    }
+
+
+def _namenodes_json(state: State, rows: Sequence[DaemonStatus]) -> dict[str, Any]:
+    """Each NameNode by Hadoop's name for it; `role` is null where there is one, or when it does not answer."""
+    roles = {row.name: row.role for row in rows}
+    return {
+        each.name: {
+            "daemon": each.daemon,
+            "rpc": f"localhost:{each.port}",
+            "web": f"{'https' if state.kerberos else 'http'}://localhost:{each.http_port}",
+            "role": roles.get(each.daemon),
+        }
+        for each in state.namenodes
     }

@@ -1,6 +1,7 @@
 """Hadoop's jars: pinned lists, resolved by Maven, kept in the user's cache.
 
-Rules: every jar of a class path is listed with its version and SHA-256 (`artifacts.txt` is the sandbox's); Maven is
+Rules: every jar of a class path is listed with its version and SHA-256 (`artifacts.txt` is the sandbox's,
+`artifacts-yarn.txt` what YARN adds to it, fetched by those alone who ask for YARN); Maven is
 asked for exactly those, follows no dependency of its own choosing, and takes servers, mirrors and proxies from the
 user's own configuration. Jars come down into a directory beside the cache and are renamed into place once every one is
 there and has its checksum, so a broken download never looks like a whole one. Two fetches at once wait for each other.
@@ -80,9 +81,17 @@ class JarList:
 
 
 def sandbox_jars() -> JarList:
-    """The list that ships with this package."""
-    text = importlib.resources.files(__package__).joinpath("artifacts.txt").read_text()
-    return parse_jar_list(f"hadoop-{HADOOP_VERSION}", text)
+    """What every sandbox needs: the list that ships with this package."""
+    return _packaged_list("artifacts.txt", f"hadoop-{HADOOP_VERSION}")
+
+
+def yarn_jars() -> JarList:
+    """What YARN and MapReduce need beside `sandbox_jars`."""
+    return _packaged_list("artifacts-yarn.txt", f"hadoop-{HADOOP_VERSION}-yarn")
+
+
+def _packaged_list(file_name: str, name: str) -> JarList:
+    return parse_jar_list(name, importlib.resources.files(__package__).joinpath(file_name).read_text())
 
 
 def parse_jar_list(name: str, text: str) -> JarList:

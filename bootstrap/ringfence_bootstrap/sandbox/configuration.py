@@ -12,14 +12,18 @@ import importlib.resources
 import os
 import secrets
 import string
+from dataclasses import asdict
 from pathlib import Path
 from xml.sax.saxutils import escape
 
 from ringfence_bootstrap.sandbox.kdc import DEFAULT_REALM
 from ringfence_bootstrap.sandbox.security import make_certificates, make_realm, realm_of
-from ringfence_bootstrap.sandbox.state import Layout, State
+from ringfence_bootstrap.sandbox.state import NAMESERVICE, Layout, State
 
 _LAUNCHERS = ("hadoop", "hdfs")
+_YARN_LAUNCHERS = ("yarn", "mapred")
+# What Hadoop and Guice reach into on Java 17; the launchers' list is longer because daemons do more than containers.
+_OPENED = ("java.io", "java.lang", "java.lang.reflect", "java.net", "java.nio", "java.util", "java.util.concurrent")
 
 
 def kms_uri(state: State) -> str:
@@ -76,12 +80,20 @@ def _values(layout: Layout, state: State) -> dict[str, str]:
     return {
         "state": str(layout.directory),
         "kms_uri": kms_uri(state),
-        "kms_port": str(state.ports.kms),
-        "namenode_port": str(state.ports.namenode),
-        "namenode_http_port": str(state.ports.namenode_http),
-        "datanode_port": str(state.ports.datanode),
-        "datanode_http_port": str(state.ports.datanode_http),
-        "datanode_ipc_port": str(state.ports.datanode_ipc),
+        "filesystem": state.filesystem,
+        "nameservice": NAMESERVICE,
+        **{f"{name}_port": str(port) for name, port in asdict(state.ports).items()},
+        "job_classpath": ",".join(
+            (str(layout.conf), f"{layout.hadoop_home}/share/hadoop/*", f"{layout.hadoop_home}/share/hadoop-yarn/*")
+        ),
+        "job_java_options": " ".join(
+            # Containers live for seconds, where the optimising compiler costs more than it gains.
+            [
+                "-XX:TieredStopAtLevel=1",
+                "-XX:+UseSerialGC",
+                *(f"--add-opens=java.base/{each}=ALL-UNNAMED" for each in _OPENED),
+            ]
+        ),
         "kms_authentication": "kerberos" if state.kerberos else "simple",
         "realm": DEFAULT_REALM,
         "service_keytab": str(layout.keytab("services")),
@@ -93,10 +105,16 @@ def _files(layout: Layout, state: State) -> dict[Path, list[str]]:
     """Which templates make each of Hadoop's files."""
     kerberos = ["kerberos"] if state.kerberos else []
     secured = [*kerberos, *(["tls"] if state.tls else [])]
+    pair = "ha" if state.ha else "single"
     core = ["core-site.xml", *(f"core-site-{kind}.xml" for kind in secured)]
-    return {
+    yarn = {layout.conf / name: [name] for name in ("yarn-site.xml", "mapred-site.xml")} if state.yarn else {}
+    return yarn | {
         layout.conf / "core-site.xml": core,
-        layout.conf / "hdfs-site.xml": ["hdfs-site.xml", *(f"hdfs-site-{kind}.xml" for kind in kerberos)],
+        layout.conf / "hdfs-site.xml": [
+            "hdfs-site.xml",
+            f"hdfs-site-{pair}.xml",
+            *(f"hdfs-site-{kind}.xml" for each in kerberos for kind in (each, f"{pair}-{each}")),
+        ],
         layout.kms_conf / "core-site.xml": core,
         layout.kms_conf / "kms-site.xml": [
             f"kms-site-{state.kms}.xml",
@@ -131,6 +149,8 @@ def _agent_yaml(layout: Layout, state: State) -> str:
         f"state_dir: {layout.directory}/agent\n"
         "user: hdfs\n"
         "interval: 1s\n"
+        f"namenode_audit_log: [{', '.join(str(layout.namenode_audit_log(each)) for each in state.namenodes)}]\n"
+        f"namenode_log: [{', '.join(str(layout.log(each.daemon)) for each in state.namenodes)}]\n"
     )
 
 
@@ -139,17 +159,19 @@ def _client_yaml(layout: Layout, state: State) -> str:
     return trust + (f"kms_admin_socket: {layout.kms_socket}\n" if state.kms == "ringfence" else "")
 
 
-def install_launchers(layout: Layout, jars: Path) -> None:
-    """HADOOP_HOME: `bin/hadoop`, `bin/hdfs`, the configuration where Hadoop has it, and the jars."""
+def install_launchers(layout: Layout, jars: Path, yarn_jars: Path | None = None) -> None:
+    """HADOOP_HOME: `bin/hadoop` and the others, the configuration where Hadoop has it, and the jars."""
     for directory in ("bin", "libexec", "etc", "share"):
         (layout.hadoop_home / directory).mkdir(parents=True, exist_ok=True)
-    for name in _LAUNCHERS:
+    for name in _LAUNCHERS + (_YARN_LAUNCHERS if yarn_jars else ()):
         path = layout.hadoop_home / "bin" / name
         path.write_text(_packaged(f"bin/{name}"))
         path.chmod(0o755)
     (layout.hadoop_home / "libexec/hadoop-functions").write_text(_packaged("bin/hadoop-functions"))
     _link(layout.hadoop_home / "etc/hadoop", layout.conf)
     _link(layout.hadoop_home / "share/hadoop", jars)
+    if yarn_jars:
+        _link(layout.hadoop_home / "share/hadoop-yarn", yarn_jars)
 
 
 def _filled(template: str, values: dict[str, str]) -> str:

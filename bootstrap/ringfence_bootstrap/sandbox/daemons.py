@@ -11,12 +11,14 @@ from pathlib import Path
 
 from ringfence_bootstrap.sandbox.configuration import environment
 from ringfence_bootstrap.sandbox.security import realm_of
-from ringfence_bootstrap.sandbox.state import Layout, State
+from ringfence_bootstrap.sandbox.state import Layout, NameNode, State
 from ringfence_zones.errors import SandboxError
 
 # Hadoop's and Kerberos's variables of the caller's shell would reach the daemons too; a sandbox is its own.
 _FOREIGN = ("HADOOP_", "HDFS_", "RINGFENCE_", "KRB5")
 _HEAP = "-Xms64m -Xmx512m"
+_PAIR_HEAP = "-Xms48m -Xmx256m"
+_SMALL_HEAP = "-Xms24m -Xmx96m"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,22 +48,41 @@ def describe_daemons(layout: Layout, state: State, caller: Mapping[str, str]) ->
     """Every daemon that this sandbox should have, in the order of starting: the KDC and the KMS first."""
     kms = _stock_kms if state.kms == "stock" else _ringfence_kms
     daemons = [_kdc(layout, state, caller)] if state.kerberos else []
-    daemons += [kms(layout, state, caller), _namenode(layout, state, caller), _datanode(layout, state, caller)]
+    daemons.append(kms(layout, state, caller))
+    if state.ha:
+        daemons.append(_journalnode(layout, state, caller))
+    daemons += [_namenode(layout, state, caller, namenode) for namenode in state.namenodes]
+    daemons.append(_datanode(layout, state, caller))
+    if state.yarn:
+        daemons += [yarn(layout, state, caller) for yarn in (_resourcemanager, _nodemanager, _historyserver)]
     if state.agent:
         daemons.append(_agent(layout, state, caller))
     return {daemon.name: daemon for daemon in daemons}
 
 
-def format_command(layout: Layout) -> tuple[str, ...]:
-    """Makes an empty file system image; refuses to touch one that is there."""
-    return (str(layout.hadoop_home / "bin/hdfs"), "namenode", "-format", "-nonInteractive")
+def format_command(layout: Layout, state: State) -> tuple[str, ...]:
+    """Makes an empty file system image; refuses to touch one that is there.
+
+    Of a pair it is the first NameNode's, and the JournalNode's edits are begun anew, whatever an attempt left there.
+    """
+    command = (str(layout.hadoop_home / "bin/hdfs"), "namenode")
+    if state.ha:
+        return (*command, *_identity(state.namenodes[0]), "-format", "-force")
+    return (*command, "-format", "-nonInteractive")
 
 
-def java_environment(layout: Layout, state: State, caller: Mapping[str, str], options: str = "") -> dict[str, str]:
+def _identity(namenode: NameNode) -> tuple[str, ...]:
+    # Both read one configuration, and both are on this machine: nothing else tells them apart.
+    return (f"-Ddfs.ha.namenode.id={namenode.name}",)
+
+
+def java_environment(
+    layout: Layout, state: State, caller: Mapping[str, str], options: str = "", *, heap: str = _HEAP
+) -> dict[str, str]:
     """The environment of a Java daemon; `options` are words for its command line."""
     return _daemon_environment(layout, state, caller) | {
         "HADOOP_LOG_DIR": str(layout.logs),
-        "HADOOP_DAEMON_OPTS": f"{_HEAP} -Djava.io.tmpdir={layout.directory / 'tmp'} {options}".strip(),
+        "HADOOP_DAEMON_OPTS": f"{heap} -Djava.io.tmpdir={layout.directory / 'tmp'} {options}".strip(),
     }
 
 
@@ -79,12 +100,22 @@ def _kdc(layout: Layout, state: State, caller: Mapping[str, str]) -> Daemon:
     )
 
 
-def _namenode(layout: Layout, state: State, caller: Mapping[str, str]) -> Daemon:
+def _namenode(layout: Layout, state: State, caller: Mapping[str, str], namenode: NameNode) -> Daemon:
+    audit = _audit_options(layout, layout.namenode_audit_log(namenode).name)
     return Daemon(
-        name="namenode",
-        command=(str(layout.hadoop_home / "bin/hdfs"), "namenode"),
-        environ=java_environment(layout, state, caller, _audit_options(layout, "hdfs-audit.log")),
-        ports=(state.ports.namenode, state.ports.namenode_http),
+        name=namenode.daemon,
+        command=(str(layout.hadoop_home / "bin/hdfs"), "namenode", *(_identity(namenode) if state.ha else ())),
+        environ=java_environment(layout, state, caller, audit, heap=_PAIR_HEAP if state.ha else _HEAP),
+        ports=(namenode.port, namenode.http_port),
+    )
+
+
+def _journalnode(layout: Layout, state: State, caller: Mapping[str, str]) -> Daemon:
+    return Daemon(
+        name="journalnode",
+        command=(str(layout.hadoop_home / "bin/hdfs"), "journalnode"),
+        environ=java_environment(layout, state, caller, heap=_SMALL_HEAP),
+        ports=(state.ports.journalnode, state.ports.journalnode_http),
     )
 
 
@@ -94,6 +125,43 @@ def _datanode(layout: Layout, state: State, caller: Mapping[str, str]) -> Daemon
         command=(str(layout.hadoop_home / "bin/hdfs"), "datanode"),
         environ=java_environment(layout, state, caller),
         ports=(state.ports.datanode, state.ports.datanode_http, state.ports.datanode_ipc),
+    )
+
+
+def _resourcemanager(layout: Layout, state: State, caller: Mapping[str, str]) -> Daemon:
+    ports = state.ports
+    return Daemon(
+        name="resourcemanager",
+        command=(str(layout.hadoop_home / "bin/yarn"), "resourcemanager"),
+        environ=java_environment(layout, state, caller, heap=_PAIR_HEAP),
+        ports=(
+            ports.resourcemanager,
+            ports.resourcemanager_scheduler,
+            ports.resourcemanager_tracker,
+            ports.resourcemanager_admin,
+            ports.resourcemanager_http,
+        ),
+    )
+
+
+def _nodemanager(layout: Layout, state: State, caller: Mapping[str, str]) -> Daemon:
+    ports = state.ports
+    return Daemon(
+        name="nodemanager",
+        command=(str(layout.hadoop_home / "bin/yarn"), "nodemanager"),
+        environ=java_environment(layout, state, caller, heap=_PAIR_HEAP),
+        ports=(ports.nodemanager, ports.nodemanager_localizer, ports.nodemanager_http, ports.shuffle),
+    )
+
+
+def _historyserver(layout: Layout, state: State, caller: Mapping[str, str]) -> Daemon:
+    # A client that finds a job's master gone asks here how the job ended, and fails when nobody answers.
+    ports = state.ports
+    return Daemon(
+        name="historyserver",
+        command=(str(layout.hadoop_home / "bin/mapred"), "historyserver"),
+        environ=java_environment(layout, state, caller, heap=_SMALL_HEAP),
+        ports=(ports.historyserver, ports.historyserver_admin, ports.historyserver_http),
     )
 
 

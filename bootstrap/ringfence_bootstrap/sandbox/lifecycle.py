@@ -14,17 +14,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ringfence_bootstrap.sandbox import daemons, processes, readiness
-from ringfence_bootstrap.sandbox.artifacts import HADOOP_VERSION, OnProgress, ensure_jars, sandbox_jars
+from ringfence_bootstrap.sandbox import daemons, failover, processes, readiness
+from ringfence_bootstrap.sandbox.artifacts import HADOOP_VERSION, OnProgress, ensure_jars, sandbox_jars, yarn_jars
 from ringfence_bootstrap.sandbox.configuration import install_launchers, write_configuration
+from ringfence_bootstrap.sandbox.namenode_disks import is_formatted, prepare_disks
 from ringfence_bootstrap.sandbox.processes import Process
+from ringfence_bootstrap.sandbox.readiness import Role
 from ringfence_bootstrap.sandbox.requirements import find_java_home
 from ringfence_bootstrap.sandbox.security import USERS, get_ticket, superuser_access
 from ringfence_bootstrap.sandbox.state import (
     DEFAULT_TICKET_LIFETIME_S,
     KmsKind,
     Layout,
-    Ports,
     State,
     check_directory,
     choose_ports,
@@ -38,22 +39,24 @@ from ringfence_zones.errors import SandboxError
 _READY_TIMEOUT_S = 180.0
 _STOP_TIMEOUT_S = 25.0  # The KMS drains for up to 20.
 _POLL_S = 0.1
-_LAST_LINES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What `up` was asked for.
 
-    `kms` None means the kind that the sandbox has, ours for a new one. Kerberos, TLS and an agent once asked for stay
-    with the sandbox. `ticket_lifetime_s` None means ten hours, or what the sandbox has. `kms_settings` is YAML for our
-    KMS, added to kms.yaml of a new sandbox; "" for none, or for what the sandbox has.
+    `kms` None means the kind that the sandbox has, ours for a new one. Kerberos, TLS, the second NameNode (`ha`),
+    YARN and an agent once asked for stay with the sandbox. `ticket_lifetime_s` None means ten hours, or what the
+    sandbox has. `kms_settings` is YAML for our KMS, added to kms.yaml of a new sandbox; "" for none, or for what the
+    sandbox has.
     """
 
     kms: KmsKind | None = None
     agent: bool = False
     kerberos: bool = False
     tls: bool = False
+    ha: bool = False
+    yarn: bool = False
     ticket_lifetime_s: int | None = None
     kms_settings: str = ""
 
@@ -63,6 +66,11 @@ class Wanted:
             raise SandboxError(
                 "a sandbox with Kerberos needs TLS too: a DataNode on an ordinary port proves itself by it",
                 command="ringfence sandbox up --kerberos --tls",
+            )
+        if self.kerberos and self.yarn:
+            raise SandboxError(
+                "YARN with Kerberos needs Hadoop's setuid program (LinuxContainerExecutor), which no jar brings",
+                hint="leave --yarn or --kerberos out",
             )
         if self.ticket_lifetime_s is not None and not self.kerberos:
             raise SandboxError(
@@ -80,6 +88,10 @@ class Wanted:
             return f"has the {state.kms} KMS, and its zones' keys are in there"
         if (self.kerberos and not state.kerberos) or (self.tls and not state.tls):
             return "was made without Kerberos or TLS" if not state.tls else "was made with TLS but without Kerberos"
+        if self.ha and not state.ha:
+            return "was made with one NameNode"
+        if self.yarn and not state.yarn:
+            return "was made without YARN"
         if self.ticket_lifetime_s is not None and self.ticket_lifetime_s != state.ticket_lifetime_s:
             return f"has tickets of {state.ticket_lifetime_s} s"
         return None
@@ -87,12 +99,13 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class DaemonStatus:
-    """One daemon as `status` shows it; `pid` is None when it does not run."""
+    """One daemon as `status` shows it; `pid` is None when it does not run, `role` is that of one of two NameNodes."""
 
     name: str
     pid: int | None
     ports: tuple[int, ...]
     log: Path
+    role: Role | None = None
 
 
 class Sandbox:
@@ -117,10 +130,15 @@ class Sandbox:
                 self._check_same(state, wanted)
             java_home = find_java_home(self._environ)
             jars = ensure_jars(sandbox_jars(), self._environ, say, on_progress)
+            more = (
+                ensure_jars(yarn_jars(), self._environ, say, on_progress)
+                if wanted.yarn or (state is not None and state.yarn)
+                else None
+            )
             if state is None:
                 state = self._make(wanted, str(java_home))
             state = replace(state, java_home=str(java_home), agent=state.agent or wanted.agent)
-            install_launchers(self.layout, jars)
+            install_launchers(self.layout, jars, more)
             save_state(self.layout, state)
             return self._start_missing(state, say)
 
@@ -151,11 +169,18 @@ class Sandbox:
             )
         return state
 
+    def fail_over(self, say: Callable[[str], None], *, to: str | None, kill: bool) -> State:
+        """Makes the other NameNode active: see `failover.fail_over`."""
+        self.get_state()
+        with locked(self.layout):
+            return failover.fail_over(self.layout, self.get_state(), self._environ, say, to=to, kill=kill)
+
     def status(self) -> list[DaemonStatus]:
         """Every daemon this sandbox should have, in the order of starting."""
         state = self.get_state()
+        roles = self._roles(state)
         return [
-            DaemonStatus(name, self._pid(state, name), daemon.ports, self.layout.log(name))
+            DaemonStatus(name, self._pid(state, name), daemon.ports, self.layout.log(name), roles.get(name))
             for name, daemon in daemons.describe_daemons(self.layout, state, self._environ).items()
         ]
 
@@ -165,10 +190,10 @@ class Sandbox:
         Raises SandboxError when the NameNode does not run, because Hadoop's clients would retry for minutes.
         """
         state = self.get_state()
-        if self._pid(state, "namenode") is None:
+        if not any(self._pid(state, namenode.daemon) for namenode in state.namenodes):
             raise SandboxError(
                 "the sandbox's NameNode does not run",
-                hint=f"its log is {self.layout.log('namenode')}",
+                hint=f"its log is {self.layout.log(state.namenodes[0].daemon)}",
                 command=f"ringfence sandbox up --dir {self.layout.directory}",
             )
         kept = {
@@ -197,6 +222,9 @@ class Sandbox:
             wanted.agent,
             kerberos=wanted.kerberos,
             tls=wanted.tls,
+            ha=wanted.ha,
+            prepared=False,
+            yarn=wanted.yarn,
             ticket_lifetime_s=wanted.ticket_lifetime_s or DEFAULT_TICKET_LIFETIME_S,
         )
         try:
@@ -243,20 +271,18 @@ class Sandbox:
     def _start_missing(self, state: State, say: Callable[[str], None]) -> State:
         wanted = daemons.describe_daemons(self.layout, state, self._environ)
         missing = [daemon for name, daemon in wanted.items() if self._pid(state, name) is None]
-        if not missing:
+        if not missing and state.prepared and self._has_active(state):
             say(f"the sandbox in {self.layout.directory} is running")
             return state
         self._check_ports(missing)
-        fresh = not self._is_formatted()
         started: dict[str, Process] = {}
         try:
             for daemon in missing:
-                if daemon.name == "namenode" and fresh:
-                    say("formatting the NameNode")
-                    self._format(state)
-                if daemon.name == "agent":
-                    # It must find a cluster, not one that is being made.
-                    self._wait_ready(state, started, say, make_directories=fresh)
+                if daemon.name in {namenode.daemon for namenode in state.namenodes}:
+                    self._prepare_disks(state, started, say)
+                if daemon.name in ("historyserver", "agent"):
+                    # They must find a cluster, not one that is being made.
+                    state = self._wait_ready(state, started, say)
                 say(f"starting the {daemon.name}")
                 started[daemon.name] = processes.start(
                     daemon.command, daemon.environ, self.layout.directory, self.layout.log(daemon.name)
@@ -264,15 +290,33 @@ class Sandbox:
                 state = state.with_process(daemon.name, started[daemon.name])
                 save_state(self.layout, state)
                 if daemon.name == "kdc":
-                    self._wait(
-                        functools.partial(_kdc_waits_for, state.ports), state, started, say
-                    )  # The others log in at once.
-            self._wait_ready(state, started, say, make_directories=fresh)
+                    # The others log in at once.
+                    self._wait(functools.partial(_waits_for, "KDC", state.ports.kdc), state, started, say)
+            state = self._wait_ready(state, started, say)
+            save_state(self.layout, state)
         except BaseException:
             self._stop(started, say)
             raise
-        say(f"ready: a file can be written to hdfs://localhost:{state.ports.namenode}")
+        say(f"ready: a file can be written to {state.filesystem}")
         return state
+
+    def _prepare_disks(self, state: State, started: Mapping[str, Process], say: Callable[[str], None]) -> None:
+        if not is_formatted(self.layout, state):
+            if state.ha:
+                self._wait(functools.partial(_waits_for, "JournalNode", state.ports.journalnode), state, started, say)
+            say("formatting the NameNode")
+        prepare_disks(self.layout, state, self._environ)
+
+    def _has_active(self, state: State) -> bool:
+        return not state.ha or "active" in self._roles(state).values()
+
+    def _roles(self, state: State) -> Mapping[str, Role | None]:
+        """What each NameNode of a pair is, by the daemon's name; empty when nobody can be asked."""
+        if not state.ha or (state.kerberos and self._pid(state, "kdc") is None):
+            return {}
+        with superuser_access(self.layout, state) as access:
+            roles = failover.find_roles(access, state)
+        return {namenode.daemon: roles[namenode.name] for namenode in state.namenodes}
 
     def _check_ports(self, missing: Iterable[daemons.Daemon]) -> None:
         for daemon in missing:
@@ -284,34 +328,24 @@ class Sandbox:
                         command=f"ringfence sandbox up --dir {self.layout.directory}-2",
                     )
 
-    def _is_formatted(self) -> bool:
-        # The image is what formatting writes last; without one there is nothing that could be lost.
-        return any((self.layout.directory / "name/current").glob("fsimage_*"))
-
-    def _format(self, state: State) -> None:
-        shutil.rmtree(self.layout.directory / "name", ignore_errors=True)  # An attempt that was cut off.
-        environ = daemons.java_environment(self.layout, state, self._environ, "-XX:TieredStopAtLevel=1")
-        log = self.layout.log("namenode-format")
-        process = processes.start(daemons.format_command(self.layout), environ, self.layout.directory, log)
-        deadline = time.monotonic() + _READY_TIMEOUT_S
-        while processes.is_alive(process):
-            if time.monotonic() > deadline:
-                processes.stop([process], _STOP_TIMEOUT_S)
-                break
-            time.sleep(_POLL_S)
-        if not self._is_formatted():
-            raise SandboxError(f"the NameNode's disk was not formatted: {_last_words(log)}", hint=f"see {log}")
-
-    def _wait_ready(
-        self, state: State, started: Mapping[str, Process], say: Callable[[str], None], *, make_directories: bool
-    ) -> None:
+    def _wait_ready(self, state: State, started: Mapping[str, Process], say: Callable[[str], None]) -> State:
         with superuser_access(self.layout, state) as access:
             self._wait(lambda: readiness.kms_waits_for(access), state, started, say)
-            self._wait(lambda: readiness.hdfs_waits_for(access), state, started, say)
-            if make_directories:
-                _make_directories(access)
+            if state.ha:
+                self._wait(lambda: failover.pair_waits_for(access, state), state, started, say)
+                state = failover.ensure_active(self.layout, state, self._environ, access)
+            asking = failover.asking_active(access, state)
+            self._wait(lambda: readiness.hdfs_waits_for(asking), state, started, say)
+            if not state.prepared:
+                _make_directories(asking)
+                state = replace(state, prepared=True)
+        if state.yarn:
+            self._wait(lambda: readiness.yarn_waits_for(state.ports), state, started, say)
+        if "historyserver" in started:
+            self._wait(lambda: _waits_for("history server", state.ports.historyserver), state, started, say)
         if "agent" in started:
             self._wait(lambda: readiness.agent_waits_for(self.layout.agent_socket), state, started, say)
+        return state
 
     def _wait(
         self,
@@ -338,7 +372,9 @@ class Sandbox:
 
     def _died(self, name: str) -> SandboxError:
         log = self.layout.log(name)
-        return SandboxError(f"the {name} ended while starting: {_last_words(log)}", hint=f"its whole log is {log}")
+        return SandboxError(
+            f"the {name} ended while starting: {processes.last_words(log)}", hint=f"its whole log is {log}"
+        )
 
     def _stop(self, started: Mapping[str, Process], say: Callable[[str], None]) -> None:
         running = {name: process for name, process in started.items() if processes.is_alive(process)}
@@ -346,14 +382,16 @@ class Sandbox:
             say("nothing of this sandbox is running")
             return
         say(f"stopping the {', '.join(reversed(running))}")
-        killed = processes.stop(running.values(), _STOP_TIMEOUT_S)
+        # A NodeManager ends its containers, and tells a ResourceManager that must still be there.
+        first = [process for name, process in running.items() if name == "nodemanager"]
+        killed = processes.stop(first, _STOP_TIMEOUT_S) + processes.stop(running.values(), _STOP_TIMEOUT_S)
         for name, process in running.items():
             if process in killed:
                 say(f"the {name} did not stop within {_STOP_TIMEOUT_S:.0f} s and was killed")
 
 
-def _kdc_waits_for(ports: Ports) -> str | None:
-    return None if readiness.listens(ports.kdc) else "the KDC to listen"
+def _waits_for(name: str, port: int) -> str | None:
+    return None if readiness.listens(port) else f"the {name} to listen"
 
 
 def _make_directories(access: readiness.Access) -> None:
@@ -361,13 +399,3 @@ def _make_directories(access: readiness.Access) -> None:
     readiness.make_directory(access, "/tmp", "hdfs", "1777")  # noqa: S108 - a path in HDFS
     for user in USERS:
         readiness.make_directory(access, f"/user/{user}", user, "755")
-
-
-def _last_words(log: Path) -> str:
-    try:
-        lines = [line.strip() for line in log.read_text(errors="replace")[-65536:].splitlines()]
-    except OSError:
-        return "it wrote no log"
-    said = [line for line in lines if line and not line.startswith("at ")]
-    causes = [line for line in said if " ERROR " in line or " FATAL " in line or "Exception" in line]
-    return " | ".join((causes or said)[-_LAST_LINES:]) or "it wrote no log"

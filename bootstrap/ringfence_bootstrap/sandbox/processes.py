@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _POLL_S = 0.05
+_KILL_TIMEOUT_S = 30.0
+_LAST_LINES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,23 @@ def stop(processes: Iterable[Process], timeout_s: float) -> list[Process]:
         _signal(process, signal.SIGKILL)
     _wait_gone(left, timeout_s)
     return left
+
+
+def kill(process: Process) -> None:
+    """SIGKILL to the session; returns when the process is gone. One that is gone already is fine."""
+    _signal(process, signal.SIGKILL)
+    _wait_gone([process], _KILL_TIMEOUT_S)
+
+
+def last_words(log: Path) -> str:
+    """The last errors of a daemon's log, or its last lines when it names none, as one line."""
+    try:
+        lines = [line.strip() for line in log.read_text(errors="replace")[-65536:].splitlines()]
+    except OSError:
+        return "it wrote no log"
+    said = [line for line in lines if line and not line.startswith("at ")]
+    causes = [line for line in said if " ERROR " in line or " FATAL " in line or "Exception" in line]
+    return " | ".join((causes or said)[-_LAST_LINES:]) or "it wrote no log"
 
 
 def _wait_gone(processes: list[Process], timeout_s: float) -> list[Process]:

@@ -12,8 +12,9 @@ import secrets
 import socket
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from ringfence_bootstrap.sandbox.state import Ports
@@ -22,18 +23,22 @@ from ringfence_zones.errors import AuthenticationError, SandboxError
 _TIMEOUT_S = 10.0
 _SUPERUSER = "hdfs"
 
+Role = Literal["active", "standby"]
+
 
 @dataclass(frozen=True, slots=True)
 class Access:
     """How a sandbox's daemons are asked: ports, TLS where they speak it, and who is asking.
 
     `authorize` gives the value of `Authorization` for one request; without it the superuser is named (`user.name`).
+    `namenode_http` is the port of the NameNode to ask when there are two; None for the first.
     """
 
     ports: Ports
     kms_tls: ssl.SSLContext | None = None
     web_tls: ssl.SSLContext | None = None
     authorize: Callable[[], str] | None = None
+    namenode_http: int | None = None
 
 
 def kms_waits_for(access: Access) -> str | None:
@@ -67,6 +72,30 @@ def hdfs_waits_for(access: Access) -> str | None:
     except AuthenticationError as error:
         return f"the NameNode to be known to Kerberos ({error.message})"
     return None if status == 201 else f"the DataNode to take a file (it answers {status})"
+
+
+def find_role(access: Access, namenode_http: int) -> Role | None:
+    """What a NameNode says it is; None when it does not answer or is still starting."""
+    try:
+        status, _, body = _webhdfs(replace(access, namenode_http=namenode_http), "GET", "/", "GETFILESTATUS")
+    except (OSError, http.client.HTTPException, AuthenticationError):
+        return None
+    if status == 200:
+        return "active"
+    return "standby" if _remote(body, "exception") == "StandbyException" else None
+
+
+def yarn_waits_for(ports: Ports) -> str | None:
+    """The ResourceManager knows a NodeManager to run containers on. There is no YARN with Kerberos to ask for it."""
+    target = "/jmx?qry=Hadoop:service=ResourceManager,name=ClusterMetrics"
+    try:
+        status, _, body = _exchange(None, "GET", ports.resourcemanager_http, target, {})
+        nodes = json.loads(body)["beans"][0]["NumActiveNMs"] if status == 200 else 0
+    except (OSError, http.client.HTTPException):
+        return "the ResourceManager to listen"
+    except (ValueError, LookupError, TypeError):
+        return "the ResourceManager to answer"
+    return None if nodes else "the NodeManager to register"
 
 
 def agent_waits_for(socket_path: Path) -> str | None:
@@ -103,7 +132,8 @@ def make_directory(access: Access, path: str, owner: str, mode: str) -> None:
 
 def _webhdfs(access: Access, method: str, path: str, operation: str) -> tuple[int, str | None, bytes]:
     target = f"/webhdfs/v1{path}?op={operation}{_named(access, '&')}"
-    return _request(access, access.web_tls, method, access.ports.namenode_http, target)
+    port = access.namenode_http or access.ports.namenode_http
+    return _request(access, access.web_tls, method, port, target)
 
 
 def _named(access: Access, separator: str) -> str:
@@ -112,8 +142,13 @@ def _named(access: Access, separator: str) -> str:
 
 def _remote_message(body: bytes) -> str | None:
     """The first line of a RemoteException."""
+    message = _remote(body, "message")
+    return None if message is None else message.partition("\n")[0]
+
+
+def _remote(body: bytes, name: str) -> str | None:
     try:
-        return str(json.loads(body)["RemoteException"]["message"]).partition("\n")[0]
+        return str(json.loads(body)["RemoteException"][name])
     except (ValueError, KeyError, TypeError):
         return None
 

@@ -7,6 +7,8 @@
       kms.yaml        settings of our KMS
       hadoop/         HADOOP_HOME: bin/hadoop, bin/hdfs, the jars
       name/ data/     the disks of the NameNode and the DataNode
+      name2/ journal/ with two NameNodes: the disks of the second one and of the JournalNode
+      yarn/           with YARN: what containers hold and print
       kdc/            with Kerberos: the realm, its keytabs (`sandbox.kdc`)
       tickets/        with Kerberos: one ticket cache for each user
       tls/            with TLS: certificate authority, certificate, Java's stores of both (`sandbox.certificates`)
@@ -33,8 +35,11 @@ from ringfence_bootstrap.sandbox.processes import Process
 from ringfence_zones.durable_file import replace_file
 from ringfence_zones.errors import SandboxError
 
-SCHEMA = 1
+SCHEMA = 2
+# 1 had one NameNode and no YARN; what is new since then has a default.
+_READABLE_SCHEMAS = (1, SCHEMA)
 DEFAULT_TICKET_LIFETIME_S = 36000
+NAMESERVICE = "ringfence"
 KmsKind = Literal["ringfence", "stock"]
 # Below Linux's ephemeral range (32768 and up), so that no outgoing connection sits on a port of a stopped sandbox.
 _LOWEST_PORT, _HIGHEST_PORT = 20000, 32000
@@ -52,7 +57,35 @@ class Ports:
     datanode: int
     datanode_http: int
     datanode_ipc: int
-    kdc: int = 0  # A sandbox of before this port was chosen has no Kerberos.
+    # A sandbox of before these were chosen has no Kerberos, one NameNode, and no YARN.
+    kdc: int = 0
+    namenode2: int = 0
+    namenode2_http: int = 0
+    journalnode: int = 0
+    journalnode_http: int = 0
+    resourcemanager: int = 0
+    resourcemanager_scheduler: int = 0
+    resourcemanager_tracker: int = 0
+    resourcemanager_admin: int = 0
+    resourcemanager_http: int = 0
+    nodemanager: int = 0
+    nodemanager_localizer: int = 0
+    nodemanager_http: int = 0
+    shuffle: int = 0
+    historyserver: int = 0
+    historyserver_admin: int = 0
+    historyserver_http: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NameNode:
+    """One NameNode. `name` is what Hadoop calls it in a pair (`nn1`), `disk` a directory of the sandbox."""
+
+    name: str
+    daemon: str
+    port: int
+    http_port: int
+    disk: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +93,8 @@ class State:
     """The content of `state.json`. `processes` holds what was started last, alive or not.
 
     `ticket_lifetime_s` bounds every Kerberos ticket, those of the daemons included. With `kerberos`, `namenode_http`
-    and `datanode_http` of the ports speak HTTPS; with `tls` the KMS does.
+    and `datanode_http` of the ports speak HTTPS; with `tls` the KMS does. With `ha` there are two NameNodes, and
+    `active` names the one that was made active last. `prepared` says that HDFS has the directories of its users.
     """
 
     hadoop_version: str
@@ -71,7 +105,26 @@ class State:
     kerberos: bool = False
     tls: bool = False
     ticket_lifetime_s: int = DEFAULT_TICKET_LIFETIME_S
+    ha: bool = False
+    yarn: bool = False
+    active: str = "nn1"
+    prepared: bool = True
     processes: Mapping[str, Process] = field(default_factory=dict)
+
+    @property
+    def namenodes(self) -> tuple[NameNode, ...]:
+        """One, or the two of a pair."""
+        if not self.ha:
+            return (NameNode("nn1", "namenode", self.ports.namenode, self.ports.namenode_http, "name"),)
+        return (
+            NameNode("nn1", "namenode-nn1", self.ports.namenode, self.ports.namenode_http, "name"),
+            NameNode("nn2", "namenode-nn2", self.ports.namenode2, self.ports.namenode2_http, "name2"),
+        )
+
+    @property
+    def filesystem(self) -> str:
+        """`fs.defaultFS`: a pair is known by its nameservice, one NameNode by its address."""
+        return f"hdfs://{NAMESERVICE}" if self.ha else f"hdfs://localhost:{self.ports.namenode}"
 
     def with_process(self, name: str, process: Process) -> State:
         """A copy that knows one more process."""
@@ -146,6 +199,10 @@ class Layout:
         """The file that holds what the daemon `name` printed since it was started last."""
         return self.logs / f"{name}.log"
 
+    def namenode_audit_log(self, namenode: NameNode) -> Path:
+        """What a NameNode's clients asked of it."""
+        return self.logs / f"hdfs-audit{namenode.daemon.removeprefix('namenode')}.log"
+
 
 def default_directory(environ: Mapping[str, str]) -> Path:
     """`${XDG_STATE_HOME:-~/.local/state}/ringfence/sandbox`; a relative XDG_STATE_HOME is ignored."""
@@ -191,7 +248,7 @@ def find_state(layout: Layout) -> State | None:
         return None
     except (OSError, ValueError) as error:
         raise _stale(layout, f"cannot be read: {error}") from error
-    if not isinstance(content, dict) or content.pop("schema", None) != SCHEMA:
+    if not isinstance(content, dict) or content.pop("schema", None) not in _READABLE_SCHEMAS:
         raise _stale(layout, "was written by another version of ringfence")
     try:
         ports = Ports(**content.pop("ports"))

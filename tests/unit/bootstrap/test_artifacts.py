@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from ringfence_bootstrap.sandbox.artifacts import Artifact, JarList, ensure_jars, sandbox_jars
+from ringfence_bootstrap.sandbox.artifacts import Artifact, JarList, ensure_jars, sandbox_jars, yarn_jars
 from ringfence_zones.errors import SandboxError
 
 CONTENT = {"one-1.0.jar": "first jar", "two-2.0-tests.jar": "second jar"}
@@ -66,6 +66,18 @@ def test_every_listed_jar_is_pinned_once() -> None:
     assert len(set(names)) == len(names) > 100
     assert all(re.fullmatch(r"[0-9a-f]{64}", artifact.sha256) for artifact in listed)
     assert {"hadoop-hdfs-3.4.2.jar", "hadoop-hdfs-3.4.2-tests.jar", "hadoop-kms-3.4.2.jar"} <= set(names)
+
+
+def test_yarn_adds_jars_to_the_same_class_path_and_brings_none_a_second_time() -> None:
+    base, more = sandbox_jars(), yarn_jars()
+    names = {artifact.file_name for artifact in more.artifacts}
+    assert len(names) == len(more.artifacts)
+    assert all(re.fullmatch(r"[0-9a-f]{64}", artifact.sha256) for artifact in more.artifacts)
+    assert {"hadoop-yarn-server-resourcemanager-3.4.2.jar", "hadoop-streaming-3.4.2.jar"} <= names
+    assert not {(each.group, each.name) for each in base.artifacts} & {
+        (each.group, each.name) for each in more.artifacts
+    }
+    assert base.name != more.name, "each list has a place of its own in the cache"
 
 
 def test_jars_are_fetched_once_with_progress(environ: Mapping[str, str], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import fields
 from pathlib import Path
 
 import click
@@ -20,15 +21,17 @@ from ringfence_bootstrap.sandbox.state import KmsKind, Layout, Ports, State, sav
 from ringfence_zones.cli.main import root
 from ringfence_zones.errors import SandboxError
 from ringfence_zones.hadoop_conf import HadoopConf, read_hadoop_conf
+from ringfence_zones.namenodes import namenode_addresses
 
-PORTS = Ports(
-    kms=20001, namenode=20002, namenode_http=20003, datanode=20004, datanode_http=20005, datanode_ipc=20006, kdc=20007
-)
+PORTS = Ports(*range(20001, 20001 + len(fields(Ports))))
 
 
-def make(directory: Path, kms: KmsKind, *, kerberos: bool = False, tls: bool = False) -> tuple[Layout, State]:
+def make(
+    directory: Path, kms: KmsKind, *, kerberos: bool = False, tls: bool = False, ha: bool = False, yarn: bool = False
+) -> tuple[Layout, State]:
     java_home = str(find_java_home(os.environ)) if tls else "/jvm"
-    layout, state = Layout(directory), State("3.4.2", kms, PORTS, java_home, kerberos=kerberos, tls=tls)
+    layout = Layout(directory)
+    state = State("3.4.2", kms, PORTS, java_home, kerberos=kerberos, tls=tls, ha=ha, yarn=yarn)
     write_configuration(layout, state)
     return layout, state
 
@@ -45,6 +48,7 @@ def test_clients_and_namenode_find_each_other_and_the_kms_by_name(tmp_path: Path
     assert conf["hadoop.security.key.provider.path"] == "kms://http@localhost:20001/kms"
     assert conf["dfs.namenode.name.dir"] == f"file://{tmp_path}/name"
     assert conf["dfs.client.block.write.locateFollowingBlock.initial.delay.ms"] == "5"
+    assert conf["dfs.client.block.write.locateFollowingBlock.retries"] == "12"
 
 
 def test_the_users_of_the_sandbox_have_groups_that_no_machine_needs_to_know(tmp_path: Path) -> None:
@@ -181,6 +185,55 @@ def test_daemons_log_in_from_keytabs_and_the_kdc_comes_first(tmp_path: Path) -> 
     assert daemons["kdc"].environ["KRB5_KDC_PROFILE"] == str(layout.kdc / "kdc.conf")
 
 
+def test_two_namenodes_share_edits_and_clients_know_both_by_one_name(tmp_path: Path) -> None:
+    layout, state = make(tmp_path, "ringfence", ha=True)
+    conf = client_conf(layout)
+    assert conf["fs.defaultFS"] == "hdfs://ringfence"
+    found = namenode_addresses(conf)
+    assert [(each.rpc, each.web) for each in found] == [
+        (f"localhost:{each.port}", f"http://localhost:{each.http_port}") for each in state.namenodes
+    ]
+    assert conf["dfs.client.failover.proxy.provider.ringfence"].endswith(".ConfiguredFailoverProxyProvider")
+    assert conf["dfs.namenode.shared.edits.dir"] == f"qjournal://localhost:{PORTS.journalnode}/ringfence"
+    disks = [conf[f"dfs.namenode.name.dir.ringfence.{each.name}"] for each in state.namenodes]
+    assert disks == [f"file://{tmp_path}/{each.disk}" for each in state.namenodes]
+    assert not {"dfs.namenode.name.dir", "dfs.namenode.http-address", "dfs.ha.automatic-failover.enabled"} & conf.keys()
+    daemons = describe_daemons(layout, state, {})
+    assert list(daemons) == ["kms", "journalnode", "namenode-nn1", "namenode-nn2", "datanode"]
+    assert daemons["namenode-nn2"].command[-1] == "-Ddfs.ha.namenode.id=nn2"
+    audits = {daemons[each.daemon].environ["HADOOP_DAEMON_OPTS"].rpartition("=")[2] for each in state.namenodes}
+    assert audits == {"hdfs-audit-nn1.log", "hdfs-audit-nn2.log"}
+    agent = load_config(tmp_path / "agent.yaml")
+    assert {path.name for path in agent.namenode_audit_log} == audits
+    assert agent.namenode_log == [layout.log("namenode-nn1"), layout.log("namenode-nn2")]
+
+
+def test_two_secure_namenodes_speak_https_and_the_journalnode_asks_for_kerberos(tmp_path: Path) -> None:
+    layout, state = make(tmp_path, "ringfence", kerberos=True, tls=True, ha=True)
+    conf = client_conf(layout)
+    assert [each.web for each in namenode_addresses(conf)] == [
+        f"https://localhost:{each.http_port}" for each in state.namenodes
+    ]
+    assert conf["dfs.journalnode.kerberos.principal"].startswith("hdfs/localhost@")
+    assert Path(conf["dfs.journalnode.keytab.file"]).exists()
+    assert "dfs.namenode.https-address" not in conf
+
+
+def test_yarn_listens_on_its_own_ports_and_containers_find_hadoop(tmp_path: Path) -> None:
+    layout, state = make(tmp_path, "ringfence", yarn=True)
+    conf = read_hadoop_conf(layout.conf, "core-site.xml", "yarn-site.xml", "mapred-site.xml")
+    assert conf["yarn.resourcemanager.webapp.address"] == f"localhost:{PORTS.resourcemanager_http}"
+    assert conf["mapreduce.shuffle.port"] == str(PORTS.shuffle)
+    assert conf["yarn.application.classpath"].split(",")[0] == str(layout.conf)
+    daemons = describe_daemons(layout, state, {})
+    assert list(daemons) == ["kms", "namenode", "datanode", "resourcemanager", "nodemanager", "historyserver"]
+    ports = [port for daemon in daemons.values() for port in daemon.ports]
+    assert len(ports) == len(set(ports))
+    (tmp_path / "a").mkdir(exist_ok=True)
+    plain, _ = make(tmp_path / "a", "ringfence")
+    assert not list(plain.conf.glob("yarn-site.xml"))
+
+
 def test_our_kms_gets_the_settings_that_a_sandbox_is_made_with_and_no_other_later(tmp_path: Path) -> None:
     settings = 'workers: 1\nvault: {addresses: ["https://vault:8200"], cluster: c, auth: {method: token_file}}\n'
     layout, state = Layout(tmp_path), State("3.4.2", "ringfence", PORTS, "/jvm")
@@ -203,6 +256,7 @@ def test_our_kms_gets_the_settings_that_a_sandbox_is_made_with_and_no_other_late
         (Wanted(kerberos=True), "needs TLS too"),
         (Wanted(ticket_lifetime_s=120), "there are no tickets to limit"),
         (Wanted(kms="stock", kms_settings="workers: 1\n"), "for Ringfence's KMS"),
+        (Wanted(kerberos=True, tls=True, yarn=True), "YARN with Kerberos needs Hadoop's setuid program"),
     ],
 )
 def test_what_no_sandbox_can_be_is_refused(wanted: Wanted, message: str) -> None:
@@ -216,6 +270,9 @@ def test_a_sandbox_is_never_silently_of_another_kind_than_asked_for(tmp_path: Pa
     assert Wanted(kerberos=True, tls=True).difference(plain) == "was made without Kerberos or TLS"
     assert Wanted(kms="ringfence").difference(plain) == "has the stock KMS, and its zones' keys are in there"
     assert Wanted(kerberos=True, tls=True, ticket_lifetime_s=120).difference(secure) == "has tickets of 36000 s"
+    assert Wanted(ha=True).difference(plain) == "was made with one NameNode"
+    assert Wanted(yarn=True).difference(plain) == "was made without YARN"
+    assert Wanted().difference(State("3.4.2", "stock", PORTS, "/jvm", ha=True, yarn=True)) is None
     assert Wanted().difference(secure) is None, "what it is stays with it"
 
 

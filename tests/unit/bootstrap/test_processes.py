@@ -98,3 +98,27 @@ def test_a_signal_that_python_ignores_works_in_what_it_starts(start: Start, tmp_
 
 def _identity(pid: int) -> tuple[int, int, str]:
     return pid, processes._stat(pid)[1], processes._boot_id()
+
+
+def test_kill_ends_the_whole_session_at_once(start: Start, tmp_path: Path) -> None:
+    process = start("sh", "-c", "trap '' TERM; sleep 61 & echo $!; wait; wait")
+    wait_for(lambda: (tmp_path / "log").read_text().strip().isdigit())
+    child = int((tmp_path / "log").read_text())
+    processes.kill(process)
+    assert not processes.is_alive(process)
+    wait_for(lambda: not Path(f"/proc/{child}").exists() or "State:\tZ" in Path(f"/proc/{child}/status").read_text())
+    processes.kill(process)  # Once more is fine.
+
+
+@pytest.mark.parametrize(
+    ("log", "words"),
+    [
+        ("2026 INFO a\n2026 ERROR b\n  at c.d\n2026 INFO e\n", "2026 ERROR b"),
+        ("one\ntwo\nthree\nfour\n", "two | three | four"),
+        ("", "it wrote no log"),
+    ],
+)
+def test_the_last_words_of_a_daemon_are_its_errors(tmp_path: Path, log: str, words: str) -> None:
+    (tmp_path / "daemon.log").write_text(log)
+    assert processes.last_words(tmp_path / "daemon.log") == words
+    assert processes.last_words(tmp_path / "none.log") == "it wrote no log"

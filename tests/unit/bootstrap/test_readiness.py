@@ -160,3 +160,53 @@ def test_a_refusal_of_kerberos_is_told(ports: Ports) -> None:
 
 def test_an_agent_without_a_socket_is_waited_for(tmp_path: Path) -> None:
     assert readiness.agent_waits_for(tmp_path / "agent.sock") == "the agent to listen"
+
+
+@pytest.mark.parametrize(
+    ("answer", "role"),
+    [
+        ((200, {}, b"{}"), "active"),
+        (
+            (403, {}, json.dumps({"RemoteException": {"exception": "StandbyException", "message": "m"}}).encode()),
+            "standby",
+        ),
+        (
+            (403, {}, json.dumps({"RemoteException": {"exception": "RetriableException", "message": "m"}}).encode()),
+            None,
+        ),
+        ((403, {}, b"<html>"), None),
+        ((500, {}, b""), None),
+    ],
+)
+def test_a_namenode_says_itself_what_it_is(
+    namenode: Daemon, datanode: Daemon, ports: Ports, answer: Answer, role: str | None
+) -> None:
+    datanode.answers = {"GET": answer}
+    assert readiness.find_role(Access(ports), datanode.server_port) == role
+    assert datanode.asked == ["GET /webhdfs/v1/?op=GETFILESTATUS&user.name=hdfs"]
+    assert namenode.asked == []
+
+
+def test_a_namenode_that_does_not_listen_has_no_role(ports: Ports) -> None:
+    assert readiness.find_role(Access(ports), unused_port()) is None
+
+
+def test_of_two_namenodes_the_one_named_is_asked(namenode: Daemon, datanode: Daemon, ports: Ports) -> None:
+    datanode.answers = {"PUT": (403, {}, remote("no"))}
+    access = Access(ports, namenode_http=datanode.server_port)
+    assert readiness.hdfs_waits_for(access) == "the NameNode to take a file (no)"
+    assert namenode.asked == []
+
+
+def test_yarn_is_ready_when_a_node_is_there(namenode: Daemon, ports: Ports) -> None:
+    ports = replace(ports, resourcemanager_http=namenode.server_port)
+    for body, waiting in (
+        (b'{"beans": [{"NumActiveNMs": 0}]}', "the NodeManager to register"),
+        (b'{"beans": []}', "the ResourceManager to answer"),
+        (b"<html>", "the ResourceManager to answer"),
+        (b'{"beans": [{"NumActiveNMs": 1}]}', None),
+    ):
+        namenode.answers = {"GET": (200, {}, body)}
+        assert readiness.yarn_waits_for(ports) == waiting
+    gone = replace(ports, resourcemanager_http=unused_port())
+    assert readiness.yarn_waits_for(gone) == "the ResourceManager to listen"
