@@ -6,9 +6,12 @@ agent has followed. What HDFS does is judged with Hadoop's own commands.
 
 from __future__ import annotations
 
+import enum
 import json
 import os
 import pwd
+import select
+import shutil
 import signal
 import stat
 import subprocess
@@ -18,13 +21,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import agent_until
 import pytest
 import requests
 from cluster_commands import Cluster, wait_until
 from sandboxes import RINGFENCE, new_sandbox, run_ringfence
 
 import ringfence_agent.client as client_module
+from ringfence_agent.act import PinStep
 from ringfence_agent.client import AgentClient, AgentError
+from ringfence_agent.loop import PolicyStep
 from ringfence_zones.hadoop_xml import read_property, set_property
 
 pytestmark = pytest.mark.cluster
@@ -62,24 +68,48 @@ class Watched:
             f"state_dir: {directory}/state\n"
             "interval: 200ms\ncall_timeout: 5s\nstale_after: 20s\n"
         )
+        self.policy_file = directory / "followed.yaml"
+        self.file_config = directory / "by-file.yaml"
+        # Without a lease: the next agent need not wait until the killed one's has run out.
+        self.leaseless_conf = directory / "conf"
+        shutil.copytree(cluster.hadoop_conf, self.leaseless_conf)
+        (self.leaseless_conf / "ringfence-client.yaml").unlink()
+        self.file_config.write_text(
+            f"policy: {self.policy_file}\nnamenode_conf_dir: {cluster.hadoop_conf}\n"
+            f"socket: {self.socket}\nstate_dir: {directory}/state\ninterval: 200ms\nstale_after: 120s\n"
+            "budgets: {cpu_percent: 200}\n"
+        )
+        self.armed = directory / "armed"
         self.client = AgentClient(str(self.socket))
 
     def publish(self, mode: str, pin: str = "apply", roots: tuple[str, ...] = ROOTS) -> None:
         """Applies a policy with these zones and this agent block."""
-        zones = "\n".join(f"  - {{path: {root}, owner: etl}}" for root in roots)
         document = self.directory / "zones.yaml"
-        document.write_text(_POLICY.format(zones=zones, mode=mode, pin=pin))
+        document.write_text(_document(mode, pin, roots))
         applied = run_ringfence(["apply", "-f", document], self.cluster.environ("hdfs"))
         assert applied.returncode == 0, applied.stderr
 
+    def replace_file(self, *roots: str) -> None:
+        """The policy of agents that follow a file, in one step."""
+        following = self.policy_file.with_suffix(".new")
+        following.write_text(_document("enforce", "apply", roots))
+        following.replace(self.policy_file)
+
     @contextmanager
-    def agent(self) -> Iterator[subprocess.Popen[str]]:
-        """An agent that answers; ended afterwards, however the test went."""
+    def agent(self, config: Path | None = None, stop_at: enum.StrEnum | None = None) -> Iterator[subprocess.Popen[str]]:
+        """An agent that answers; ended afterwards, however the test went. With `stop_at` it stops there once armed."""
+        config = config or self.config
+        conf = self.leaseless_conf if config == self.file_config else self.cluster.hadoop_conf
+        self.armed.unlink(missing_ok=True)
+        command: list[str | Path] = [RINGFENCE, "agent", "serve", "--config", config]
+        if stop_at is not None:
+            command = [sys.executable, agent_until.__file__, config, conf, stop_at, self.armed]
         with (
             (self.directory / "agent.log").open("ab") as log,
             subprocess.Popen(
-                [RINGFENCE, "agent", "serve", "--config", self.config],
-                env=self.cluster.environ("hdfs"),
+                command,
+                env={**self.cluster.environ("hdfs"), "HADOOP_CONF_DIR": str(conf)},
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
@@ -94,6 +124,20 @@ class Watched:
             finally:
                 if process.poll() is None:
                     process.kill()
+
+    def pins_at_rest(self) -> tuple[set[str], set[str]]:
+        """What the agent remembers as its own, and what core-site.xml lists beside the administrator's entry."""
+        memory = json.loads((self.directory / "state" / "pins.json").read_text())["pinned"]
+        written = read_property(self.core_site.read_bytes(), PROPERTY)
+        assert written is not None
+        administrators, *ours = written.value.split(",")
+        assert administrators == ADMINS
+        return set(memory), set(ours)
+
+    def await_at_rest(self, *roots: str) -> None:
+        """Until exactly these are pinned, and neither the memory nor the file says anything else."""
+        self.await_pins(*roots)
+        wait_until(lambda: self.pins_at_rest() == (set(roots), set(roots)), timeout_s=_FOLLOWS_S)
 
     def last_lines(self) -> str:
         """The end of the agents' log."""
@@ -134,6 +178,19 @@ class Watched:
         return self.cluster.run("hdfs", "dfs", "-mv", source, target, expect=expect).output
 
 
+def _document(mode: str, pin: str, roots: tuple[str, ...]) -> str:
+    zones = "\n".join(f"  - {{path: {root}, owner: etl}}" for root in roots)
+    return _POLICY.format(zones=zones, mode=mode, pin=pin)
+
+
+def _await_stopped(process: subprocess.Popen[str], step: enum.StrEnum) -> None:
+    """Until it is at that step; fails the test when it does not come there."""
+    assert process.stdout is not None
+    ready, _, _ = select.select([process.stdout], [], [], _FOLLOWS_S)
+    assert ready, f"it never came to '{step}'"
+    assert process.stdout.readline() == f"reached {step}\n"
+
+
 @pytest.fixture(scope="module")
 def watched() -> Iterator[Watched]:
     with (
@@ -155,6 +212,12 @@ def _children(pid: int) -> list[int]:
     """Of all its threads: Java is started by the loop's."""
     listed = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
     return [int(child) for line in listed for child in line.split()]
+
+
+def _await_children(pid: int) -> list[int]:
+    """The two Java processes: one for looks, one for events, which comes second."""
+    wait_until(lambda: len(_children(pid)) == 2, timeout_s=_FOLLOWS_S)
+    return _children(pid)
 
 
 def test_observe_changes_nothing_and_says_what_it_would_do(watched: Watched) -> None:
@@ -229,6 +292,68 @@ def test_a_zone_that_leaves_the_policy_is_unpinned_and_one_that_comes_is_pinned(
         watched.await_pins(*ROOTS, "/agent/third")
 
 
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_killed_at_any_step_of_a_new_policy_and_of_its_pins_it_converges(watched: Watched) -> None:
+    """One chain: each agent first brings to an end what the one before was killed in, and is then killed at the next
+    step of a policy that lets one root go and brings another."""
+    ones, others = ROOTS, (ROOTS[0], "/agent/third")
+    watched.publish("enforce", roots=(*ROOTS, "/agent/third"))
+    watched.replace_file(*ones)
+    for step in (*PolicyStep, *PinStep):
+        with watched.agent(watched.file_config, step) as process:
+            watched.await_at_rest(*ones)
+            watched.armed.touch()
+            watched.replace_file(*others)
+            _await_stopped(process, step)
+            process.kill()
+            process.wait()
+        assert watched.pins_at_rest() == _at(step, set(ones), set(others))
+        ones, others = others, ones
+    with watched.agent(watched.file_config):
+        watched.await_at_rest(*ones)
+        for root in ones:
+            assert "protected directory" in watched.move(root, "/elsewhere")
+
+
+def _at(step: enum.StrEnum, old: set[str], new: set[str]) -> tuple[set[str], set[str]]:
+    """What has to be in the memory and in core-site.xml at a step: nothing is in the file that is not remembered."""
+    if isinstance(step, PolicyStep):
+        return old, old
+    if step is PinStep.REMEMBERED:
+        return old | new, old
+    return new if step is PinStep.FORGOTTEN else old | new, new
+
+
+def test_a_policy_published_while_the_one_before_is_read_is_followed_after_a_kill(watched: Watched) -> None:
+    watched.publish("enforce")
+    with watched.agent(stop_at=PolicyStep.READ) as process:
+        watched.await_pins(*ROOTS)
+        watched.armed.touch()
+        watched.publish("enforce", roots=ROOTS[:1])
+        _await_stopped(process, PolicyStep.READ)
+        watched.publish("enforce", roots=(ROOTS[0], "/agent/third"))
+        process.kill()
+        process.wait()
+    with watched.agent():
+        watched.await_pins(ROOTS[0], "/agent/third")
+
+
+def test_a_policy_file_replaced_while_the_one_before_is_adopted_is_followed_without_one(watched: Watched) -> None:
+    watched.publish("enforce", roots=(*ROOTS, "/agent/third"))
+    watched.replace_file(*ROOTS)
+    with watched.agent(watched.file_config, PolicyStep.ADOPTED) as process:
+        watched.await_pins(*ROOTS)
+        watched.armed.touch()
+        watched.replace_file(ROOTS[0])
+        _await_stopped(process, PolicyStep.ADOPTED)
+        watched.replace_file(ROOTS[0], "/agent/third")
+        assert process.stdin is not None
+        process.stdin.write("go on\n")
+        process.stdin.flush()
+        watched.await_pins(ROOTS[0], "/agent/third")
+
+
 def test_it_survives_a_namenode_restart_and_the_roots_stay_pinned(watched: Watched) -> None:
     watched.publish("enforce")
     with watched.agent() as process:
@@ -267,24 +392,22 @@ def test_it_survives_a_kms_that_hangs_and_goes_on_with_the_last_policy(watched: 
 def test_sigterm_ends_it_within_seconds_with_its_java_and_its_socket(watched: Watched) -> None:
     with watched.agent() as process:
         watched.await_health(live=True)
-        children = _children(process.pid)
-        assert len(children) == 1
+        children = _await_children(process.pid)
         assert stat.S_IMODE(watched.socket.stat().st_mode) == 0o660
         process.terminate()
         assert process.wait(_ENDS_S) == 0
-    assert not Path(f"/proc/{children[0]}").exists()
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
     assert not watched.socket.exists()
 
 
 def test_a_killed_agent_leaves_nothing_that_keeps_the_next_one_out(watched: Watched) -> None:
     with watched.agent() as process:
         watched.await_health(live=True)
-        children = _children(process.pid)
+        children = _await_children(process.pid)
         process.kill()
         process.wait()
         # The child sees its pipe close.
         wait_until(lambda: not any(map(_runs, children)), timeout_s=30)
-    assert len(children) == 1
     assert watched.socket.exists()
     with watched.agent():
         watched.await_health(ready=True)

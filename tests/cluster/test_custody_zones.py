@@ -39,7 +39,7 @@ from ringfence_agent.kms.audit.reader import find_files
 
 T = TypeVar("T")
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.timeout(300)]
 
 RETRIABLE = "org.apache.hadoop.ipc.RetriableException"
 # More than one block of AES and more than one packet, ending inside both.
@@ -268,12 +268,10 @@ def test_files_are_written_and_read_in_all_zones_at_once(site: Site) -> None:
     assert len(site.vault.requests("/decrypt/")) >= len(UNDER_VAULT)
 
 
-@pytest.mark.parametrize(
-    ("sealed_s", "key_memory_s"), [(10, 8), pytest.param(60, 30, marks=pytest.mark.long)], ids=["short", "minute"]
-)
 def test_while_vault_is_sealed_warm_zones_are_served_until_the_bound_and_cold_ones_come_back_by_themselves(
-    site: Site, sealed_s: float, key_memory_s: float
+    site: Site,
 ) -> None:
+    sealed_s, key_memory_s = 60.0, 30.0
     site.start_kms(key_memory_s)
     workers = site.workers()
     began_s = time.monotonic()

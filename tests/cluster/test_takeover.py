@@ -10,23 +10,20 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cluster_commands
 import pytest
 import requests
 from cluster_commands import Cluster
 from sandboxes import RINGFENCE, run_ringfence
+from zone_loop import loop_in
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
-_LOOP = Path(cluster_commands.__file__).with_name("ZoneLoop.java")
 _WORDS = b"what was written stays readable\n"
 _DEADLINE_S = 120
 _STOP_STOCK = """
@@ -138,82 +135,6 @@ def exchange(stock_cluster: Cluster, tmp_path: Path, request: pytest.FixtureRequ
         made.restore()
 
 
-class Loop:
-    """A Java client that writes and reads in a zone, in a JVM of its own, until it is stopped."""
-
-    def __init__(self, exchange: Exchange) -> None:
-        cluster = exchange.cluster
-        self._stop_file = exchange.directory / "stop-loop"
-        jars = cluster.directory / "hadoop/share/hadoop"
-        opened = [f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in ("java.lang", "java.util")]
-        command = ["java", *opened, "-cp", f"{cluster.hadoop_conf}:{jars}/*", str(_LOOP)]
-        self._process = subprocess.Popen(
-            [*command, exchange.zone, str(self._stop_file)],
-            env=cluster.environ("etl"),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.rounds: list[float] = []
-        self._errors = ""
-        self._readers = [threading.Thread(target=self._count), threading.Thread(target=self._listen)]
-        for reader in self._readers:
-            reader.start()
-
-    def _count(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            assert line.startswith("ok ")
-            self.rounds.append(time.monotonic())
-
-    def _listen(self) -> None:
-        assert self._process.stderr is not None
-        self._errors = self._process.stderr.read()
-
-    def wait_for_rounds(self, more: int) -> None:
-        wanted, deadline = len(self.rounds) + more, time.monotonic() + _DEADLINE_S
-        while len(self.rounds) < wanted:
-            assert time.monotonic() < deadline, "the loop stands still"
-            assert self._process.poll() is None, self._last_words()
-            time.sleep(0.05)
-
-    def finish(self) -> int:
-        """How many rounds there were; fails when one of them did."""
-        self._stop_file.touch()
-        code = self._process.wait(_DEADLINE_S)
-        assert code == 0, self._last_words()
-        self.close()
-        return len(self.rounds)
-
-    def _last_words(self) -> str:
-        """What the client said before it ended by itself."""
-        self.close()
-        return self._errors[-4000:]
-
-    def close(self) -> None:
-        """Ends the client, finished or not."""
-        self._process.kill()
-        self._process.wait()
-        for reader in self._readers:
-            reader.join()
-        for stream in (self._process.stdout, self._process.stderr):
-            assert stream is not None
-            stream.close()
-
-    def longest_pause_s(self) -> float:
-        return max(later - earlier for earlier, later in zip(self.rounds, self.rounds[1:], strict=False))
-
-
-@contextmanager
-def loop_in(exchange: Exchange) -> Iterator[Loop]:
-    loop = Loop(exchange)
-    try:
-        loop.wait_for_rounds(3)
-        yield loop
-    finally:
-        loop.close()
-
-
 @pytest.mark.long
 def test_takeover_and_return_keep_every_file_readable_while_clients_go_on(exchange: Exchange) -> None:
     plan = json.loads(exchange.ringfence("takeover", "--json").stdout)
@@ -223,7 +144,7 @@ def test_takeover_and_return_keep_every_file_readable_while_clients_go_on(exchan
     assert plan["proofs"]["files"] >= 1 and plan["proofs"]["unproven_keys"] == []
     assert exchange.who_answers() == "stock" and not (exchange.directory / "kms.yaml").exists()
 
-    with loop_in(exchange) as loop:
+    with loop_in(exchange.cluster, exchange.zone, exchange.directory) as loop:
         exchange.ringfence("takeover", "--yes")
         assert exchange.who_answers() == "ringfence"
         loop.wait_for_rounds(3)
