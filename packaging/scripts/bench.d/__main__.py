@@ -22,8 +22,11 @@ from goals import goals_of
 from kms_figures import PARTS, KmsBench
 from kms_load import BenchError
 from machine import describe_machine, load_average
+from move_checks import measure_move_checks
 from report import render
+from reverts import measure_reverts
 from sandbox import sandbox
+from transfers import measure_transfers
 
 _STARTED = time.monotonic()
 
@@ -39,16 +42,25 @@ def main() -> int:
         try:
             stock = running.enter_context(sandbox(program, scratch / "stock", "stock"))
             kms = KmsBench(program, stock, scratch, quick=options.quick, say=_say).measure(options.only)
-            zones = None
-            if "zones" in options.only:
+            zones = moves = reverts = transfers = None
+            if {"zones", "moves", "reverts"} & set(options.only):
                 ours = running.enter_context(sandbox(program, scratch / "ours", "ringfence"))
+            if "moves" in options.only:  # before there are a thousand zones
+                rounds, round_s = (1, 2) if options.quick else (7, 10)
+                moves = measure_move_checks(ours, scratch, rounds=rounds, round_s=round_s, say=_say)
+            if "reverts" in options.only:
+                reverts = measure_reverts(ours, scratch, roots=2 if options.quick else 10, say=_say)
+            if "transfers" in options.only:
+                yarn = running.enter_context(sandbox(program, scratch / "yarn", "ringfence", "--yarn"))
+                transfers = measure_transfers(yarn, scratch, rounds=1 if options.quick else 5, say=_say)
+            if "zones" in options.only:
                 effort = zone_creation.QUICK if options.quick else zone_creation.FULL
                 zones = zone_creation.measure_zones(ours, stock, effort, scratch, _say)
         except BenchError as error:
             _say(f"failed: {error}")
             return 1
-    goals = goals_of(kms, zones)
-    text = render(machine, kms, zones, None if options.quick else goals)
+    goals = goals_of(kms, zones, moves, reverts, transfers)
+    text = render(machine, kms, zones, moves, reverts, transfers, None if options.quick else goals)
     print(text)
     if options.output:
         options.output.write_text(text + "\n")
@@ -60,13 +72,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a smoke run: figures not to be quoted")
     parser.add_argument(
         "--only",
-        choices=(*PARTS, "zones"),
+        choices=(*PARTS, "moves", "reverts", "transfers", "zones"),
         action="append",
         help="measure just this, may be repeated; the rest prints `not measured`",
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the tables there too")
     options = parser.parse_args()
-    options.only = options.only or [*PARTS, "zones"]
+    options.only = options.only or [*PARTS, "moves", "reverts", "transfers", "zones"]
     for program, package in (("wrk", "wrk"), ("h2load", "nghttp2-client"), ("taskset", "util-linux")):
         if shutil.which(program) is None:
             parser.error(f"{program} is not installed (apt-get install --yes {package})")

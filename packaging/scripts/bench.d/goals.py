@@ -10,8 +10,11 @@ from figures import Spread, cell, number, spread_of
 from kms_figures import KmsFigures
 from kms_load import GENERATE_COUNT
 from kms_servers import JAVA, RINGFENCE
+from move_checks import RATE_PER_S, MoveChecks
 from protectors import FILE
+from reverts import Reverts
 from throughput import Throughput
+from transfers import FILES, Transfers
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,13 @@ class Goal:
     met: bool | None
 
 
-def goals_of(kms: KmsFigures, zones: zone_creation.ZoneFigures | None) -> list[Goal]:
+def goals_of(
+    kms: KmsFigures,
+    zones: zone_creation.ZoneFigures | None,
+    moves: MoveChecks | None,
+    reverts: Reverts | None,
+    transfers: Transfers | None,
+) -> list[Goal]:
     """Every goal, in the order of the report's tables."""
     return [
         *_throughput_goals(kms),
@@ -33,7 +42,11 @@ def goals_of(kms: KmsFigures, zones: zone_creation.ZoneFigures | None) -> list[G
         *_key_goals(kms),
         *_protector_goals(kms),
         _transit_goal(kms),
+        _flow_goal(kms),
         *_zone_goals(zones),
+        *_move_goals(moves),
+        _revert_goal(reverts),
+        _transfer_goal(transfers),
     ]
 
 
@@ -100,6 +113,11 @@ def _transit_goal(kms: KmsFigures) -> Goal:
     return _at_least(what, 10, _medians(*rates))
 
 
+def _flow_goal(kms: KmsFigures) -> Goal:
+    ratio = kms.flows.ratio if kms.flows else None
+    return _at_most("decrypt with flow rules enforced: CPU time over that without", 1.1, ratio)
+
+
 def _start_goals(kms: KmsFigures) -> list[Goal]:
     startup = kms.startup
     java, ours = (startup[name].ready if startup else None for name in (JAVA, RINGFENCE))
@@ -147,6 +165,28 @@ def _zone_goals(zones: zone_creation.ZoneFigures | None) -> list[Goal]:
         *goals,
         _at_most("apply: time a zone at 1,000 over that at 100", 1.3, _medians(by_size[1000], by_size[100])),
     ]
+
+
+def _move_goals(moves: MoveChecks | None) -> list[Goal]:
+    rate = moves.rate_per_s if moves else None
+    p99 = moves.p99_ms if moves else None
+    return [
+        _at_least(
+            "move checks a second over the Unix socket, the agent on one core", 2000, rate.median if rate else None
+        ),
+        _at_most(f"move check: p99 at {RATE_PER_S} a second while the loop looks, ms", 5, p99.median if p99 else None),
+    ]
+
+
+def _revert_goal(reverts: Reverts | None) -> Goal:
+    away = reverts.away_s if reverts else None
+    return _at_most("a zone root renamed away and back: seconds away", 1, away.median if away else None)
+
+
+def _transfer_goal(transfers: Transfers | None) -> Goal:
+    ours, theirs = (transfers.ours_s, transfers.distcp_verified_s) if transfers else (None, None)
+    what = f"{FILES} files of 1 MiB between zones: DistCp and a checksum pass over a verified transfer, seconds"
+    return _at_least(what, 3, _medians(theirs, ours))
 
 
 def _seconds(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from flow_rules import FlowFigures, measure_flow_rules
 from kms_servers import JAVA, Java, Ringfence
 from latency import Latency, measure_latency
 from many_keys import ManyKeys, measure_many_keys
@@ -16,7 +17,7 @@ from throughput import FULL, PLAIN, QUICK, SLOW, Effort, Throughput, measure_thr
 from transit import TransitFigures, measure_transit
 from workers import Workers, measure_workers
 
-PARTS = ("throughput", "tls", "uncached", "start", "workers", "keys", "protectors", "transit")
+PARTS = ("throughput", "tls", "uncached", "start", "workers", "keys", "protectors", "transit", "flows")
 
 
 @dataclass(slots=True)
@@ -32,6 +33,7 @@ class KmsFigures:
     keys: Mapping[str, ManyKeys] | None = None
     protectors: ProtectorFigures | None = None
     transit: TransitFigures | None = None
+    flows: FlowFigures | None = None
     audited_requests: int = 0
 
 
@@ -78,6 +80,9 @@ class KmsBench:
             figures.transit = measure_transit(
                 self._program, self._scratch, rounds=rounds, round_s=round_s, say=self._say
             )
+        if "flows" in parts:
+            effort = QUICK if self._quick else replace(FULL, rounds=9)
+            figures.flows = measure_flow_rules(self._program, self._scratch, effort, self._say)
         return figures
 
     def _measure_plain(self, figures: KmsFigures) -> None:

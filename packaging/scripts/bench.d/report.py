@@ -6,13 +6,17 @@ from collections.abc import Mapping, Sequence
 
 import zone_creation
 from figures import NOT_MEASURED, cell, markdown_table, number, spread_of, times
+from flow_rules import WITH, WITHOUT, FlowFigures
 from goals import Goal
 from kms_figures import KmsFigures
 from kms_load import EEKS_PER_KEY, GENERATE_COUNT, KEY_LENGTH_BITS, KEYS
 from kms_servers import JAVA, RINGFENCE
 from many_keys import ManyKeys
+from move_checks import RATE_PER_S, MoveChecks
 from protectors import ProtectorFigures
+from reverts import Reverts
 from throughput import CONNECTIONS, PLAIN, Samples, Throughput
+from transfers import FILES, Transfers
 from transit import TransitFigures
 
 _OPERATIONS = {
@@ -27,6 +31,9 @@ def render(
     machine: Sequence[tuple[str, str]],
     kms: KmsFigures,
     zones: zone_creation.ZoneFigures | None,
+    moves: MoveChecks | None,
+    reverts: Reverts | None,
+    transfers: Transfers | None,
     goals: Sequence[Goal] | None,
 ) -> str:
     """The whole report. Without goals it is that of a smoke run, and says so."""
@@ -50,6 +57,10 @@ def render(
         "Decrypts. Warm: keys in memory, all servers there at once and their rounds in turn; the ratio is that of the "
         f"leasts. Cold: a start with no key in memory and {CONNECTIONS} clients at once for each of the keys.",
         _protectors_table(kms.protectors, _protectors(kms)),
+        "### Flow rules",
+        "Decrypts of files that were opened before, by one session that has flows between all zones; keys in memory, "
+        "rounds in turn. The ratio is that of the leasts.",
+        _flow_table(kms.flows),
         "### Custody transit",
         "Data keys opened a second at 64 clients by a real Vault on this machine: through Ringfence, one worker on one "
         "core, and by one call of hvac each from that core. Rounds interleaved; least / median / most.",
@@ -58,6 +69,19 @@ def render(
         "Seconds of wall clock a zone, from the start of the command to its end, JVM starts included; least / median / "
         "most. The shell loop is `hadoop key create`, `hdfs dfs -mkdir`, `hdfs crypto -createZone`.",
         _zone_table(zones),
+        "### Asking the agent",
+        "Move checks over its Unix socket, the agent and its Java child on one core, its loop looking at the cluster "
+        f"all the time. A closed loop, then {RATE_PER_S} a second whatever comes back; least / median / most.",
+        _move_table(moves),
+        "### Renaming zone roots back",
+        "Seconds from the answer to a rename of a zone's root until the root is back in its place, the agent on one "
+        "core; least / median / most.",
+        _revert_table(reverts),
+        "### Transferring files between zones",
+        f"{FILES} files of 1 MiB on one DataNode, seconds of wall clock, in turns: from the request to the signed "
+        "receipt; DistCp in local mode; DistCp with the SHA-256 of both sides' plain text after it; least / median / "
+        "most.",
+        _transfer_table(transfers),
     ]
     if goals is None:
         parts.insert(0, "**A smoke run: too short, the Java KMS not warm. Figures not to be quoted.**")
@@ -192,6 +216,15 @@ def _protectors_table(found: ProtectorFigures | None, names: Sequence[str]) -> s
     return markdown_table(head, rows)
 
 
+def _flow_table(found: FlowFigures | None) -> str:
+    rows = [
+        (name, found.warm[name].cpu if found else None, found.warm[name].rate if found else None)
+        for name in (WITHOUT, WITH)
+    ]
+    ratio = ("with over without", found.ratio if found else None, "")
+    return markdown_table(("", "CPU µs a decrypt", "decrypts a second"), [*rows, ratio])
+
+
 def _zone_table(zones: zone_creation.ZoneFigures | None) -> str:
     rows: list[tuple[object, ...]] = []
     for kms in ("ringfence", "stock"):
@@ -201,6 +234,22 @@ def _zone_table(zones: zone_creation.ZoneFigures | None) -> str:
         rows += _zone_rows("shell loop", label, shell)
         rows += _zone_rows("`ringfence apply`", label, applies)
     return markdown_table(("how", "KMS", "zones at a time", "keys there before", "seconds a zone"), rows)
+
+
+def _move_table(moves: MoveChecks | None) -> str:
+    row = (moves.rate_per_s, moves.p50_ms, moves.p99_ms, moves.cycles, moves.agent_mib) if moves else (None,) * 5
+    head = ("checks a second", "p50, ms", "p99, ms", "looks meanwhile", "memory with Java, MiB")
+    return markdown_table(head, [row])
+
+
+def _revert_table(reverts: Reverts | None) -> str:
+    row = (reverts.away_s, reverts.agent_mib) if reverts else (None,) * 2
+    return markdown_table(("seconds away", "memory with Java, MiB"), [row])
+
+
+def _transfer_table(transfers: Transfers | None) -> str:
+    row = (transfers.ours_s, transfers.distcp_s, transfers.distcp_verified_s) if transfers else (None,) * 3
+    return markdown_table(("`ringfence transfer`", "DistCp", "DistCp and checksums"), [row])
 
 
 def _zone_rows(

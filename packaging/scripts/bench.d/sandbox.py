@@ -43,12 +43,12 @@ class Sandbox:
 
 
 @contextmanager
-def sandbox(program: Path, directory: Path, kms: str) -> Iterator[Sandbox]:
+def sandbox(program: Path, directory: Path, kms: str, *options: str) -> Iterator[Sandbox]:
     """Brings a new sandbox up; takes it down and deletes it afterwards, whatever happened."""
     argv = [str(program), "sandbox"]
     try:
         up = subprocess.run(
-            [*argv, "up", "--dir", str(directory), "--kms", kms, "--json"],
+            [*argv, "up", "--dir", str(directory), "--kms", kms, "--json", *options],
             stdout=subprocess.PIPE,
             text=True,
             timeout=_UP_TIMEOUT_S,
