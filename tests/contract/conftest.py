@@ -7,11 +7,18 @@ from pathlib import Path
 
 import pytest
 from aws_kms_double import AwsKmsDouble
+from crash_scenes import own_memory
 from kms_serving import KmsPlace, RunningKms
 from protected_kms import Protected
 from vault_clusters import VaultCluster
 
 from ringfence_agent.keystore.protectors.aws_kms_config import AwsKmsSettings
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_memory() -> Iterator[None]:
+    with own_memory():
+        yield
 
 
 @pytest.fixture(scope="module", params=[1, 4], ids=["1-worker", "4-workers"])

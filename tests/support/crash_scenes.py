@@ -14,12 +14,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 from databases import DatabaseServer
 from local_stores import material_of, new_key
 
 from ringfence_agent.cli.keystore import keystore
+from ringfence_agent.keystore.backup import unpacked
 from ringfence_agent.keystore.held import HeldKey, TransitVersion
 from ringfence_agent.keystore.interface import NewKey
 from ringfence_agent.keystore.open import open_protected
@@ -34,6 +37,7 @@ KEYS = {"a": 2, "b": 1, "held": 2}
 HELD = [TransitVersion("z-" + "a" * 26, number) for number in (1, 3, 5)]
 """Where Vault has `held`, the first two of them from the start."""
 _STORE = "keys.db"
+_MEMORY = unpacked._IN_MEMORY
 
 
 @dataclass(frozen=True)
@@ -200,9 +204,19 @@ def slots_of(store: SqlKeyStore) -> list[tuple[int, bool, int]]:
     return [(use.slot.id, use.is_active, use.versions) for use in store.slots.describe()]
 
 
+@contextmanager
+def own_memory() -> Iterator[None]:
+    """Backups are unpacked in a directory of this run's own: a restore removes what a killed one left, and what a run
+    beside this one has just left would be steps that its rehearsal did not have.
+    """
+    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory(prefix="ringfence-test-", dir=_MEMORY) as directory:
+        patch.setattr(unpacked, "_IN_MEMORY", Path(directory))
+        yield
+
+
 def left_directories() -> set[Path]:
     """Where backups were unpacked by processes that were killed: whoever lives holds the lock of his own."""
-    return {path for path in Path("/dev/shm").glob("ringfence-backup-*") if _is_left(path)}
+    return {path for path in unpacked._IN_MEMORY.glob("ringfence-backup-*") if _is_left(path)}
 
 
 def _is_left(directory: Path) -> bool:
