@@ -5,6 +5,7 @@ from __future__ import annotations
 pytest_plugins = [
     "allowed_skips",
     "aws_kms_places",
+    "browser",
     "certificates",
     "databases",
     "kdc",

@@ -52,7 +52,7 @@ from ringfence_agent.keystore.protectors.aws_kms import open_aws_kms
 from ringfence_agent.vault import control, nodes
 from ringfence_agent.vault.exchange import Patience
 
-KINDS = ["vault-transit", "aws-kms"]
+KINDS = ["vault-transit", pytest.param("aws-kms", marks=pytest.mark.long)]
 # The sandbox of a command that is to fail soon.
 SOON = Patience(1.0, 0.5, 0.5)
 EVERYTHING_BUT_HEALTH = r"^(?!.*sys/health)"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from ringfence_agent.http.pem_files import PemFile, PemFiles
 from ringfence_agent.http.tls import ClientAuth, ServerTls
-from ringfence_agent.kms.tls_source import PemFile, PemFiles
 from ringfence_bootstrap.sandbox.certificates import CertificateAuthority, CertificateFiles
 from ringfence_bootstrap.sandbox.requirements import find_java_home
 

@@ -73,12 +73,17 @@ class Cluster:
         # Short-lived JVMs start half a second sooner without the optimising compiler.
         return {**environment_of(self._described, user), "HADOOP_CLIENT_OPTS": _QUICK_JVM}
 
-    def run(self, program: str, *arguments: str, user: str = "hdfs", expect: int = 0) -> Finished:
+    def run(
+        self,
+        program: str,
+        *arguments: str,
+        user: str = "hdfs",
+        expect: int = 0,
+        timeout_s: float = _COMMAND_TIMEOUT_S,
+    ) -> Finished:
         """One of Hadoop's own commands; fails the test when it ends with another code than `expect`."""
         argv = [str(self.directory / "hadoop" / "bin" / program), *arguments]
-        finished = subprocess.run(
-            argv, env=self.environ(user), capture_output=True, timeout=_COMMAND_TIMEOUT_S, check=False
-        )
+        finished = subprocess.run(argv, env=self.environ(user), capture_output=True, timeout=timeout_s, check=False)
         output = (finished.stdout + finished.stderr).decode(errors="replace")
         if finished.returncode != expect:
             pytest.fail(f"{program} {' '.join(arguments)} ended with {finished.returncode}, not {expect}:\n{output}")
@@ -95,14 +100,25 @@ class Cluster:
 
         It starts no JVM. Fails the test unless HDFS says 200 or 201.
         """
-        answer = requests.request(
-            method,
-            f"http://localhost:{self.ports['namenode_http']}/webhdfs/v1{quote(path)}",
-            params={"op": operation, "user.name": "hdfs", **parameters},
-            timeout=60,
-        )
+        answer = self.ask_webhdfs(method, operation, path, **parameters)
         assert answer.status_code in (200, 201), answer.text
         return answer
+
+    def ask_webhdfs(self, method: str, operation: str, path: str, **parameters: str) -> requests.Response:
+        """As `webhdfs`, whatever HDFS says. Of two NameNodes the active one is asked; fails the test when none is."""
+        for namenode in self._described["namenodes"].values():
+            try:
+                answer = requests.request(
+                    method,
+                    f"{namenode['web']}/webhdfs/v1{quote(path)}",
+                    params={"op": operation, "user.name": "hdfs", **parameters},
+                    timeout=60,
+                )
+            except requests.ConnectionError:
+                continue
+            if answer.status_code != 403 or "StandbyException" not in answer.text:
+                return answer
+        pytest.fail("no NameNode is active")
 
     def make_directory(self, path: str, *, owner: str = "hdfs") -> None:
         """A directory (0755) and its missing parents; the owner is that of the last one."""

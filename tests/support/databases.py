@@ -59,7 +59,8 @@ class DatabaseServer:
         """Empties a database that nobody has open any more: faster than a new one for each test."""
         name = database_of(uri)
         if self.kind == "postgresql":
-            self.sql("DROP SCHEMA IF EXISTS ringfence CASCADE", name)
+            for schema in ("ringfence", "ringfence_flow", "ringfence_lease"):
+                self.sql(f"DROP SCHEMA IF EXISTS {schema} CASCADE", name)
         else:
             self.sql(f"DROP DATABASE {name}; CREATE DATABASE {name}")
         self._free.append(name)

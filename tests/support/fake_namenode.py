@@ -5,18 +5,19 @@
     cluster.protected_directories()            # () : what it loaded, not what the file says
     cluster.start_reconfiguration(cluster.namenodes[0])
 
-It implements the parts of `hdfs_interface.Hdfs` that the agent uses, and fails on purpose when `fail` is set: every
-call then raises that error, as when the NameNode is away.
+It implements the parts of `hdfs_interface.WatchedHdfs` that the loop uses, and fails on purpose when `fail` is set:
+every call then raises that error, as when the NameNode is away.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ringfence_zones.errors import RingfenceError
 from ringfence_zones.hadoop_conf import read_hadoop_conf
-from ringfence_zones.hdfs_interface import PropertyChange, ReconfigurationStatus
+from ringfence_zones.hdfs_interface import Entry, EntryPage, EventPage, PropertyChange, ReconfigurationStatus
 from ringfence_zones.model import DirectoryState, EncryptionZone
 from ringfence_zones.namenodes import NameNodeAddress
 
@@ -37,13 +38,18 @@ class FakeNameNode:
         self.reads_other_file = False
         self.tells_live_values = True
         self.reloads: list[str] = []
+        self.refuses_mode: RingfenceError | None = None
+        self.edits = 1
+        self.entries: dict[str, list[Entry]] = {}
+        self.key_versions: dict[str, str] = {}
         self._zones: dict[str, DirectoryState] = {}
         self._keys: dict[str, str] = {}
         self._live = {namenode.rpc: self._file_entries() for namenode in self.namenodes}
         self._busy = 0
 
-    def add_zone(self, path: str, key_name: str, *, is_empty: bool = False) -> None:
+    def add_zone(self, path: str, key_name: str, *, is_empty: bool = False, trash_mode: int = 0o1777) -> None:
         """An encryption zone that is there."""
+        self.edits += 1
         self._keys[path] = key_name
         self._zones[path] = DirectoryState(
             path=path,
@@ -53,7 +59,7 @@ class FakeNameNode:
             group="supergroup",
             mode=0o700,
             group_bits=0,
-            trash_mode=None if is_empty else 0o1777,
+            trash_mode=None if is_empty else trash_mode,
         )
 
     def remove_zone(self, path: str) -> None:
@@ -111,10 +117,38 @@ class FakeNameNode:
         if self.fail is not None:
             raise self.fail
 
-    # What the agent never calls.
-
     def last_transaction_id(self) -> int:
-        raise AssertionError("not for the agent")
+        self._may_fail()
+        return self.edits
+
+    def list_entries(self, path: str, after: str = "") -> EntryPage:
+        self._may_fail()
+        return EntryPage(tuple(self.entries.get(path, ())), has_more=False)
+
+    def find_key_version(self, path: str) -> str | None:
+        self._may_fail()
+        return self.key_versions.get(path)
+
+    def add_sticky_bit(self, path: str) -> None:
+        self._may_fail()
+        if self.refuses_mode is not None:
+            raise self.refuses_mode
+        root = path.removesuffix("/.Trash")
+        self._zones[root] = replace(self._zones[root], trash_mode=(self._zones[root].trash_mode or 0) | 0o1000)
+        self.edits += 1
+
+    # What the agent never calls, or another double stands for.
+
+    def read_events(
+        self, after_txid: int, creates_in: Sequence[str] = (), creates_not_in: Sequence[str] = ()
+    ) -> EventPage:
+        raise AssertionError("not for the loop")
+
+    def find_entry(self, path: str) -> Entry | None:
+        raise AssertionError("not for the loop")
+
+    def rename_inode(self, inode: int, destination: str) -> None:
+        raise AssertionError("not for the loop")
 
     def find_zone_of(self, path: str) -> EncryptionZone | None:
         raise AssertionError("not for the agent")

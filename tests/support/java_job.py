@@ -5,6 +5,7 @@
     cancel FILE KEYTAB PRINCIPAL          cancels every token of FILE
     write PATH TEXT                       a new file, as whoever the environment proves (HADOOP_TOKEN_FILE_LOCATION)
     read PATH                             its text
+    copy_target_first SOURCE TARGET       a copy as DistCp makes it: the target is created before the source is opened
 
 Prints one JSON object: `{"result": ...}`, or `{"error": CLASS, "message": ...}` with exit code 1.
 """
@@ -56,6 +57,16 @@ class Job:
         stream = self._file_system().create(self._jvm.path(path), False)
         stream.write(bytearray(text.encode()))
         stream.close()
+
+    def copy_target_first(self, source: str, target: str) -> None:
+        file_system = self._file_system()
+        output = file_system.create(self._jvm.path(target), False)
+        try:
+            data = file_system.open(self._jvm.path(source))
+            self._jvm.java_class("org.apache.hadoop.io.IOUtils").copyBytes(data, output, self._conf, False)
+            data.close()
+        finally:
+            output.close()
 
     def read(self, path: str) -> str:
         stream = self._file_system().open(self._jvm.path(path))

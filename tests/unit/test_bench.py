@@ -23,7 +23,8 @@ os.write(1, b".")
 sys.stdin.read()
 """
 MODULES = (
-    "audit_lines", "figures", "goals", "kms_figures", "kms_load", "process_tree", "report", "transit", "zone_creation",
+    "audit_lines", "figures", "goals", "kms_figures", "kms_load", "move_checks", "process_tree", "report", "reverts",
+    "transfers", "transit", "zone_creation",
 )  # fmt: skip
 
 
@@ -120,11 +121,11 @@ def test_lines_count_once_across_a_rotation_and_to_the_worker_that_wrote_them(
 
 def test_what_was_not_measured_says_so_and_meets_no_goal(bench: dict[str, Any]) -> None:
     nothing = bench["kms_figures"].KmsFigures()
-    goals = bench["goals"].goals_of(nothing, None)
+    goals = bench["goals"].goals_of(nothing, None, None, None, None)
     assert goals
     assert {goal.met for goal in goals} == {None}
     assert {goal.measured for goal in goals} == {"not measured"}
-    text = bench["report"].render([("CPU", "one")], nothing, None, goals)
+    text = bench["report"].render([("CPU", "one")], nothing, None, None, None, None, goals)
     goal_rows = [line for line in text.partition("### Goals")[2].splitlines() if line.startswith("|")]
     assert [line.split("|")[-2].strip() for line in goal_rows[2:]] == ["not measured"] * len(goals)
 
@@ -147,8 +148,35 @@ def test_goals_are_judged_by_the_time_per_zone(
         ],
         apply=[zone_creation.ApplySample("ringfence", size, 0, value) for size, value in seconds.items()],
     )
-    goals = bench["goals"].goals_of(bench["kms_figures"].KmsFigures(), figures)
+    goals = bench["goals"].goals_of(bench["kms_figures"].KmsFigures(), figures, None, None, None)
     assert [goal.met for goal in goals if goal.met is not None] == met
+
+
+@pytest.mark.parametrize(("rate", "p99", "met"), [(2000.0, 5.0, [True, True]), (1999.0, 5.1, [False, False])])
+def test_move_checks_are_judged_by_rate_and_tail(
+    bench: dict[str, Any], rate: float, p99: float, met: list[bool]
+) -> None:
+    spread = bench["figures"].spread_of
+    figures = bench["move_checks"].MoveChecks(spread([rate]), spread([1.0]), spread([p99]), 300.0, 7)
+    goals = bench["goals"].goals_of(bench["kms_figures"].KmsFigures(), None, figures, None, None)
+    assert [goal.met for goal in goals if goal.met is not None] == met
+
+
+@pytest.mark.parametrize(("away_s", "met"), [(1.0, True), (1.01, False)])
+def test_a_revert_is_judged_by_the_median(bench: dict[str, Any], away_s: float, met: bool) -> None:
+    figures = bench["reverts"].Reverts(bench["figures"].spread_of([0.1, away_s, 9.0]), 300.0)
+    goals = bench["goals"].goals_of(bench["kms_figures"].KmsFigures(), None, None, figures, None)
+    assert [goal.met for goal in goals if goal.met is not None] == [met]
+
+
+@pytest.mark.parametrize(("ours", "met"), [(10.0, True), (10.1, False)])
+def test_a_transfer_is_judged_against_distcp_with_its_checksum_pass(
+    bench: dict[str, Any], ours: float, met: bool
+) -> None:
+    spread = bench["figures"].spread_of
+    figures = bench["transfers"].Transfers(spread([ours]), spread([5.0]), spread([30.0]))
+    goals = bench["goals"].goals_of(bench["kms_figures"].KmsFigures(), None, None, None, figures)
+    assert [goal.met for goal in goals if goal.met is not None] == [met]
 
 
 def test_a_lua_script_with_a_cookie_in_it_is_its_owners_alone(bench: dict[str, Any], tmp_path: Path) -> None:

@@ -172,7 +172,7 @@ def test_the_agent_extra_alone_brings_all_that_the_agent_imports(agent_only: Pat
 
 
 def test_the_base_package_needs_no_compiled_server_part(bare: Path) -> None:
-    assert not distributions(bare) & (TOO_HEAVY_FOR_THE_KMS | {"httptools", "uvloop", "sqlalchemy", "cryptography"})
+    assert not distributions(bare) & (TOO_HEAVY_FOR_THE_KMS | {"httptools", "uvloop", "sqlalchemy"})
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,10 @@ import pytest
 from certificates import Certificates
 from http_serving import DEADLINE_S, Running, serving
 
+from ringfence_agent.http.pem_files import PemFile, PemFiles
 from ringfence_agent.http.request import Request
 from ringfence_agent.http.response import Response, ResponseHead
 from ringfence_agent.http.tls import ClientAuth, ServerTls
-from ringfence_agent.kms.tls_source import PemFile, PemFiles
 from ringfence_bootstrap.sandbox.certificates import CertificateAuthority, CertificateFiles
 from ringfence_zones.errors import ConfigError
 

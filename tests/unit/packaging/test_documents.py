@@ -15,6 +15,7 @@ from certificates import Certificates
 from kdc import Kdc
 from pydantic import BaseModel
 
+from ringfence_agent.config import AgentConfig
 from ringfence_agent.kms.config import KmsFile, Options, load_settings
 from ringfence_zones.cli.main import root
 from ringfence_zones.config_file import read_config
@@ -92,7 +93,7 @@ def _names(model: type[BaseModel]) -> set[str]:
     """Every setting of a block, and of the blocks in it."""
     found: set[str] = set()
     for name, field in model.model_fields.items():
-        found.add(name)
+        found.add(field.alias or name)
         for part in (field.annotation, *get_args(field.annotation)):
             if isinstance(part, type) and issubclass(part, BaseModel):
                 found |= _names(part)
@@ -103,6 +104,12 @@ def test_the_annotated_kms_yaml_is_valid_and_names_every_setting() -> None:
     path = DOCS / "kms.yaml"
     read_config(path, KmsFile)
     assert _names(KmsFile) - set(re.findall(r"(\w+):", path.read_text())) == set()
+
+
+def test_the_annotated_agent_yaml_is_valid_and_names_every_setting() -> None:
+    path = DOCS / "agent.yaml"
+    read_config(path, AgentConfig)
+    assert _names(AgentConfig) - set(re.findall(r"(\w+):", path.read_text())) == set()
 
 
 def test_a_command_stands_in_the_first_twenty_lines() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 CHECKOUT = Path(__file__).parents[3]
 TOOLS = ("bash", "cat", "cut", "dirname", "grep", "readlink", "sha256sum", "tr")
-DEBIAN_SERVERS = "krb5-kdc krb5-admin-server krb5-user postgresql mariadb-server"
+DEBIAN_SERVERS = "krb5-kdc krb5-admin-server krb5-user postgresql mariadb-server chromium chromium-driver"
 AMAZON_SERVERS = "krb5-server krb5-workstation postgresql15-server mariadb1011-server"
 RECORDS = '#!/bin/sh\necho "$(basename "$0") $*" >>"$(dirname "$0")/calls"\n'
 
@@ -116,3 +116,22 @@ def test_a_system_without_a_known_package_manager_is_told_what_is_missing(machin
     finished = run_setup(machine)
     assert finished.returncode == 1
     assert "a Python of at least 3.11 with its venv module is needed" in finished.stderr
+
+
+def test_a_system_whose_packages_hold_no_browser_is_set_up_without_one(machine: Path) -> None:
+    add(machine, "apt-get")
+    add(machine, "apt-cache", '#!/bin/sh\n[ "$2" != chromium-driver ]\n')
+    add_user(machine, 0)
+    run_setup(machine)
+    assert "chromium" not in (machine / "calls").read_text()
+    assert "mariadb-server" in (machine / "calls").read_text()
+
+
+def test_a_browser_of_another_origin_is_good_enough(machine: Path) -> None:
+    add(machine, "apt-get")
+    add(machine, "apt-cache", "#!/bin/sh\nexit 0\n")
+    add(machine, "chromedriver")
+    add(machine, "google-chrome")
+    add_user(machine, 0)
+    run_setup(machine)
+    assert "chromium" not in (machine / "calls").read_text()

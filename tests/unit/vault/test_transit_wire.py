@@ -340,6 +340,7 @@ def test_a_disabled_key_is_every_items_result(status: int) -> None:
         (Operation.DECRYPT, 200, {"data": {"plaintext": CANARY_TEXT}}),
         (Operation.DECRYPT, 200, {"data": None}),
         (Operation.DECRYPT, 200, b"<html>canary"),
+        (Operation.DECRYPT, 200, b'{"canary":' + b"[" * 10_000),
         (Operation.DECRYPT, 200, b'{"data":{"batch_results":[{"plaintext":"canary'),
         (Operation.DECRYPT, 200, b""),
         (Operation.DECRYPT, 204, b""),
