@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import quote
 
+import sqlalchemy.dialects.sqlite  # noqa: F401 -- loaded by its name it comes when root acts as the store's owner
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
