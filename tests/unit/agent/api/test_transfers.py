@@ -343,11 +343,15 @@ def test_what_was_under_way_goes_on_with_the_next_agent(agent: Agent) -> None:
 
 
 def test_a_cancelled_transfer_leaves_nothing(agent: Agent) -> None:
-    held = threading.Event()
-    agent.hdfs.before_copy = lambda _path: held.wait(30) and None
+    begun, held = threading.Event(), threading.Event()
+
+    def before_copy(_path: str) -> None:
+        begun.set()
+        held.wait(30)
+
+    agent.hdfs.before_copy = before_copy
     made = agent.client.submit_transfer(SOURCE, TARGET)
-    while agent.client.get_transfer(made.id).state != "copying":
-        pass
+    assert begun.wait(30)  # before, a cancelled one may be over when the answer is written
     assert agent.client.cancel_transfer(made.id).state == "cleaning"
     held.set()
     ended = agent.wait(made.id)
