@@ -18,7 +18,7 @@ from ringfence_zones.hadoop_conf import HadoopConf, read_hadoop_conf
 from ringfence_zones.hdfs_child import HdfsChild
 from ringfence_zones.http_session import HttpAccess
 from ringfence_zones.kms_admin import AdminClient, open_admin_client
-from ringfence_zones.kms_uri import parse_kms_uri
+from ringfence_zones.kms_uri import KEY_PROVIDER, parse_kms_uri
 from ringfence_zones.yarn import Life, find_life, resource_managers
 
 _LEASE_TIMEOUT_S = 3.0
@@ -51,7 +51,7 @@ class Surroundings:
         return self._open_kms(min(_LEASE_TIMEOUT_S, self.config.call_timeout))
 
     def _open_kms(self, timeout_s: float) -> AdminClient:
-        provider = self.conf.get("hadoop.security.key.provider.path")
+        provider = self.conf.get(KEY_PROVIDER)
         if not provider:
             raise ConfigError("core-site.xml names no KMS, which would have the published policy and the grants")
         client_config = read_client_config(self.hadoop_conf, os.environ)

@@ -4,6 +4,7 @@
     ├── InputError                     the caller gave something unusable           (exit 2)
     │   ├── PathError                  .path: not a usable HDFS path
     │   ├── PolicyError                .findings: everything wrong with a document
+    │   ├── DocumentError              .findings: everything wrong with another kind of document
     │   ├── ConfigError                a configuration file or option cannot be used
     │   ├── MalformedJsonError         a body of the KMS dialect that is not what it should be
     │   └── MissingExtraError          .extra: an optional dependency is not installed
@@ -47,6 +48,8 @@
     │   ├── SourceChangedError         the source is not what it was when the transfer began
     │   └── HandsLostError             the process that copies ended or stood still: worth another try
     ├── ReceiptError                   a receipt that nobody should believe
+    ├── AwsError                       .code: AWS refuses what was asked for
+    │   └── AwsUnavailableError        it does not answer, throttles, or nobody's credentials are found
     ├── SandboxError                   the sandbox cannot be started, used or stopped
     └── InstallError                   a step on this machine failed
         ├── RolledBackError            and everything is as it was
@@ -98,6 +101,14 @@ class PathError(InputError):
 
 class PolicyError(InputError):
     """A policy document with problems: all of them, in document order."""
+
+    def __init__(self, message: str, findings: Sequence[Finding], *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.findings = tuple(findings)
+
+
+class DocumentError(InputError):
+    """A document for AWS that cannot be used, with everything that is wrong with it, in document order."""
 
     def __init__(self, message: str, findings: Sequence[Finding], *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -391,6 +402,18 @@ class HandsLostError(TransferError):
 
 class ReceiptError(RingfenceError):
     """A receipt that nobody should believe: altered, signed by another key, or in contradiction to itself."""
+
+
+class AwsError(RingfenceError):
+    """AWS refuses what was asked for. `code` is AWS's own word for why, empty where it gave none."""
+
+    def __init__(self, message: str, *, code: str = "", hint: str | None = None, command: str | None = None) -> None:
+        super().__init__(message, hint=hint, command=command)
+        self.code = code
+
+
+class AwsUnavailableError(AwsError):
+    """AWS does not answer, throttles or finds no credentials: the same request may do later."""
 
 
 class SandboxError(RingfenceError):

@@ -157,6 +157,95 @@ class Rule(enum.StrEnum):
     VAULT_POLICY = "vault_policy", "Vault does not let the key server do what it must, or lets it do what it must not."
     VAULT_KEY = "vault_key", "A Transit key that must not protect anything."
     VAULT_SETUP = "vault_setup", "Vault is set up so that records, logins or evidence can be lost."
+    # A node of an EMR cluster (emr node)
+    NODE_SET_UP = "node_set_up", "A node that this mode of the bootstrap does not fit."
+    NODE_UNFINISHED = "node_unfinished", "This node's set-up has not finished, or failed."
+    NODE_OVERWRITTEN = "node_overwritten", "A file that the set-up wrote holds something else now."
+    NODE_KEYTAB = "node_keytab", "The key server's copy of its keytab is not the node's keytab."
+    NODE_STOCK_UNIT = "node_stock_unit", "The stock KMS's unit can be started again."
+    NODE_PROVIDER = "node_provider", "The NameNode's key provider is not the one that it should be."
+    # A node of an EMR cluster (doctor node)
+    NODE_RELEASE = "node_release", "A release that Ringfence does not run on, or does not know."
+    NODE_JAVA = "node_java", "No Java that Ringfence's commands run with, or not the one that the release brings."
+    NODE_PYTHON = "node_python", "No Python that Ringfence runs with."
+    NODE_KMS_PORT = "node_kms_port", "Nothing comes back from the KMS's port: a firewall or a security group."
+    NODE_DISK_CLEAR = "node_disk_clear", "A disk of this node that nothing encrypts."
+    NODE_DISK_SUSPENDED = "node_disk_suspended", "An encrypted disk that stands still."
+    NODE_PROXY_USER = "node_proxy_user", "A service that may act for its users in Hadoop, but not at the KMS."
+    NODE_NAME_RULES = "node_name_rules", "The KMS makes other user names of principals than Hadoop does."
+    NODE_TOKENS = "node_tokens", "Jobs get no delegation tokens of the KMS, and fail inside zones."
+    # EMR (lint, audit)
+    EMR_JSON = "emr_json", "The document is not well-formed JSON, or larger than any such document."
+    EMR_DUPLICATE_MEMBER = "emr_duplicate_member", "A member is written twice; which one holds would be a guess."
+    EMR_UNKNOWN_MEMBER = "emr_unknown_member", "A member that EMR does not know; the nearest known one is named."
+    EMR_MISSING_MEMBER = "emr_missing_member", "A member is absent that what is written beside it needs."
+    EMR_NEEDLESS_MEMBER = "emr_needless_member", "A member that means nothing beside what else is written."
+    EMR_BAD_VALUE = "emr_bad_value", "A value has the wrong type or form."
+    EMR_TEXT_BOOLEAN = "emr_text_boolean", "A boolean is written as text."
+    EMR_OUTPUT_MEMBER = "emr_output_member", "A member that only the service writes, and takes from nobody."
+    EMR_KEY = "emr_key", "An AWS KMS key that EMR cannot use as it is named."
+    EMR_PROVIDER_CLASS = "emr_provider_class", "A Java class that EMR will not load, or not as the one it should be."
+    EMR_S3_OBJECT = "emr_s3_object", "An object in S3 that is not named as EMR wants it."
+    EMR_CERTIFICATE = "emr_certificate", "Certificates that nodes will not start with, or not take from each other."
+    EMR_RELEASE = "emr_release", "The release cannot do what the document says."
+    EMR_RELEASE_UNKNOWN = (
+        "emr_release_unknown",
+        "A release that this version does not know; it is taken for the last it knows.",
+    )
+    EMR_METADATA_SERVICE = (
+        "emr_metadata_service",
+        "Something on the nodes will not reach the instance metadata service.",
+    )
+    EMR_METASTORE_TLS = "emr_metastore_tls", "Spark or Livy will not reach the Hive metastore over TLS."
+    EMR_CSE_CUSTOM = "emr_cse_custom", "A provider for client-side encryption that this release does not take."
+    EMR_S3_SET_TWICE = "emr_s3_set_twice", "The cluster and its security configuration both set encryption of S3."
+    EMR_CLEAR_AT_REST = "emr_clear_at_rest", "Data rests in clear."
+    EMR_CLEAR_ROOT_DEVICE = "emr_clear_root_device", "The root device, where a key store of HDFS rests, is in clear."
+    EMR_CLEAR_IN_TRANSIT = "emr_clear_in_transit", "Data crosses the network in clear."
+    EMR_WEAK_CIPHER = "emr_weak_cipher", "Data crosses the network under a cipher that is no longer good."
+    EMR_IN_TRANSIT_SCOPE = "emr_in_transit_scope", "What in-transit encryption protects in this release."
+    # EMR (classifications, kms harden)
+    EMR_NEEDS_KERBEROS = (
+        "emr_needs_kerberos",
+        "Encryption that without Kerberos has no effect, or gives its key away.",
+    )
+    EMR_NEEDS_KEY_STORES = "emr_needs_key_stores", "TLS that needs files on the nodes, which no classification brings."
+    EMR_KNOWN_DEFECT = "emr_known_defect", "EMR contradicts itself here; what puts it right costs something."
+    EMR_STOCK_KMS = "emr_stock_kms", "Hadoop's own KMS is not, or no longer, as `ringfence kms harden` sets it up."
+    # EMR (permissions, audit)
+    EMR_KEY_PERMISSION = "emr_key_permission", "A role that EMR uses may not do with a KMS key what it has to."
+    EMR_UNCHECKED = "emr_unchecked", "Something that could not be looked at, so that nothing is said of it."
+    EMR_OTHER_DOCUMENT = "emr_other_document", "A cluster that was created with another document than the one given."
+    EMR_CONFIGURATION_GONE = (
+        "emr_configuration_gone",
+        "A cluster whose security configuration was deleted: nobody can read any more what it encrypts.",
+    )
+    # EMR (launch, and lint of a document with its cluster)
+    EMR_KEY_NAME_CASE = "emr_key_name_case", "A key name with upper case: the cluster fails at launch."
+    EMR_NO_HDFS = "emr_no_hdfs", "The cluster's applications bring no HDFS, which encryption zones belong to."
+    EMR_PRIMARY_NODES = "emr_primary_nodes", "A number of primary nodes, or something beside it, that EMR does not do."
+    EMR_SINGLE_NODE_KEY_STORE = (
+        "emr_single_node_key_store",
+        "Three primary nodes, and keys that rest on one of them alone.",
+    )
+    EMR_NO_RANGER_KMS = "emr_no_ranger_kms", "Settings for Ranger KMS, which the release does not have."
+    EMR_LIMIT = "emr_limit", "More, or longer, than EMR's API takes."
+    EMR_ZONES_RECONFIGURED = "emr_zones_reconfigured", "Zones or their KMS to be reconfigured, which EMR does not do."
+    EMR_CREATION_ONLY = "emr_creation_only", "What a cluster gets when it is created, and never again."
+    EMR_ZONES_BESIDE_TAKEOVER = (
+        "emr_zones_beside_takeover",
+        "EMR is to make zones with keys of a KMS that Ringfence's replaces.",
+    )
+    EMR_KERBEROS_MISMATCH = (
+        "emr_kerberos_mismatch",
+        "Kerberos in the security configuration and the cluster's attributes do not go together.",
+    )
+    EMR_CLASSIFICATION = "emr_classification", "A classification that EMR does not know, or one given twice."
+    EMR_SECRET_IN_CLEAR = "emr_secret_in_clear", "A secret where whoever may describe the cluster reads it."
+    EMR_SECRET_REFERENCE = "emr_secret_reference", "A reference to a secret that EMR will not resolve."
+    EMR_KMS_ADDRESS = "emr_kms_address", "An address of the KMS that does not go with where it runs."
+    EMR_STEP_ORDER = "emr_step_order", "Steps that do not wait for the zones that they write to."
+    EMR_SPOT = "emr_spot", "Data on instances that AWS takes away when it wants them."
     # Moves (mv, decide-move, agent API)
     ZONE_TO_ZONE = "zone_to_zone", "A rename cannot cross from one encryption zone into another."
     ZONE_TO_CLEAR = "zone_to_clear", "A rename cannot leave an encryption zone for a clear place."

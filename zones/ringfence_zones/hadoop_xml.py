@@ -2,8 +2,8 @@
 
 `hadoop_conf.py` reads; this module writes, and tells where a property stands. Rules:
 
-1. Only the text of a `<value>` changes, or a `<property>` is added after the last. Comments, blanks, order,
-   line ends and encoding of the rest survive byte for byte: the file belongs to an administrator.
+1. Only the text of a `<value>` changes, or a `<property>` is added after the last or taken out. Comments, blanks,
+   order, line ends and encoding of the rest survive byte for byte: the file belongs to an administrator.
 2. What the edit would not mean to Hadoop is refused, not guessed: XInclude, document types, a value written as an
    attribute, several values in one property, encodings other than UTF-8, ASCII and Latin-1.
 3. A file is replaced whole or not at all: a temporary file beside it, fsync, rename, fsync of the directory, with
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import NoReturn
 from xml.parsers import expat
 
+from ringfence_zones.bounded_file import read_bounded
 from ringfence_zones.errors import ConfigError
 from ringfence_zones.hadoop_conf import MAX_FILE_BYTES
 
@@ -92,16 +93,24 @@ def set_properties(document: bytes, properties: Mapping[str, str]) -> bytes:
     return edited
 
 
+def remove_properties(document: bytes, names: Sequence[str]) -> bytes:
+    """The document without those properties, each with the line it stands on. Raises ConfigError as `set_property`."""
+    scan = _scan(document)
+    edited = document
+    for found in sorted(scan.properties, key=lambda each: each.element.start, reverse=True):
+        if found.name in names:
+            start, end = found.element.start, found.element.end
+            line = edited[: edited.rfind(b"\n", 0, start) + 1]
+            # Alone on its lines: they go whole.
+            if not edited[len(line) : start].strip(b" \t") and edited[end:].lstrip(b" \t")[:1] in (b"\n", b"\r"):
+                start, end = len(line), edited.index(b"\n", end) + 1
+            edited = edited[:start] + edited[end:]
+    return edited
+
+
 def read_document(path: Path) -> bytes:
     """The bytes of a configuration file, bounded. Raises ConfigError when it is missing, unreadable or too large."""
-    try:
-        with path.open("rb") as stream:
-            document = stream.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    if len(document) > MAX_FILE_BYTES:
-        raise ConfigError(f"{path} is larger than {MAX_FILE_BYTES} bytes: not a Hadoop configuration file")
-    return document
+    return read_bounded(path, MAX_FILE_BYTES, ConfigError, kind="a Hadoop configuration file")
 
 
 def replace_document(path: Path, document: bytes, *, expected: bytes) -> None:

@@ -104,6 +104,11 @@ class HdfsGateway(NamespaceCalls):
             uri = self._fs.getServerDefaults().getKeyProviderUri()
         return None if uri is None or not str(uri) else str(uri)
 
+    def is_in_safe_mode(self) -> bool:
+        """Whether the active NameNode takes no changes yet, or no more."""
+        with self._translated():
+            return bool(self._fs.isInSafeMode())
+
     def last_transaction_id(self) -> int:
         """The id of the last edit of the namespace: equal before and after, nothing was changed. Superuser only.
 

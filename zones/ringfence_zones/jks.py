@@ -16,6 +16,7 @@ import hmac
 from dataclasses import dataclass
 from pathlib import Path
 
+from ringfence_zones.bounded_file import read_bounded
 from ringfence_zones.errors import ConfigError
 from ringfence_zones.secret import Secret
 
@@ -48,14 +49,7 @@ class Jks:
 
 def read_store_file(path: Path, what: str) -> bytes:
     """A key store's bytes, whatever its format; `what` names it in messages. Raises ConfigError."""
-    try:
-        with path.open("rb") as stream:
-            content = stream.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"cannot read {what} {path}: {error.strerror}") from error
-    if len(content) > MAX_FILE_BYTES:
-        raise ConfigError(f"{what} {path} is larger than {MAX_FILE_BYTES} bytes")
-    return content
+    return read_bounded(path, MAX_FILE_BYTES, ConfigError, what=what)
 
 
 def is_jks(content: bytes) -> bool:

@@ -12,7 +12,13 @@ from dataclasses import dataclass
 
 from ringfence_zones.errors import ConfigError
 
+KEY_PROVIDER = "hadoop.security.key.provider.path"
+"""The property that has such a URI: of core-site.xml, as Hadoop 3's clients and NameNodes read it."""
+OLD_KEY_PROVIDER = "dfs.encryption.key.provider.uri"
+"""The same of Hadoop 2: of hdfs-site.xml."""
 DEFAULT_PORT = 9600
+# A KMS takes none in its address; who wrote some there has not meant them for a screen.
+_CREDENTIALS = re.compile(r"[^/@\s]*:[^/@\s]*@")
 _URI = re.compile(r"kms://(?P<scheme>https?)@(?P<hosts>[^@/:?#\s]+)(?::(?P<port>\d{1,5}))?(?P<path>/[^?#\s]*)?")
 
 
@@ -48,9 +54,10 @@ def parse_kms_uri(text: str) -> KmsUri:
     hosts = tuple(match["hosts"].split(";")) if match else ()
     port = int(match["port"] or DEFAULT_PORT) if match else 0
     if match is None or not all(hosts) or not 0 < port < 65536:
+        shown = _CREDENTIALS.sub("...@", text)
         raise ConfigError(
-            f"{text!r} is not a KMS address",
-            hint="hadoop.security.key.provider.path in core-site.xml has the form kms://http@HOST:9600/kms (or https@)",
+            f"{shown!r} is not a KMS address",
+            hint=f"{KEY_PROVIDER} in core-site.xml has the form kms://http@HOST:9600/kms (or https@)",
         )
     return KmsUri(match[0], match["scheme"], hosts, port, (match["path"] or "").rstrip("/"))
 

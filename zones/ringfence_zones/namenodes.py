@@ -49,7 +49,11 @@ class LiveValue:
 def default_filesystem(conf: Mapping[str, str]) -> str:
     """`fs.defaultFS`, which must be an `hdfs://` URI. Raises ConfigError naming the fix."""
     uri = conf.get("fs.defaultFS", "file:///")
-    if urlsplit(uri).scheme != "hdfs" or not urlsplit(uri).netloc:
+    try:
+        is_hdfs = urlsplit(uri).scheme == "hdfs" and bool(urlsplit(uri).netloc)
+    except ValueError:
+        is_hdfs = False
+    if not is_hdfs:
         raise ConfigError(
             f"fs.defaultFS is {uri!r}, which is no HDFS",
             hint="set it to hdfs://HOST:PORT in core-site.xml, or give --hadoop-conf DIR",

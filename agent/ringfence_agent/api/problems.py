@@ -73,6 +73,8 @@ PROBLEMS: dict[type[RingfenceError], Problem] = {
     errors.SourceChangedError: Problem(409, "source-changed", "The source changed meanwhile"),
     errors.HandsLostError: Problem(503, "transfer-interrupted", "The transfer was interrupted"),
     errors.ReceiptError: Problem(500, "receipt", "A receipt does not hold"),
+    errors.AwsError: Problem(500, "aws", "AWS refused a request"),
+    errors.AwsUnavailableError: Problem(503, "aws-unavailable", "AWS does not answer"),
     errors.SandboxError: Problem(500, "sandbox", "The sandbox failed"),
     errors.InstallError: Problem(500, "install", "A change of this machine failed"),
 }

@@ -9,15 +9,15 @@ import click
 from ringfence_agent.cli.doctor_aws_kms import aws_kms
 from ringfence_agent.cli.doctor_vault import vault
 from ringfence_agent.cli.kms_options import config_option
-from ringfence_agent.cli.outcomes import print_outcomes
 from ringfence_agent.doctor import kdc, machine, proofs, storage
-from ringfence_agent.doctor.check import Check, run_checks
 from ringfence_agent.doctor.subject import find_subject
 from ringfence_zones.cli import exits
 from ringfence_zones.cli.component_group import ComponentGroup
 from ringfence_zones.cli.context import CommandContext, global_options, hadoop_conf_given
+from ringfence_zones.cli.outcomes import print_outcomes
 from ringfence_zones.cli.render import print_findings, print_json
 from ringfence_zones.findings import findings_json
+from ringfence_zones.named_checks import Check, run_checks
 
 CHECKS = (
     Check("configuration", "the KMS's configuration", storage.check_configuration),

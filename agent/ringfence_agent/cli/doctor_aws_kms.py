@@ -12,11 +12,11 @@ from pydantic import ValidationError
 
 from ringfence_agent import process_hygiene
 from ringfence_agent.cli.kms_options import config_option
-from ringfence_agent.cli.outcomes import print_outcomes
 from ringfence_agent.keystore.protectors.aws_kms_config import AwsKmsBlock, AwsKmsSettings, aws_kms_settings
 from ringfence_agent.kms.config import KmsFile, default_file
 from ringfence_zones.cli import exits
 from ringfence_zones.cli.context import CommandContext, global_options
+from ringfence_zones.cli.outcomes import print_outcomes
 from ringfence_zones.cli.render import print_findings, print_json, shown
 from ringfence_zones.config_file import read_config
 from ringfence_zones.errors import InputError
@@ -50,8 +50,8 @@ def aws_kms(
     """
     # The AWS SDK takes a quarter of a second to load, and is an extra.
     from ringfence_agent.doctor import aws_kms as preflights  # noqa: PLC0415
-    from ringfence_agent.doctor.check import run_checks  # noqa: PLC0415
     from ringfence_agent.keystore.protectors.aws_kms_api import AwsKms  # noqa: PLC0415
+    from ringfence_zones.named_checks import run_checks  # noqa: PLC0415
 
     process_hygiene.forbid_core_dumps()
     if config is None and click_context.parent is not None:

@@ -10,10 +10,10 @@ import click
 from ringfence_agent import process_hygiene
 from ringfence_agent.cli.keystore_options import StorePlace
 from ringfence_agent.cli.kms_options import config_option
-from ringfence_agent.cli.outcomes import print_outcomes
 from ringfence_agent.kms.config import Options, load_vault_settings
 from ringfence_zones.cli import exits
 from ringfence_zones.cli.context import CommandContext, global_options
+from ringfence_zones.cli.outcomes import print_outcomes
 from ringfence_zones.cli.render import print_findings, print_json
 from ringfence_zones.findings import findings_json
 
@@ -36,10 +36,10 @@ def vault(click_context: click.Context, context: CommandContext, config: Path | 
     """
     # hvac and requests take a while to load, and hvac is an extra.
     from ringfence_agent.doctor import vault as checks  # noqa: PLC0415
-    from ringfence_agent.doctor.check import run_checks  # noqa: PLC0415
     from ringfence_agent.vault.control import FixedToken, VaultControl  # noqa: PLC0415
     from ringfence_agent.vault.open import open_control  # noqa: PLC0415
     from ringfence_agent.vault.secret_file import read_secret_file  # noqa: PLC0415
+    from ringfence_zones.named_checks import run_checks  # noqa: PLC0415
 
     process_hygiene.forbid_core_dumps()
     if config is None and click_context.parent is not None:

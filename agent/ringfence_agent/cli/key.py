@@ -26,7 +26,7 @@ from ringfence_zones.errors import ConfigError
 from ringfence_zones.findings import findings_json
 from ringfence_zones.hadoop_conf import read_hadoop_conf
 from ringfence_zones.kms_admin import open_admin_client
-from ringfence_zones.kms_uri import parse_kms_uri
+from ringfence_zones.kms_uri import KEY_PROVIDER, parse_kms_uri
 from ringfence_zones.policy import load_policy, policy_from_json
 
 # An admin socket has no use for the URI that a token would be sent to.
@@ -155,7 +155,7 @@ def _policy(context: CommandContext, policy_file: Path | None, kms: Places | Non
         config = ClientConfig(kms_admin_socket=kms.admin_socket)
     if config.kms_admin_socket is None and config.kms_token_file is None:
         return None, False
-    provider = read_hadoop_conf(context.hadoop_conf, "core-site.xml").get("hadoop.security.key.provider.path")
+    provider = read_hadoop_conf(context.hadoop_conf, "core-site.xml").get(KEY_PROVIDER)
     found = open_admin_client(config, parse_kms_uri(provider or _ON_THIS_MACHINE)).find_published()
     if found is None:
         return None, True

@@ -22,9 +22,9 @@ from ringfence_zones.hadoop_conf import read_hadoop_conf
 from ringfence_zones.kerberos import refuse_claimed_user
 from ringfence_zones.keys import DEFAULT_LENGTH_BITS
 from ringfence_zones.kms_client import KmsClient
+from ringfence_zones.kms_uri import KEY_PROVIDER, OLD_KEY_PROVIDER
 
 SCHEMA = 1
-_KEY_PROVIDERS = ("hadoop.security.key.provider.path", "dfs.encryption.key.provider.uri")
 
 
 @click.command()
@@ -62,12 +62,12 @@ def create(
 
 def _provider(context: CommandContext) -> str:
     conf = read_hadoop_conf(context.hadoop_conf, "core-site.xml", "hdfs-site.xml")
-    for name in _KEY_PROVIDERS:
+    for name in (KEY_PROVIDER, OLD_KEY_PROVIDER):
         uri = conf.get(name)
         if uri:
             return uri
     raise ConfigError(
-        f"{context.hadoop_conf} names no KMS: {_KEY_PROVIDERS[0]} is not set",
+        f"{context.hadoop_conf} names no KMS: {KEY_PROVIDER} is not set",
         hint="set it in core-site.xml, or give --provider kms://https@HOST:9600/kms",
     )
 

@@ -31,6 +31,7 @@ from ringfence_agent.keystore.jceks.container import (
     ReceiptFile,
     find_password,
     is_jceks_uri,
+    is_missing,
     jceks_path,
     read_jceks,
     write_new,
@@ -88,6 +89,9 @@ _receipt = click.option(
 @click.option("--init", is_flag=True, help="make a store that is not there; a fresh SQLite store needs no leave")
 @_receipt
 @click.option(
+    "--missing-is-empty", is_flag=True, help="a Java key store that is not there has no keys: it is made with the first"
+)
+@click.option(
     "--plan", "plan_only", is_flag=True, help="read and check everything, tell what would come, change nothing"
 )
 @global_options
@@ -102,6 +106,7 @@ def import_keys(
     store_password: Path | None,
     init: bool,
     receipt: Path | None,
+    missing_is_empty: bool,
     plan_only: bool,
 ) -> None:
     """Take keys over from a stock KMS or its key store: same names, versions and times.
@@ -111,7 +116,7 @@ def import_keys(
     also while a KMS serves from the key store.
     """
     process_hygiene.forbid_core_dumps()
-    read = functools.partial(_read, context, source, password_file)
+    read = functools.partial(_read, context, source, password_file, missing_is_empty)
     if plan_only and _is_absent(keystore):
         keys, _ = read({}, {})
         _print_import(context, source, [judge_new(key) for key in keys], plan_only=True)
@@ -218,13 +223,21 @@ def _open(
 
 
 def _read(
-    context: CommandContext, source: str, password_file: Path | None, receipt: Receipt, here: Mapping[str, int]
+    context: CommandContext,
+    source: str,
+    password_file: Path | None,
+    missing_is_empty: bool,
+    receipt: Receipt,
+    here: Mapping[str, int],
 ) -> tuple[Sequence[ImportedKey], dict[str, str]]:
     """The source's keys and its new receipt. `here` counts versions: what the receipt says must be true."""
     if not is_jceks_uri(source):
         return _read_kms(context, source), {}
     password = find_password(password_file, os.environ)
-    entries = read_jceks(jceks_path(source), password)
+    path = jceks_path(source)
+    if missing_is_empty and is_missing(path):
+        return [], {}
+    entries = read_jceks(path, password)
     for name, version in known_versions(entries, receipt).items():
         if here.get(name, 0) <= version:
             raise InputError(

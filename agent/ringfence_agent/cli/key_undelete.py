@@ -19,7 +19,7 @@ from ringfence_zones.cli.render import counted, print_json, print_table, shown
 from ringfence_zones.client_config import ClientConfig, read_client_config, read_http_access
 from ringfence_zones.hadoop_conf import read_hadoop_conf
 from ringfence_zones.kms_admin import AdminClient, open_admin_client
-from ringfence_zones.kms_uri import parse_kms_uri
+from ringfence_zones.kms_uri import KEY_PROVIDER, parse_kms_uri
 
 SCHEMA = 1
 # An admin socket has no use for the URI that a token would be sent to.
@@ -85,7 +85,7 @@ def _client(context: CommandContext, config: Path | None, admin_socket: Path | N
         admin_socket = found if config is not None or found.exists() else None
     if admin_socket is not None:
         return open_admin_client(ClientConfig(kms_admin_socket=admin_socket), parse_kms_uri(_ON_THIS_MACHINE))
-    provider = read_hadoop_conf(context.hadoop_conf, "core-site.xml").get("hadoop.security.key.provider.path")
+    provider = read_hadoop_conf(context.hadoop_conf, "core-site.xml").get(KEY_PROVIDER)
     uri = parse_kms_uri(provider or _ON_THIS_MACHINE)
     access = read_http_access(context.hadoop_conf, os.environ)
     return open_admin_client(read_client_config(context.hadoop_conf, os.environ), uri, access=access)

@@ -17,15 +17,15 @@ from typing import Any, TypeVar
 
 from ringfence_agent.doctor.aws_caller import Caller, parse_caller
 from ringfence_agent.doctor.aws_key_policy import limits_to_cluster, openers
-from ringfence_agent.doctor.check import Check, NotChecked, finding, finding_of
 from ringfence_agent.keystore.protectors.aws_kms import encryption_context
 from ringfence_agent.keystore.protectors.aws_kms_answers import KeyDescription
 from ringfence_agent.keystore.protectors.aws_kms_api import AwsKms
-from ringfence_agent.keystore.protectors.aws_kms_config import find_key_arn
 from ringfence_agent.keystore.protectors.aws_kms_errors import Call, Reason, error_of_state
 from ringfence_agent.keystore.sealing import SealBrokenError
+from ringfence_zones.aws_names import find_key_arn
 from ringfence_zones.errors import ProtectorRefusedError, RingfenceError
 from ringfence_zones.findings import Finding, Rule, Severity
+from ringfence_zones.named_checks import Check, NotChecked, finding, finding_of
 from ringfence_zones.secret import Secret
 
 _PURPOSE = "preflight"

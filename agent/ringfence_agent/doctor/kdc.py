@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from ringfence_agent.doctor.check import NotChecked, finding
 from ringfence_agent.doctor.keytab import read_keytab
 from ringfence_agent.doctor.krb5_library import ask_kdc
 from ringfence_agent.doctor.proofs import keytab_of
@@ -15,6 +14,7 @@ from ringfence_agent.doctor.subject import Subject
 from ringfence_zones import gssapi
 from ringfence_zones.errors import AuthenticationError, ConfigError
 from ringfence_zones.findings import Finding, Rule, Severity
+from ringfence_zones.named_checks import NotChecked, finding
 
 T = TypeVar("T")
 

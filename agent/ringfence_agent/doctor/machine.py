@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
 import re
 import resource
 from collections.abc import Iterator
 from pathlib import Path
 
-from ringfence_agent.doctor.check import NotChecked, finding
 from ringfence_agent.doctor.subject import Subject
 from ringfence_zones.errors import HadoopNotFoundError
 from ringfence_zones.findings import Finding, Rule, Severity
 from ringfence_zones.hadoop_home import find_hadoop_home, find_launcher, find_libjvm
+from ringfence_zones.kernel_clock import find_clock_problems
+from ringfence_zones.named_checks import NotChecked, finding
 
 _THIS = "this machine"
-# <sys/timex.h>
-_STA_UNSYNC = 0x0040
-_TIMEX_BYTES = 256
-_STATUS_OFFSET = 40  # modes (4, padded to 8), offset, freq, maxerror, esterror: then status
-_MAX_ERROR_OFFSET = 24
-_MAX_ERROR_US = 1_000_000
 _OPEN_FILES_WANTED = 16_384
 _JAVA_VERSION = re.compile(r'^JAVA_VERSION="(\d+(?:\.\d+)*)', re.MULTILINE)
 _HADOOP_JAR = re.compile(r"^hadoop-common-(\d+\.\d+\.\d+)[\w.-]*\.jar$", re.MULTILINE)
@@ -31,25 +25,8 @@ SYS_BLOCK = Path("/sys/block")
 
 
 def check_clock(_subject: Subject) -> Iterator[Finding]:
-    """Whether something keeps the clock right, as the kernel knows it (adjtimex(2))."""
-    unsynchronised, error_us = read_clock()
-    hint = "run chrony or systemd-timesyncd: tickets, cookies, tokens and certificates all go by the clock"
-    if unsynchronised:
-        message = "no time service has set this machine's clock: Kerberos refuses what is five minutes off"
-        yield finding(Severity.WARN, Rule.CLOCK_UNSYNCHRONISED, _THIS, message, hint, "timedatectl timesync-status")
-    elif error_us > _MAX_ERROR_US:
-        message = f"the clock may be off by {error_us / 1e6:.1f} s, says its own time service"
-        yield finding(Severity.WARN, Rule.CLOCK_UNSYNCHRONISED, _THIS, message, hint, "chronyc tracking")
-
-
-def read_clock() -> tuple[bool, int]:
-    """Whether the kernel's clock is unsynchronised, and its largest possible error in microseconds."""
-    state = ctypes.create_string_buffer(_TIMEX_BYTES)  # modes 0: read only
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.adjtimex(state) < 0:
-        raise NotChecked("the kernel does not say how its clock is kept (adjtimex)")
-    status = ctypes.c_int.from_buffer(state, _STATUS_OFFSET).value
-    return bool(status & _STA_UNSYNC), ctypes.c_long.from_buffer(state, _MAX_ERROR_OFFSET).value
+    """Whether something keeps the clock right, as the kernel knows it."""
+    return find_clock_problems()
 
 
 def check_open_files(_subject: Subject) -> Iterator[Finding]:

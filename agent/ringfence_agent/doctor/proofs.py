@@ -12,13 +12,13 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
-from ringfence_agent.doctor.check import NotChecked, finding, finding_of
 from ringfence_agent.doctor.keytab import WEAK_KINDS, read_keytab
 from ringfence_agent.doctor.subject import Subject
 from ringfence_agent.kms.authentication.admin_access import read_token
 from ringfence_agent.kms.config import is_loopback
 from ringfence_zones.errors import ConfigError, RingfenceError
 from ringfence_zones.findings import Finding, Rule, Severity
+from ringfence_zones.named_checks import NotChecked, finding, finding_of
 
 _SOON = datetime.timedelta(days=30)
 _VERY_SOON = datetime.timedelta(days=7)

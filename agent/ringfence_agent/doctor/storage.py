@@ -8,7 +8,6 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ringfence_agent.doctor.check import NotChecked, finding, finding_of
 from ringfence_agent.doctor.subject import Subject
 from ringfence_agent.keystore.local_files import check_directory, check_local, file_system_of
 from ringfence_agent.keystore.open import default_root_key, store_path
@@ -17,6 +16,7 @@ from ringfence_agent.keystore.sql.server_address import parse_server_uri
 from ringfence_agent.keystore.vault_kv.address import is_vault_uri
 from ringfence_zones.errors import RingfenceError
 from ringfence_zones.findings import Finding, Rule, Severity
+from ringfence_zones.named_checks import NotChecked, finding, finding_of
 
 _VOLATILE = {"tmpfs", "ramfs"}
 _LAYERED = {"overlay", "aufs"}

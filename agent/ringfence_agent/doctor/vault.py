@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
-from ringfence_agent.doctor.check import Check, NotChecked, finding, finding_of
 from ringfence_agent.doctor.vault_held import FindHeld, check_records
 from ringfence_agent.doctor.vault_trial import check_transit
 from ringfence_agent.vault.control import VaultControl
@@ -31,6 +30,7 @@ from ringfence_agent.vault.tokens import DEFAULT_POLICY, ROOT_POLICY, TokenState
 from ringfence_agent.vault.transit_keys import TransitKeys
 from ringfence_zones.errors import ProtectorRefusedError, RingfenceError
 from ringfence_zones.findings import Finding, Rule, Severity
+from ringfence_zones.named_checks import Check, NotChecked, finding, finding_of
 
 _SETUP = "ringfence vault setup"
 _MIN_VOTERS = 3

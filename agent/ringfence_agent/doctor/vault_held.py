@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from http import HTTPStatus
 
-from ringfence_agent.doctor.check import NotChecked, finding
 from ringfence_agent.keystore.held import HeldVersion, is_zone_key_name, new_transit_name
 from ringfence_agent.keystore.held_check import find_held_problems
 from ringfence_agent.vault.control import VaultControl
@@ -14,6 +13,7 @@ from ringfence_agent.vault.refusal import VaultRefusedError
 from ringfence_agent.vault.transit_keys import TransitKeys
 from ringfence_zones.errors import RingfenceError
 from ringfence_zones.findings import Finding, Rule, Severity
+from ringfence_zones.named_checks import NotChecked, finding
 
 FindHeld = Callable[[], Sequence[HeldVersion]]
 """Every version that the key store's records say Vault holds. Raises what opening the store raises."""

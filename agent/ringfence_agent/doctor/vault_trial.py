@@ -11,7 +11,6 @@ import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from ringfence_agent.doctor.check import NotChecked, finding
 from ringfence_agent.vault.control import VaultControl
 from ringfence_agent.vault.settings import WRAP_KEY
 from ringfence_agent.vault.transit_batches import BATCH_ITEMS, TransitBatches
@@ -19,6 +18,7 @@ from ringfence_agent.vault.transit_keys import TransitKey
 from ringfence_agent.vault.transit_wire import EncryptItem, ItemFault, OpenItem, RewrapItem, TransitCiphertext
 from ringfence_zones.errors import ProtectorRefusedError
 from ringfence_zones.findings import Finding, Rule, Severity
+from ringfence_zones.named_checks import NotChecked, finding
 from ringfence_zones.secret import Secret
 
 _KEY_BYTES = 32

@@ -12,6 +12,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 
 from ringfence_agent.http.tls import TlsIdentity, TlsMaterial
+from ringfence_zones.bounded_file import read_bounded
 from ringfence_zones.errors import ConfigError
 from ringfence_zones.secret import Secret
 
@@ -65,14 +66,7 @@ def require_private_key(path: Path) -> None:
 
 
 def _read_file(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_PEM_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    if len(content) > _MAX_PEM_BYTES:
-        raise ConfigError(f"{path} is larger than {_MAX_PEM_BYTES} bytes: not a PEM file")
-    return content
+    return read_bounded(path, _MAX_PEM_BYTES, ConfigError, kind="a PEM file")
 
 
 def _read_key(path: Path, password_file: Path | None) -> Secret:

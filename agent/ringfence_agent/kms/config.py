@@ -112,6 +112,7 @@ class KmsFile(ConfigModel):
     metrics: MetricsBlock = MetricsBlock()
     groups: GroupsBlock = GroupsBlock()
     authentication: AuthenticationBlock | None = None
+    keytab_file: AbsolutePath | None = None
     delegation_tokens: TokensBlock | None = None
     proxy_users: dict[str, ProxyUserBlock] | None = None
     revocation_bound: DurationS = Field(30.0, ge=1, le=3600)
@@ -193,7 +194,9 @@ def load_settings(options: Options) -> Settings:
     tls = tls_settings(options.tls_cert, options.tls_key, file.tls, conf, directory)
     if tls is None:
         _require_leave_for_plain_http(host, file, conf)
-    authentication = authentication_settings(file.authentication, file.delegation_tokens, file.proxy_users, conf)
+    authentication = authentication_settings(
+        file.authentication, file.delegation_tokens, file.proxy_users, conf, file.keytab_file
+    )
     if authentication.kerberos is not None:
         _require_a_binding(authentication.kerberos, tls)
         authentication.kerberos.check()

@@ -26,7 +26,7 @@ from ringfence_zones.errors import ConfigError
 from ringfence_zones.hadoop_conf import HadoopConf, read_hadoop_conf
 from ringfence_zones.kerberos import KerberosKeytab
 from ringfence_zones.kms_admin import AdminClient
-from ringfence_zones.kms_uri import KmsUri, parse_kms_uri
+from ringfence_zones.kms_uri import KEY_PROVIDER, KmsUri, parse_kms_uri
 from ringfence_zones.namenodes import default_filesystem
 
 _LEDGER = "transfers.sqlite"
@@ -90,7 +90,7 @@ def _find_keytab(settings: TransferConfig, request: Request) -> KerberosKeytab |
 
 
 def _kms(conf: HadoopConf) -> KmsUri:
-    provider = conf.get("hadoop.security.key.provider.path")
+    provider = conf.get(KEY_PROVIDER)
     if not provider:
         raise ConfigError("core-site.xml names no KMS, and a grant is the KMS's to make")
     return parse_kms_uri(provider)

@@ -14,10 +14,10 @@ from click.testing import CliRunner
 
 from ringfence_agent.cli.doctor import CHECKS, doctor
 from ringfence_agent.doctor import machine, proofs, storage
-from ringfence_agent.doctor.check import NotChecked
 from ringfence_agent.doctor.subject import Subject, find_subject
 from ringfence_agent.keystore.open import open_keystore
 from ringfence_zones.findings import Finding, Rule
+from ringfence_zones.named_checks import NotChecked
 
 
 @pytest.fixture

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from ringfence_agent.doctor import machine
-from ringfence_agent.doctor.check import NotChecked
 from ringfence_agent.doctor.subject import Subject
+from ringfence_zones import kernel_clock
 from ringfence_zones.findings import Rule, Severity
 from ringfence_zones.hadoop_conf import HadoopConf
+from ringfence_zones.named_checks import NotChecked
 
 HERE = Subject(Path("/nowhere"), "this machine", {})
 STOCK = Subject(Path("/nowhere"), "kms-site.xml", {}, stock=HadoopConf({}))
@@ -27,7 +28,7 @@ def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_kernel_says_how_its_clock_is_kept() -> None:
-    unsynchronised, error_us = machine.read_clock()
+    unsynchronised, error_us = kernel_clock.read_clock()
     assert isinstance(unsynchronised, bool)
     assert 0 <= error_us <= 16_000_000  # NTP_PHASE_LIMIT
 
@@ -36,7 +37,7 @@ def test_the_kernel_says_how_its_clock_is_kept() -> None:
 def test_a_clock_that_nothing_keeps_right_is_found(
     monkeypatch: pytest.MonkeyPatch, state: tuple[bool, int], expected: int
 ) -> None:
-    monkeypatch.setattr(machine, "read_clock", lambda: state)
+    monkeypatch.setattr(kernel_clock, "read_clock", lambda: state)
     found = list(machine.check_clock(HERE))
     assert [each.rule for each in found] == [Rule.CLOCK_UNSYNCHRONISED] * expected
 

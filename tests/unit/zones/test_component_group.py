@@ -23,14 +23,27 @@ def serve() -> None:
     pass
 
 
+@click.group(cls=ComponentGroup, path="kms.store")
+def store() -> None:
+    pass
+
+
 @click.command()
 def takeover() -> None:
+    pass
+
+
+@click.command()
+def repair() -> None:
     pass
 
 
 ENTRIES = [
     EntryPoint("kms", f"{__name__}:kms", component_group.ENTRY_POINT_GROUP),
     EntryPoint("kms.takeover", f"{__name__}:takeover", component_group.ENTRY_POINT_GROUP),
+    EntryPoint("kms.store", f"{__name__}:store", component_group.ENTRY_POINT_GROUP),
+    EntryPoint("kms.store.repair", f"{__name__}:repair", component_group.ENTRY_POINT_GROUP),
+    EntryPoint("store.other", "no.such.module:command", component_group.ENTRY_POINT_GROUP),
     EntryPoint("key.import", "no.such.module:command", component_group.ENTRY_POINT_GROUP),
 ]
 
@@ -42,11 +55,21 @@ def _entries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_entry_point_with_the_groups_name_adds_a_command() -> None:
     context = click.Context(kms)
-    assert kms.list_commands(context) == ["serve", "takeover"]
+    assert kms.list_commands(context) == ["serve", "store", "takeover"]
     assert kms.get_command(context, "serve") is serve
     found = kms.get_command(context, "takeover")
     assert found is not None and found.name == "takeover"
     assert kms.get_command(context, "import") is None
+
+
+def test_a_group_below_a_group_is_found_by_its_whole_path() -> None:
+    context = click.Context(kms)
+    assert kms.get_command(context, "store.repair") is None
+    found = kms.get_command(context, "store")
+    assert isinstance(found, ComponentGroup)
+    assert found.list_commands(context) == ["repair"]
+    inner = found.get_command(context, "repair")
+    assert inner is not None and inner.name == "repair"
 
 
 def test_the_groups_own_commands_load_no_other_component() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ringfence_zones.errors import ConfigError
 from ringfence_zones.hadoop_conf import read_hadoop_conf
-from ringfence_zones.hadoop_xml import read_property, replace_document, set_property
+from ringfence_zones.hadoop_xml import read_property, remove_properties, replace_document, set_property
 
 NAME = "fs.protected.directories"
 
@@ -216,3 +216,16 @@ def test_what_hadoop_reads_where_nobody_looks_is_refused(tmp_path: Path, content
         read_hadoop_conf(tmp_path, "core-site.xml")
     with pytest.raises(ConfigError):
         read_property(document, NAME)
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+def test_a_property_that_was_added_is_taken_out_without_a_trace(line_end: bytes) -> None:
+    document = (HEAD + TAIL).replace(b"\r", b"").replace(b"\n", line_end)
+    assert remove_properties(set_property(document, NAME, "/z"), [NAME]) == document
+
+
+def test_a_property_that_shares_its_line_leaves_the_rest_of_it() -> None:
+    document = b"<configuration><property><name>a</name><value>1</value></property> <property><name>b</name></property>"
+    assert remove_properties(document + b"</configuration>", ["a", "c"]) == (
+        b"<configuration> <property><name>b</name></property></configuration>"
+    )

@@ -6,7 +6,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from ringfence_zones.errors import PlanRefusedError
 from ringfence_zones.kms_admin import AdminClient, open_admin_client
 from ringfence_zones.observe import observe_cluster
 from ringfence_zones.plan import ActionKind, Plan, make_plan
-from ringfence_zones.policy import load_policy
+from ringfence_zones.policy import Policy, load_policy
 
 APPLY_SCHEMA = 1
 # How the summary counts each kind of action: one, many.
@@ -58,7 +58,7 @@ def apply(click_context: click.Context, context: CommandContext, policy_file: Pa
     if context.json:
         print_json(result_json(result, plan))
     else:
-        _print_result(result, plan)
+        print_result(result, plan)
     click_context.exit(exits.DONE if result.is_complete else exits.FAILED)
 
 
@@ -68,10 +68,20 @@ def run_apply(
     """The whole command without its output. `watch` sees the plan, and each boundary of its execution."""
     policy = load_policy(policy_file)
     with open_cluster(context) as cluster:
-        plan = make_plan(policy, observe_cluster(cluster.hdfs, cluster.kms, policy))
-        admin = _admin(context, cluster, plan)
-        with watch(plan) as on_step:
-            return plan, apply_plan(plan, cluster.hdfs, cluster.kms, admin, on_step)
+        return apply_policy(context, cluster, policy, watch)
+
+
+def apply_policy(
+    context: CommandContext,
+    cluster: Cluster,
+    policy: Policy,
+    watch: Callable[[Plan], AbstractContextManager[OnStep]] = lambda _plan: nullcontext(lambda _boundary: None),
+) -> tuple[Plan, ApplyResult]:
+    """The same for a policy that was read, on a cluster that is open. Raises PlanRefusedError."""
+    plan = make_plan(policy, observe_cluster(cluster.hdfs, cluster.kms, policy))
+    admin = _admin(context, cluster, plan)
+    with watch(plan) as on_step:
+        return plan, apply_plan(plan, cluster.hdfs, cluster.kms, admin, on_step)
 
 
 def result_json(result: ApplyResult, plan: Plan) -> dict[str, Any]:
@@ -132,7 +142,8 @@ def _progress(plan: Plan, *, visible: bool) -> Iterator[OnStep]:
         yield on_step
 
 
-def _print_result(result: ApplyResult, plan: Plan) -> None:
+def print_result(result: ApplyResult, plan: Plan) -> None:
+    """What was done, and on standard error what was not."""
     if plan.problems:
         print_findings(plan.problems, nothing="")
     if not plan.actions:

@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 from ringfence_zones import errors
-from ringfence_zones.errors import PlanRefusedError, PolicyError, RefusedError, RingfenceError
+from ringfence_zones.errors import DocumentError, PlanRefusedError, PolicyError, RefusedError, RingfenceError
 from ringfence_zones.findings import Finding
 
 DONE = 0
@@ -35,6 +35,7 @@ EXIT_CODES: dict[type[RingfenceError], int] = {
     errors.AgentUnavailableError: FAILED,
     errors.TransferError: FAILED,
     errors.ReceiptError: FAILED,
+    errors.AwsError: FAILED,
     errors.SandboxError: FAILED,
     errors.InstallError: FAILED,
     errors.RolledBackError: ROLLED_BACK,
@@ -63,7 +64,7 @@ def error_json(error: RingfenceError) -> dict[str, Any]:
         out["hint"] = error.hint
     if error.command:
         out["command"] = error.command
-    if isinstance(error, PolicyError | PlanRefusedError) and error.findings:
+    if isinstance(error, PolicyError | DocumentError | PlanRefusedError) and error.findings:
         out["findings"] = [finding.to_json() for finding in error.findings]
     return out
 
@@ -76,7 +77,7 @@ def _lines(error: RingfenceError) -> list[str]:
         lines.append(f"  hint: {error.hint}")
     if error.command:
         lines.append(f"  run:  {error.command}")
-    if isinstance(error, PolicyError | PlanRefusedError):
+    if isinstance(error, PolicyError | DocumentError | PlanRefusedError):
         for finding in error.findings:
             lines += _finding_lines(finding)
     return lines

@@ -56,6 +56,7 @@ SUMMARIES = {
     "doctor": _Summary(
         "Look at this machine and what the KMS on it depends on; exit 3 when anything is found.", "kms", "uvloop"
     ),
+    "emr": _Summary("Ringfence on Amazon EMR."),
     "key": _Summary("Keys and who may use them.", "kms", "uvloop"),
     "keystore": _Summary("Where keys rest, and what protects them.", "kms", "uvloop"),
     "kms": _Summary("The Hadoop-compatible key server.", "kms", "uvloop"),
@@ -73,6 +74,7 @@ SUMMARIES = {
         "fastapi",
     ),
     "transfers": _Summary("Transfers of the agent: list, show, approve, cancel; fetch a receipt.", "agent", "fastapi"),
+    "uninstall": _Summary("Return this EMR node to what it was before the bootstrap action."),
     "vault": _Summary("Vault or OpenBao: prepare it, log in, see what is there.", "vault", "hvac"),
     "zone": _Summary("List and look at encryption zones.", *_HDFS),
 }

@@ -36,15 +36,15 @@ def print_json(value: Any) -> None:
     click.echo(text.encode("utf-8", "backslashreplace").decode())
 
 
-def print_findings(findings: Sequence[Finding], *, nothing: str) -> None:
+def print_findings(findings: Sequence[Finding], *, nothing: str, err: bool = False) -> None:
     """Each finding with its hint and its command, then how many; `nothing` when there are none."""
     for finding in findings:
         severity = click.style(f"{finding.severity.value:<5}", fg=_COLOURS[finding.severity])
-        click.echo(f"{severity} {finding.rule.value}  {shown(finding.path)}: {shown(finding.message)}")
-        click.echo(f"      hint: {shown(finding.hint)}")
+        click.echo(f"{severity} {finding.rule.value}  {shown(finding.path)}: {shown(finding.message)}", err=err)
+        click.echo(f"      hint: {shown(finding.hint)}", err=err)
         if finding.command:
-            click.echo(f"      run:  {shown(finding.command)}")
-    click.echo(counted(len(findings), "finding") if findings else nothing)
+            click.echo(f"      run:  {shown(finding.command)}", err=err)
+    click.echo(counted(len(findings), "finding") if findings else nothing, err=err)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -25,10 +25,10 @@ from ringfence_zones.http_session import HttpAccess
 from ringfence_zones.kerberos import refuse_claimed_user
 from ringfence_zones.keys import KeyMetadata
 from ringfence_zones.kms_client import KmsClient, RingfenceStatus
+from ringfence_zones.kms_uri import KEY_PROVIDER, OLD_KEY_PROVIDER
 from ringfence_zones.namenodes import default_filesystem
 
 STATUS_SCHEMA = 1
-_KEY_PROVIDER = "hadoop.security.key.provider.path"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def _look(context: CommandContext, agent: AgentClient | None, conf: HadoopConf) 
         except (AgentUnavailableError, KeyError):
             pass
         else:
-            return listed, conf.get(_KEY_PROVIDER) or conf.get("dfs.encryption.key.provider.uri")
+            return listed, conf.get(KEY_PROVIDER) or conf.get(OLD_KEY_PROVIDER)
     with open_hdfs(context) as hdfs:
         protected = hdfs.protected_directories()
         zones = [

@@ -31,6 +31,8 @@ _URI = re.compile(r"jceks://file(?:@[^/]*)?(?P<path>/[^?#]+)")
 _FORM = "jceks://file@/ABSOLUTE/PATH/kms.keystore"
 _MAX_PASSWORD_BYTES = 4096
 _RECEIPT_SCHEMA = 1
+# Beside a key store while its KMS replaces it.
+_WHILE_WRITTEN = ("_NEW", "_OLD")
 
 
 def is_jceks_uri(uri: str) -> bool:
@@ -73,9 +75,16 @@ def _read_password(path: Path) -> Secret:
     return password
 
 
+def is_missing(path: Path) -> bool:
+    """Whether a stock KMS has made no key store there yet: it does with its first key. One that is being written is
+    there.
+    """
+    return not any(os.path.lexists(path.with_name(path.name + suffix)) for suffix in ("", *_WHILE_WRITTEN))
+
+
 def read_jceks(path: Path, password: Secret) -> tuple[JceksEntry, ...]:
     """Every entry of the file. Raises InputError, ConfigError."""
-    for suffix in ("_NEW", "_OLD"):
+    for suffix in _WHILE_WRITTEN:
         beside = path.with_name(path.name + suffix)
         if os.path.lexists(beside):
             raise InputError(

@@ -27,9 +27,10 @@ from dataclasses import dataclass
 from ringfence_agent.keystore.protector import MaterialBinding, Materials
 from ringfence_agent.keystore.protectors.aws_kms_answers import MAX_CIPHERTEXT_BYTES
 from ringfence_agent.keystore.protectors.aws_kms_api import AwsKms
-from ringfence_agent.keystore.protectors.aws_kms_config import AwsKmsSettings, find_key_arn
+from ringfence_agent.keystore.protectors.aws_kms_config import AwsKmsSettings
 from ringfence_agent.keystore.protectors.aws_kms_errors import Call, Reason, wrong_key
 from ringfence_agent.keystore.sealing import SealBrokenError
+from ringfence_zones.aws_names import find_key_arn
 from ringfence_zones.errors import ProtectorRefusedError
 from ringfence_zones.secret import Secret
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from pydantic import Field, field_validator
 
+from ringfence_zones.aws_names import KEY_ID, REGION, find_key_arn
 from ringfence_zones.config_file import ConfigModel, DurationS
 from ringfence_zones.errors import ConfigError
 from ringfence_zones.http_origin import find_origin
@@ -26,35 +27,11 @@ DEFAULT_DEADLINE_S = 5.0
 # A protector's call returns or raises within about 10 s (`keystore.protector`).
 MAX_DEADLINE_S = 10.0
 MAX_FORMER_KEYS = 8
-_REGION = r"[a-z]{2,4}(?:-[a-z]+)+-\d{1,2}"
-_ARN = re.compile(
-    rf"arn:(?P<partition>aws[a-z-]*):kms:(?P<region>{_REGION}):(?P<account>\d{{12}}):"
-    r"(?P<kind>key|alias)/(?P<name>[A-Za-z0-9/_-]{1,256})"
-)
-_KEY_ID = re.compile(r"(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|mrk-[0-9a-f]{32})")
+_KEY_ID = re.compile(KEY_ID)
 _ALIAS = re.compile(r"alias/[A-Za-z0-9/_-]{1,250}")
 # It stands in conditions of key policies, where *, ? and ${ mean something else than themselves.
 _CLUSTER = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
 _OF_AWS = "alias/aws/"
-
-
-@dataclass(frozen=True, slots=True)
-class KeyArn:
-    """`arn:PARTITION:kms:REGION:ACCOUNT:key/ID`, or `alias/NAME` in place of `key/ID`."""
-
-    text: str
-    partition: str
-    region: str
-    account: str
-    is_alias: bool
-
-
-def find_key_arn(text: str) -> KeyArn | None:
-    """The parts of an ARN of a KMS key or alias; None for what is none."""
-    match = _ARN.fullmatch(text)
-    if match is None:
-        return None
-    return KeyArn(text, match["partition"], match["region"], match["account"], match["kind"] == "alias")
 
 
 class AwsKmsBlock(ConfigModel):
@@ -71,7 +48,7 @@ class AwsKmsBlock(ConfigModel):
 
     key: str
     cluster: str
-    region: str | None = Field(None, pattern=f"^{_REGION}$")
+    region: str | None = Field(None, pattern=f"^{REGION}$")
     endpoint: str | None = None
     fips: bool = False
     deadline: DurationS = Field(DEFAULT_DEADLINE_S, ge=0.5, le=MAX_DEADLINE_S)

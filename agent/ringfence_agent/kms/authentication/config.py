@@ -99,10 +99,13 @@ def authentication_settings(
     tokens: TokensBlock | None,
     proxy_users: Mapping[str, ProxyUserBlock] | None,
     conf: HadoopConf,
+    keytab_file: Path | None = None,
 ) -> AuthenticationSettings:
-    """What the sources say. Raises ConfigError."""
+    """What the sources say; `keytab_file` in place of the one that kms-site.xml names. Raises ConfigError."""
     _refuse_unsafe(conf)
-    block = block if block is not None else _block_of(conf)
+    if keytab_file is not None:
+        _require_a_place_for_it(block, conf)
+    block = block if block is not None else _block_of(conf, keytab_file)
     lifetimes, in_query = (_lifetimes_of(conf), False) if tokens is None else (_lifetimes(tokens), tokens.in_query)
     rules = read_proxy_rules(conf if proxy_users is None else HadoopConf(_properties(proxy_users)))
     return AuthenticationSettings(
@@ -143,7 +146,20 @@ def _refuse_unsafe(conf: HadoopConf) -> None:
         _log.warning("%skerberos.endpoint.whitelist is not followed: nothing is served to nobody", _PREFIX)
 
 
-def _block_of(conf: HadoopConf) -> AuthenticationBlock:
+def _require_a_place_for_it(block: AuthenticationBlock | None, conf: HadoopConf) -> None:
+    if block is not None:
+        raise ConfigError(
+            "keytab_file stands beside authentication, which names a keytab itself",
+            hint="keep keytab_file alone to go by kms-site.xml with another keytab, or authentication alone",
+        )
+    if conf.get(_PREFIX + "type", SIMPLE) != KERBEROS:
+        raise ConfigError(
+            f"keytab_file is set, and {_PREFIX}type is not {KERBEROS} in kms-site.xml",
+            hint="take keytab_file out of kms.yaml, or put Kerberos back into kms-site.xml",
+        )
+
+
+def _block_of(conf: HadoopConf, keytab_file: Path | None) -> AuthenticationBlock:
     def text(name: str) -> str | None:
         return conf.get(_PREFIX + name) or None
 
@@ -153,7 +169,7 @@ def _block_of(conf: HadoopConf) -> AuthenticationBlock:
     is_kerberos = conf.get(_PREFIX + "type", SIMPLE) == KERBEROS
     return AuthenticationBlock.model_construct(
         type=KERBEROS if is_kerberos else SIMPLE,
-        kerberos=_kerberos_block_of(conf, text) if is_kerberos else None,
+        kerberos=_kerberos_block_of(conf, text, keytab_file) if is_kerberos else None,
         session=_positive(conf, _PREFIX + "token.validity", _VALIDITY_S),
         idle=idle_s if idle_s > 0 else None,
         cookie_path=text("cookie.path"),
@@ -163,8 +179,8 @@ def _block_of(conf: HadoopConf) -> AuthenticationBlock:
     )
 
 
-def _kerberos_block_of(conf: HadoopConf, text: Callable[[str], str | None]) -> KerberosBlock:
-    keytab = text("kerberos.keytab")
+def _kerberos_block_of(conf: HadoopConf, text: Callable[[str], str | None], keytab_file: Path | None) -> KerberosBlock:
+    keytab = text("kerberos.keytab") if keytab_file is None else str(keytab_file)
     if keytab is None or not Path(keytab).is_absolute():
         raise ConfigError(
             f"{_PREFIX}kerberos.keytab names no file", hint="set it to the absolute path of the HTTP principal's keytab"

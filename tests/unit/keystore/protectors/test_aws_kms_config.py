@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ringfence_agent.keystore.protectors.aws_kms_config import AwsKmsBlock, aws_kms_settings, find_key_arn
+from ringfence_agent.keystore.protectors.aws_kms_config import AwsKmsBlock, aws_kms_settings
 from ringfence_zones.config_file import parse_config
 from ringfence_zones.errors import ConfigError
 
@@ -36,16 +36,6 @@ def test_what_names_no_region_needs_one(key: str) -> None:
 def test_what_names_no_key_of_one_s_own_is_refused(key: str) -> None:
     with pytest.raises(ConfigError, match="'key' must be"):
         block(key=key)
-
-
-def test_an_alias_arn_is_told_from_a_key_s() -> None:
-    alias = find_key_arn(KEY.partition("key/")[0] + "alias/ringfence/a")
-    key = find_key_arn(KEY)
-    assert alias is not None
-    assert key is not None
-    assert (alias.is_alias, key.is_alias) == (True, False)
-    assert (key.partition, key.region, key.account) == ("aws", "eu-west-1", "111122223333")
-    assert find_key_arn("alias/x") is None
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,18 @@ def test_hadoops_defaults() -> None:
     assert (found.signature_secret, found.token_in_query, dict(found.proxy_rules)) == (None, False, {})
 
 
+def test_another_keytab_stands_in_for_that_of_kms_site(keytab: Path) -> None:
+    theirs = HadoopConf({PREFIX + "type": "kerberos", PREFIX + "kerberos.keytab": "/etc/of-another-user"})
+    found = authentication_settings(None, None, None, theirs, keytab)
+    assert found.kerberos is not None and found.kerberos.keytab == keytab
+
+    with pytest.raises(ConfigError, match=r"type is not kerberos in kms-site\.xml"):
+        authentication_settings(None, None, None, HadoopConf({}), keytab)
+    named = parse_config("authentication: {type: simple}", "kms.yaml", KmsFile).authentication
+    with pytest.raises(ConfigError, match=r"stands beside authentication"):
+        authentication_settings(named, None, None, theirs, keytab)
+
+
 def test_hadoops_properties(keytab: Path) -> None:
     found = from_hadoop(
         {

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import click
 
-from ringfence_agent.doctor.check import Outcome
 from ringfence_zones.cli.render import shown
+from ringfence_zones.named_checks import Outcome
 
 
 def print_outcomes(outcomes: Iterable[Outcome]) -> None:
