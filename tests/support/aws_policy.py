@@ -2,7 +2,8 @@
 
 As much of IAM's evaluation as key policies use: explicit denials first; a key policy that names the role or its session
 suffices in the key's own account; one that names the account asks the identity policy; another account always needs
-both. Conditions: StringEquals, StringLike and their ForAllValues forms over the encryption context.
+both. Conditions: StringEquals, StringLike and their ForAllValues forms over the encryption context; Bool and the same
+over other condition keys that a request has.
 """
 
 from __future__ import annotations
@@ -29,12 +30,13 @@ class Principal:
 
 @dataclass(frozen=True)
 class Asked:
-    """One action on one key, with its encryption context."""
+    """One action on one key, with its encryption context; `facts` are other condition keys of the request."""
 
     action: str
     key_arn: str
     key_account: str
     context: Mapping[str, str]
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 def is_allowed(
@@ -56,6 +58,14 @@ def is_allowed(
     if principal.account != asked.key_account:
         return (named or delegated) and by_identity
     return named or (delegated and by_identity)
+
+
+def identity_decision(policy: Mapping[str, Any], asked: Asked) -> str:
+    """What an identity policy says by itself, in the words of IAM's simulation."""
+    matching = [each["Effect"] for each in _statements(policy) if _matches(each, asked, own=True)]
+    if "Deny" in matching:
+        return "explicitDeny"
+    return "allowed" if matching else "implicitDeny"
 
 
 def _statements(policy: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -90,7 +100,11 @@ def _matches(statement: Mapping[str, Any], asked: Asked, *, own: bool = False) -
 
 
 def _holds(operator: str, name: str, wanted: list[str], asked: Asked) -> bool:
-    compare = {"StringEquals": str.__eq__, "StringLike": fnmatch.fnmatchcase}[operator.removeprefix("ForAllValues:")]
+    compare = {"StringEquals": str.__eq__, "StringLike": fnmatch.fnmatchcase, "Bool": str.__eq__}[
+        operator.removeprefix("ForAllValues:")
+    ]
+    if name in asked.facts:
+        return any(compare(asked.facts[name], pattern) for pattern in wanted)
     if name == "kms:EncryptionContextKeys":
         return all(any(compare(each, pattern) for pattern in wanted) for each in asked.context)
     value = asked.context.get(name.removeprefix("kms:EncryptionContext:"))

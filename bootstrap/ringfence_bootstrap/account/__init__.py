@@ -1,0 +1,1 @@
+"""An AWS account as the EMR commands see it: configurations, clusters, keys, roles and certificates."""
