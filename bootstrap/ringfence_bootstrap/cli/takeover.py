@@ -24,8 +24,9 @@ from ringfence_zones.cli.context import CommandContext, global_options
 from ringfence_zones.cli.render import counted, listed, print_json, shown
 from ringfence_zones.client_config import read_http_access
 from ringfence_zones.custody import custody_word
-from ringfence_zones.errors import ConfigError, InstallError, RolledBackError
+from ringfence_zones.errors import ConfigError, InputError, InstallError, RolledBackError
 from ringfence_zones.http_session import HttpAccess
+from ringfence_zones.kerberos import KerberosLogin
 from ringfence_zones.keys import KeyMetadata
 from ringfence_zones.kms_material import KmsMaterialClient
 
@@ -39,6 +40,20 @@ _SHOWN_KEYS = 5
 _NOTHING_COLLECTED = Collected((), ())
 
 _PATH = click.Path(path_type=Path)
+
+
+def _read_keytabs(
+    _context: click.Context, _parameter: click.Parameter, given: Sequence[str]
+) -> tuple[KerberosLogin, ...]:
+    logins = []
+    for text in given:
+        principal, _, file = text.rpartition("=")
+        if not principal or not Path(file).is_absolute():
+            raise click.BadParameter(f"{text} is not of the form PRINCIPAL=/ABSOLUTE/FILE")
+        logins.append(KerberosLogin(principal, Path(file)))
+    return tuple(logins)
+
+
 _state = click.option(
     "--state-dir", "state", type=_PATH, default=DEFAULT_STATE, metavar="DIR", help=f"the journal  [{DEFAULT_STATE}]"
 )
@@ -49,6 +64,14 @@ _provers = click.option(
     multiple=True,
     metavar="USER",
     help="who opens EDEKs for the proof, with DECRYPT_EEK on the keys; may be repeated (simple authentication)",
+)
+_keytabs = click.option(
+    "--prove-with",
+    "keytabs",
+    multiple=True,
+    metavar="PRINCIPAL=FILE",
+    callback=_read_keytabs,
+    help="on a cluster with Kerberos: who proves, by a keytab; may be repeated",
 )
 _unproven = click.option("--allow-unproven", is_flag=True, help="go on although nobody named may open some keys' EDEKs")
 _files = click.option(
@@ -72,6 +95,12 @@ _files = click.option(
 @click.option(
     "--config", type=_PATH, default=DEFAULT_CONFIG, metavar="FILE", help=f"written for ours  [{DEFAULT_CONFIG}]"
 )
+@click.option(
+    "--settings",
+    type=_PATH,
+    metavar="FILE",
+    help="more of kms.yaml for ours, as the key store's protectors (protector, aws_kms, vault), backups, audit",
+)
 @click.option("--password-file", type=_PATH, metavar="FILE", help="the stock key store's  [where the stock KMS has it]")
 @click.option("--stock-unit", metavar="UNIT", help="the stock KMS's systemd unit  [found]")
 @click.option("--unit", default=DEFAULT_UNIT, metavar="UNIT", help=f"our KMS's systemd unit  [{DEFAULT_UNIT}]")
@@ -80,6 +109,7 @@ _files = click.option(
 @click.option("--start-command", metavar="CMD", help="without systemd: starts our KMS in the background")
 @click.option("--stop-command", metavar="CMD", help="without systemd: stops our KMS")
 @_provers
+@_keytabs
 @_unproven
 @_files
 @_state
@@ -93,6 +123,7 @@ def takeover(
     root_key: Path | None,
     store_password: Path | None,
     config: Path,
+    settings: Path | None,
     password_file: Path | None,
     stock_unit: str | None,
     unit: str,
@@ -101,6 +132,7 @@ def takeover(
     start_command: str | None,
     stop_command: str | None,
     provers: Sequence[str],
+    keytabs: Sequence[KerberosLogin],
     allow_unproven: bool,
     no_files: bool,
     state: Path,
@@ -129,12 +161,13 @@ def takeover(
         state=state.absolute(),
         stock=choose_service("stock", stock_unit, stock_start_command, stock_stop_command, masked=True),
         ours=choose_service("our", unit, start_command, stop_command, masked=False),
+        settings=settings.absolute() if settings is not None else None,
     )
     find_account(keystore)
     say = _say(context)
     with locked(places.state):
         journal = Journal(places.state / "takeover.json")
-        connect = _connect(context, provers)
+        connect = _connect(context, provers, keytabs)
         _recover(places.state, connect, say)
         found = journal.find()
         if found is not None and found[0] == DONE:
@@ -152,13 +185,21 @@ def takeover(
 
 @click.command("return")
 @_provers
+@_keytabs
 @_unproven
 @_files
 @_state
 @_yes
 @global_options
 def return_command(
-    context: CommandContext, provers: Sequence[str], allow_unproven: bool, no_files: bool, state: Path, yes: bool
+    context: CommandContext,
+    *,
+    provers: Sequence[str],
+    keytabs: Sequence[KerberosLogin],
+    allow_unproven: bool,
+    no_files: bool,
+    state: Path,
+    yes: bool,
 ) -> None:
     """Give the address back to the stock KMS, with every key and version that was made since.
 
@@ -168,7 +209,7 @@ def return_command(
     state = state.absolute()
     say = _say(context)
     with locked(state):
-        connect = _connect(context, provers)
+        connect = _connect(context, provers, keytabs)
         _recover(state, connect, say)
         journal = Journal(state / "takeover.json")
         found = journal.find()
@@ -219,8 +260,21 @@ def _previous_config(journal: Journal) -> Undo:
     return next(undo for name, undo in journal.begun() if name == "configure")
 
 
-def _connect(context: CommandContext, provers: Sequence[str]) -> Connect:
+def _connect(context: CommandContext, provers: Sequence[str], keytabs: Sequence[KerberosLogin]) -> Connect:
     access = _access(context)
+    if keytabs:
+        if access.kerberos is None:
+            raise InputError(
+                "--prove-with is for Kerberos, and this cluster uses simple authentication",
+                hint="name users instead: --prove-as USER, repeated",
+            )
+        accesses = {f"{each.principal} of {each.keytab}": HttpAccess(each, access.trust) for each in keytabs}
+        return lambda uri: [KmsMaterialClient(uri, name, access=each) for name, each in accesses.items()]
+    if provers and access.kerberos is not None:
+        raise InputError(
+            "--prove-as claims a name, and this cluster uses Kerberos",
+            hint="name keytabs instead: --prove-with PRINCIPAL=FILE, repeated",
+        )
     users = list(dict.fromkeys(provers)) or [context.user]
     return lambda uri: [KmsMaterialClient(uri, user, access=access) for user in users]
 
@@ -275,7 +329,8 @@ def _require_proven(collected: Collected, *, allowed: bool) -> None:
         raise InstallError(
             f"nobody named may open EDEKs of {counted(len(collected.unproven), 'key')}"
             f" ({names}{f' and {more} more' if more > 0 else ''}), so the move cannot be proven for them",
-            hint="name users with DECRYPT_EEK on them: --prove-as USER, repeated; or go on unproven: --allow-unproven",
+            hint="name users with DECRYPT_EEK on them: --prove-as USER (with Kerberos --prove-with PRINCIPAL=FILE),"
+            " repeated; or go on unproven: --allow-unproven",
         )
 
 

@@ -49,7 +49,8 @@ Connect = Callable[[str], list[KmsMaterialClient]]
 class Places:
     """Everything that both directions need to know; what a journal remembers. `password_file` is the stock KMS's.
 
-    `store_password` is the file with the password of the database server that holds our key store.
+    `store_password` is the file with the password of the database server that holds our key store, `settings` one with
+    what our KMS is to have beside what is written for it: the store's protectors, custody, backups, audit.
     """
 
     uri: str
@@ -66,6 +67,7 @@ class Places:
     state: Path
     stock: Service
     ours: Service
+    settings: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
         """For the journal."""
@@ -84,6 +86,7 @@ class Places:
             "state": str(self.state),
             "stock": self.stock.to_json(),
             "ours": self.ours.to_json(),
+            "settings": _text(self.settings),
         }
 
     @classmethod
@@ -104,12 +107,15 @@ class Places:
             state=Path(found["state"]),
             stock=service_from_json(found["stock"]),
             ours=service_from_json(found["ours"]),
+            settings=_path(found.get("settings")),
         )
 
     @property
     def keys(self) -> KeyCommands:
         """The commands that move keys between the two."""
-        return KeyCommands(self.keystore, self.root_key, self.store_password, self.password_file, self.state)
+        return KeyCommands(
+            self.keystore, self.root_key, self.store_password, self.password_file, self.state, self.settings
+        )
 
 
 def _text(path: Path | None) -> str | None:
@@ -122,8 +128,14 @@ def _path(text: str | None) -> Path | None:
 
 def takeover_steps(places: Places, collected: Collected, connect: Connect) -> list[Step]:
     """From the stock KMS to ours. `collected` was proven by the stock KMS."""
+    # A new cluster's stock KMS makes its key store with its first key. One that tells of keys has to have it.
+    has_none = not collected.proofs and not collected.unproven
+
+    def bring() -> None:
+        places.keys.bring(places.stock_keystore, may_be_missing=has_none)
+
     return [
-        Step("import", "importing the keys", lambda: places.keys.bring(places.stock_keystore)),
+        Step("import", "importing the keys", bring),
         Step(
             "configure",
             f"writing {places.config}",
@@ -138,7 +150,7 @@ def takeover_steps(places: Places, collected: Collected, connect: Connect) -> li
             lambda: _stop(places, places.stock),
             lambda _undo: _start_again(places, places.stock, connect, ours=False),
         ),
-        Step("import-again", "importing what was added meanwhile", lambda: places.keys.bring(places.stock_keystore)),
+        Step("import-again", "importing what was added meanwhile", bring),
         Step(
             "start-ours",
             f"starting our KMS ({places.ours.describe()}) on {places.uri}",
@@ -169,8 +181,8 @@ def return_steps(places: Places, collected: Collected, connect: Connect, previou
             "key-store",
             f"putting the keys into {places.stock_keystore}",
             export.put_in_place,
-            lambda undo: put_back(places.stock_keystore, Path(undo["backup"])),
-            lambda: {"backup": str(export.backup)},
+            lambda undo: put_back(places.stock_keystore, Path(undo["backup"]), is_new=undo.get("is_new", False)),
+            lambda: {"backup": str(export.backup), "is_new": not places.stock_keystore.exists()},
         ),
         Step(
             "start-stock",
@@ -215,7 +227,7 @@ class _Export:
         self._write(self._last, self._first)
 
     def _write(self, target: Path, base: Path) -> None:
-        written = self._keys.write(target, base, without_held=self._without_held)
+        written = self._keys.write(target, base if base.exists() else None, without_held=self._without_held)
         self._has_changes |= written.has_changes
         self.left_out = written.left_out
 
@@ -245,7 +257,16 @@ def config_text(places: Places) -> str:
         lines.append(f"keystore_password_file: {json.dumps(str(places.store_password))}")
     if places.plain_http and not is_loopback(places.host):
         lines += ["# As the stock KMS was. Anybody on the network's way can read data keys.", "allow_plain_http: true"]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + _settings_text(places.settings)
+
+
+def _settings_text(settings: Path | None) -> str:
+    if settings is None:
+        return ""
+    try:
+        return f"# From {settings}:\n{settings.read_text()}"
+    except (OSError, ValueError) as error:
+        raise InstallError(f"cannot read {settings}: {error}") from error
 
 
 def _listen(host: str, port: int) -> str:
@@ -336,7 +357,8 @@ def _give_back(places: Places) -> str | None:
 def _take_back(places: Places) -> None:
     """The stock KMS stops, and what was made on it meanwhile comes into our key store."""
     _stop(places, places.stock)
-    places.keys.bring(places.stock_keystore)
+    # Our store has every key that went there; a stock KMS that got none and made none has no key store.
+    places.keys.bring(places.stock_keystore, may_be_missing=True)
 
 
 def _remember(path: Path) -> Undo:

@@ -33,21 +33,28 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class KeyCommands:
-    """Between one store of ours and Java key stores of one password (None: Hadoop's variable or default)."""
+    """Between one store of ours and Java key stores of one password (None: Hadoop's variable or default).
+
+    `settings` is YAML of kms.yaml with the store's protectors; None for a root key file alone.
+    """
 
     keystore: str
     root_key: Path | None
     store_password: Path | None
     password_file: Path | None
     state: Path
+    settings: Path | None = None
 
-    def bring(self, source: Path) -> None:
-        """Imports what `source` has and our store has not. Raises InstallError."""
-        # A store in a database is made when neither it nor its root key is there, as one in a file is without asking.
-        init = () if self.keystore.startswith("sqlite:") else ("--init",)
+    def bring(self, source: Path, *, may_be_missing: bool = False) -> None:
+        """Imports what `source` has and our store has not; nothing, where it may be missing and is. Raises
+        InstallError.
+        """
+        # A store is made when neither it nor its root key is there. One in a file needs leave for that too, where
+        # something else than a root key file opens it.
+        options = ["--init", *(["--missing-is-empty"] if may_be_missing else [])]
         for attempt in range(_ATTEMPTS):
             try:
-                self._run("import", "--from", f"jceks://file@{source}", *init)
+                self._run("import", "--from", f"jceks://file@{source}", *options)
             except InstallError:
                 if attempt == _ATTEMPTS - 1 or not _is_being_written(source):
                     raise
@@ -55,10 +62,15 @@ class KeyCommands:
             else:
                 return
 
-    def write(self, target: Path, base: Path, *, without_held: bool = False) -> Written:
-        """Exports all keys, or all but those that Vault holds. Raises InstallError."""
+    def write(self, target: Path, base: Path | None, *, without_held: bool = False) -> Written:
+        """Exports all keys, or all but those that Vault holds; what `base` has already is taken over sealed.
+
+        Raises InstallError.
+        """
         options = ["--without-held"] if without_held else []
-        done = self._run("export", "--to", f"jceks://file@{target}", "--base", f"jceks://file@{base}", *options)
+        if base is not None:
+            options += ["--base", f"jceks://file@{base}"]
+        done = self._run("export", "--to", f"jceks://file@{target}", *options)
         return Written(bool(done["sealed"] or done["dropped"]), tuple(done["left_out"]))
 
     def _run(self, *arguments: str) -> dict[str, Any]:
@@ -68,6 +80,8 @@ class KeyCommands:
             command += ["--root-key", str(self.root_key)]
         if self.store_password is not None:
             command += ["--keystore-password-file", str(self.store_password)]
+        if self.settings is not None:
+            command += ["--config", str(self.settings)]
         environ = dict(os.environ)
         if self.password_file is not None:
             command += ["--password-file", str(self.password_file)]

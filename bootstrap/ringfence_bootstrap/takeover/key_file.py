@@ -19,20 +19,26 @@ def beside(path: Path, suffix: str) -> Path:
 
 
 def put_in_place(new: Path, target: Path, backup: Path) -> None:
-    """`target` becomes `new`, with the owner and mode it had; what it was stays as `backup`. Raises InstallError."""
+    """`target` becomes `new`, with the owner and mode it had; what it was stays as `backup`. One that was not there
+    gets the directory's owner, who is the stock KMS's user, and there is no backup. Raises InstallError.
+    """
     try:
-        _give(new, target.stat())
-        os.link(target, backup)
-        if _checksums(target).exists():
-            _checksums(target).rename(_checksums(backup))
+        if target.exists():
+            like = target.stat()
+            _give(new, like, like.st_mode & 0o777)
+            os.link(target, backup)
+            if _checksums(target).exists():
+                _checksums(target).rename(_checksums(backup))
+        else:
+            _give(new, target.parent.stat(), 0o600)
         new.replace(target)
         _sync(target.parent)
     except OSError as error:
         raise InstallError(f"cannot put the keys into {target}: {error.strerror}") from error
 
 
-def _give(new: Path, like: os.stat_result) -> None:
-    """Gives our new file the owner and mode of another, by its descriptor: the directory is the stock KMS's user's, who
+def _give(new: Path, like: os.stat_result, mode: int) -> None:
+    """Gives our new file another's owner, and a mode, by its descriptor: the directory is the stock KMS's user's, who
     could have put a link to any file of the system in its place. Raises OSError and InstallError.
     """
     descriptor = os.open(new, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -41,14 +47,20 @@ def _give(new: Path, like: os.stat_result) -> None:
         if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1 or found.st_uid not in (os.geteuid(), like.st_uid):
             raise InstallError(f"{new} is not the file that was made for the keys: somebody else is at work there")
         os.fchown(descriptor, like.st_uid, like.st_gid)
-        os.fchmod(descriptor, like.st_mode & 0o777)
+        os.fchmod(descriptor, mode)
     finally:
         os.close(descriptor)
 
 
-def put_back(target: Path, backup: Path) -> None:
-    """`target` is `backup` again, when there is one; else nothing had happened. Raises InstallError."""
+def put_back(target: Path, backup: Path, *, is_new: bool = False) -> None:
+    """`target` is `backup` again, when there is one; else nothing had happened. With `is_new` there was none before,
+    and there is none again. Raises InstallError.
+    """
     try:
+        if is_new:
+            _checksums(target).unlink(missing_ok=True)
+            target.unlink(missing_ok=True)
+            return
         if not backup.exists():
             return
         if _checksums(backup).exists():

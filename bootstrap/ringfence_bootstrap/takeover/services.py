@@ -22,6 +22,10 @@ _TIMEOUT_S = 120
 # What a command that hangs may have said.
 _LAST_CHARS = 500
 _STOCK_UNITS = ("hadoop-kms.service", "hadoop-kms-server.service", "kms.service")
+# Where administrators' units are, and EMR's too. `systemctl mask` refuses a unit whose file is itself in there.
+_UNITS = Path("/etc/systemd/system")
+_ASIDE = ".ringfence-masked"
+_NOWHERE = Path("/dev/null")
 
 
 class Service(Protocol):
@@ -50,15 +54,18 @@ class SystemdUnit:
     def start(self) -> None:
         """See Service."""
         if self.masked:
-            _run(["systemctl", "unmask", self.unit])
+            _unmask(self.unit)
         else:
-            _run(["systemctl", "enable", self.unit])
-        _run(["systemctl", "start", self.unit])
+            run_command(["systemctl", "enable", self.unit])
+        run_command(["systemctl", "start", self.unit])
 
     def stop(self) -> None:
         """See Service."""
-        _run(["systemctl", "stop", self.unit])
-        _run(["systemctl", "mask" if self.masked else "disable", self.unit])
+        run_command(["systemctl", "stop", self.unit])
+        if self.masked:
+            _mask(self.unit)
+        else:
+            run_command(["systemctl", "disable", self.unit])
 
     def describe(self) -> str:
         """See Service."""
@@ -67,6 +74,46 @@ class SystemdUnit:
     def to_json(self) -> dict[str, Any]:
         """See Service."""
         return {"unit": self.unit, "masked": self.masked}
+
+
+def is_masked(unit: str) -> bool:
+    """Whether the unit's name leads nowhere, so that nobody can start it."""
+    return (_UNITS / unit).is_symlink() and (_UNITS / unit).resolve() == _NOWHERE
+
+
+def _mask(unit: str) -> None:
+    """As `systemctl mask`; a unit whose own file is where masks go is put aside first, under a name that is no unit."""
+    place = _UNITS / unit
+    try:
+        if place.is_file() and not place.is_symlink():
+            aside, mask = place.with_name(unit + _ASIDE), place.with_name(f".{unit}.new")
+            aside.unlink(missing_ok=True)
+            os.link(place, aside)  # the unit is never missing, whatever dies in between
+            mask.unlink(missing_ok=True)
+            mask.symlink_to(_NOWHERE)
+            mask.replace(place)
+            run_command(["systemctl", "daemon-reload"])
+        elif not is_masked(unit):
+            run_command(["systemctl", "mask", unit])
+    except OSError as error:
+        raise InstallError(f"cannot mask {unit}: {error.strerror}") from error
+
+
+def _unmask(unit: str) -> None:
+    place = _UNITS / unit
+    aside = place.with_name(unit + _ASIDE)
+    try:
+        place.with_name(f".{unit}.new").unlink(missing_ok=True)
+        if not aside.exists():
+            run_command(["systemctl", "unmask", unit])
+            return
+        if place.is_file() and not place.is_symlink():
+            aside.unlink()  # it died before the mask was there, or somebody gave the unit a new file
+        else:
+            aside.replace(place)
+        run_command(["systemctl", "daemon-reload"])
+    except OSError as error:
+        raise InstallError(f"cannot unmask {unit}: {error.strerror}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +125,11 @@ class Commands:
 
     def start(self) -> None:
         """See Service."""
-        _run(shlex.split(self.start_command))
+        run_command(shlex.split(self.start_command))
 
     def stop(self) -> None:
         """See Service."""
-        _run(shlex.split(self.stop_command))
+        run_command(shlex.split(self.stop_command))
 
     def describe(self) -> str:
         """See Service."""
@@ -117,12 +164,13 @@ def choose_service(
             f"there is no systemd on this machine to stop and start the {what} KMS with",
             hint="give --stock-start-command and --stock-stop-command, --start-command and --stop-command",
         )
-    return SystemdUnit(unit or _find_stock_unit(), masked)
+    return SystemdUnit(unit or find_stock_unit(), masked)
 
 
-def _find_stock_unit() -> str:
+def find_stock_unit() -> str:
+    """The unit of this machine's stock KMS. Raises ConfigError when systemd knows none."""
     for unit in _STOCK_UNITS:
-        shown = _run(["systemctl", "show", "--property=LoadState", "--value", unit])
+        shown = run_command(["systemctl", "show", "--property=LoadState", "--value", unit])
         if shown.strip() == "loaded":
             return unit
     raise ConfigError(
@@ -161,7 +209,8 @@ def find_account(keystore: str) -> Account:
         ) from error
 
 
-def _run(command: Sequence[str]) -> str:
+def run_command(command: Sequence[str]) -> str:
+    """What a command printed on standard output. Raises InstallError when it does not run, or fails."""
     try:
         finished = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False

@@ -13,10 +13,9 @@ from pathlib import Path
 
 from ringfence_zones.errors import ConfigError
 from ringfence_zones.hadoop_conf import HadoopConf, read_hadoop_conf
-from ringfence_zones.kms_uri import KmsUri, parse_kms_uri
+from ringfence_zones.kms_uri import KEY_PROVIDER, KmsUri, parse_kms_uri
 
 _PROVIDER = "hadoop.kms.key.provider.uri"
-_CLIENTS_PROVIDER = "hadoop.security.key.provider.path"
 _PASSWORD_FILE = "hadoop.security.keystore.java-keystore-provider.password-file"  # noqa: S105 - a property
 _PASSWORD_VARIABLE = "HADOOP_KEYSTORE_PASSWORD"  # noqa: S105 - a variable
 _JCEKS = re.compile(r"jceks://file(?:@[^/]*)?(?P<path>/[^?#]+)")
@@ -49,7 +48,7 @@ def read_stock_kms(kms_conf: Path, hadoop_conf: Path, password_file: Path | None
     port = conf.get_int("hadoop.kms.http.port", _DEFAULT_PORT)
     if uri.port != port:
         raise ConfigError(
-            f"clients call port {uri.port} ({_CLIENTS_PROVIDER}), but the KMS of {kms_conf} listens on {port}",
+            f"clients call port {uri.port} ({KEY_PROVIDER}), but the KMS of {kms_conf} listens on {port}",
             hint="name the configuration of the KMS that clients call: --kms-conf DIR",
         )
     has_tls = conf.get_bool("hadoop.kms.ssl.enabled", False)
@@ -70,13 +69,13 @@ def read_stock_kms(kms_conf: Path, hadoop_conf: Path, password_file: Path | None
 
 
 def _clients_uri(hadoop_conf: Path) -> KmsUri:
-    text = read_hadoop_conf(hadoop_conf, "core-site.xml").get(_CLIENTS_PROVIDER, "")
+    text = read_hadoop_conf(hadoop_conf, "core-site.xml").get(KEY_PROVIDER, "")
     if not text:
-        raise ConfigError(f"core-site.xml in {hadoop_conf} names no KMS: {_CLIENTS_PROVIDER} is not set")
+        raise ConfigError(f"core-site.xml in {hadoop_conf} names no KMS: {KEY_PROVIDER} is not set")
     uri = parse_kms_uri(text)
     if len(uri.hosts) > 1:
         raise ConfigError(
-            f"{_CLIENTS_PROVIDER} names {len(uri.hosts)} instances ({uri.text}), and a takeover exchanges one",
+            f"{KEY_PROVIDER} names {len(uri.hosts)} instances ({uri.text}), and a takeover exchanges one",
             hint="reduce it to one instance first; add instances of Ringfence's afterwards",
         )
     return uri

@@ -7,12 +7,12 @@ import re
 import select
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from ringfence_bootstrap.takeover.key_commands import ringfence_command
-from ringfence_bootstrap.takeover.services import find_account
+from ringfence_bootstrap.takeover.services import Account, find_account
 from ringfence_zones.errors import InstallError
 
 _READY_TIMEOUT_S = 60.0
@@ -23,13 +23,27 @@ _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 @contextmanager
-def trial_server(config: Path, listen: str, keystore: str, state: Path) -> Iterator[int]:
-    """The port on which it answers; it ends with the block, or with this process. Raises InstallError."""
+def trial_server(
+    config: Path,
+    listen: str,
+    keystore: str,
+    state: Path,
+    *,
+    account: Account | None = None,
+    options: Sequence[str] = (),
+) -> Iterator[int]:
+    """The port on which it answers; it ends with the block, or with this process. Raises InstallError.
+
+    It runs as `account`; None: as whoever owns the store's directory.
+    """
     log = state / "trial.log"
-    account = find_account(keystore)
+    account = account or find_account(keystore)
     with log.open("wb") as stderr:
         process = subprocess.Popen(
-            [ringfence_command(), "kms", "serve", "--config", str(config), "--listen", listen, "--workers", "1"],
+            [
+                *(ringfence_command(), "kms", "serve", "--config", str(config), "--listen", listen, "--workers", "1"),
+                *options,
+            ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=stderr,

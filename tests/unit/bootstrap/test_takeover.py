@@ -7,12 +7,13 @@ import shutil
 import socket
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from databases import DatabaseServer
 from kms_serving import write_xml
 
@@ -20,6 +21,7 @@ from ringfence_agent.keystore.held import TransitVersion
 from ringfence_agent.keystore.interface import NewKey
 from ringfence_agent.keystore.open import open_keystore
 from ringfence_agent.kms.config import KmsFile
+from ringfence_bootstrap.cli.takeover import return_command
 from ringfence_bootstrap.takeover import services
 from ringfence_bootstrap.takeover.exchange import Places, config_text, takeover_steps
 from ringfence_bootstrap.takeover.files import parse_edek
@@ -110,6 +112,7 @@ def test_a_directory_without_a_kms_says_which_option_names_another(tmp_path: Pat
 @pytest.fixture
 def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A `systemctl` that writes down what it was told. There is no systemd where tests run."""
+    monkeypatch.setattr(services, "_UNITS", tmp_path / "no-units")
     calls = tmp_path / "calls"
     program = tmp_path / "bin/systemctl"
     program.parent.mkdir()
@@ -132,6 +135,58 @@ def test_a_stock_unit_is_masked_so_that_nothing_starts_it(systemctl: Path) -> No
     ]
 
 
+@pytest.fixture
+def units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where administrators' units are, with the stock KMS's own file in it, as on EMR."""
+    units = tmp_path / "units"
+    units.mkdir()
+    (units / "hadoop-kms.service").write_text("[Service]\nExecStart=/etc/init.d/hadoop-kms start\n")
+    (units / "hadoop-kms.service").chmod(0o640)
+    monkeypatch.setattr(services, "_UNITS", units)
+    return units
+
+
+def _files(directory: Path) -> dict[str, tuple[int, str]]:
+    return {
+        each.name: (each.lstat().st_mode, str(each.readlink()) if each.is_symlink() else each.read_text())
+        for each in directory.iterdir()
+    }
+
+
+def test_a_unit_whose_file_is_where_masks_go_is_put_aside_and_back(systemctl: Path, units: Path) -> None:
+    before = _files(units)
+    unit = SystemdUnit("hadoop-kms.service", masked=True)
+    unit.stop()
+    assert services.is_masked("hadoop-kms.service")
+    assert not [each for each in units.iterdir() if each.suffix == ".service" and not each.is_symlink()]
+    unit.stop()
+    unit.start()
+    assert _files(units) == before and not services.is_masked("hadoop-kms.service")
+    assert "mask hadoop-kms.service" not in systemctl.read_text().splitlines()
+    assert systemctl.read_text().splitlines().count("daemon-reload") == 2
+
+
+def test_a_death_while_a_unit_is_put_aside_is_undone(systemctl: Path, units: Path) -> None:
+    before = _files(units)
+    place = units / "hadoop-kms.service"
+    os.link(place, units / "hadoop-kms.service.ringfence-masked")
+    (units / ".hadoop-kms.service.new").symlink_to("/dev/null")
+    SystemdUnit("hadoop-kms.service", masked=True).start()
+    assert _files(units) == before
+
+
+def test_a_unit_that_was_given_a_new_file_since_keeps_it(systemctl: Path, units: Path) -> None:
+    unit = SystemdUnit("hadoop-kms.service", masked=True)
+    unit.stop()
+    (units / "hadoop-kms.service").unlink()
+    (units / "hadoop-kms.service").write_text("[Service]\nExecStart=/new\n")
+    assert not services.is_masked("hadoop-kms.service")
+    unit.start()
+    assert [(each.name, each.read_text()) for each in units.iterdir()] == [
+        ("hadoop-kms.service", "[Service]\nExecStart=/new\n")
+    ]
+
+
 def test_our_unit_is_enabled_and_disabled(systemctl: Path) -> None:
     unit = SystemdUnit("ringfence-kms.service", masked=False)
     unit.start()
@@ -143,7 +198,7 @@ def test_our_unit_is_enabled_and_disabled(systemctl: Path) -> None:
 
 
 def test_the_stock_unit_is_found_by_its_usual_names(systemctl: Path) -> None:
-    assert services._find_stock_unit() == "hadoop-kms-server.service"
+    assert services.find_stock_unit() == "hadoop-kms-server.service"
 
 
 def test_a_service_that_does_not_start_says_what_it_said(systemctl: Path) -> None:
@@ -237,6 +292,39 @@ def test_keys_come_into_a_new_store_in_a_database_and_again_into_the_same(
         elsewhere.bring(source)
 
 
+def test_a_key_store_that_is_not_there_yet_brings_no_keys_only_where_it_may_be_missing(tmp_path: Path) -> None:
+    source = tmp_path / "kms.keystore"
+    (tmp_path / "password").write_text("correct horse")
+    commands = KeyCommands(f"sqlite:///{tmp_path}/keys.db", None, None, tmp_path / "password", tmp_path)
+    with pytest.raises(InstallError, match="cannot read"):
+        commands.bring(source)
+    commands.bring(source, may_be_missing=True)
+    with closing(open_keystore(commands.keystore, None, False)) as store:
+        assert store.list_metadata() == []
+    being_written = tmp_path / "kms.keystore_NEW"
+    being_written.write_text("")
+    with pytest.raises(InstallError, match="is writing"):
+        commands.bring(source, may_be_missing=True)
+    being_written.unlink()
+    shutil.copy(JCEKS, source)
+    commands.bring(source, may_be_missing=True)
+    with closing(open_keystore(commands.keystore, None, False)) as store:
+        assert len(store.list_metadata()) > 1
+
+
+@pytest.mark.parametrize(("keys", "allowed"), [((), True), (("unproven",), False)])
+def test_a_stock_kms_that_tells_of_keys_has_to_have_its_key_store(
+    tmp_path: Path, keys: tuple[str, ...], allowed: bool
+) -> None:
+    tmp_path.chmod(0o700)
+    (tmp_path / "password").write_text("correct horse")
+    at = places(tmp_path, password_file=tmp_path / "password")
+    step = takeover_steps(at, Collected((), keys), lambda *_: pytest.fail("nobody is asked"))[0]
+    assert step.name == "import"
+    with nullcontext() if allowed else pytest.raises(InstallError, match="cannot read"):
+        step.do()
+
+
 def test_a_takeover_that_is_rolled_back_leaves_keys_that_vault_holds_where_they_are(
     tmp_path: Path, unused_port: int
 ) -> None:
@@ -324,6 +412,18 @@ def test_a_new_key_store_takes_the_place_owner_and_mode_of_the_old_and_loses_its
     assert key_store.read_text() == "old" and not backup.exists()
     assert key_store.with_name(".kms.keystore.crc").read_text() == "sums of old"
     assert not key_store.with_name(".kms.keystore.backup.crc").exists()
+
+
+def test_a_first_key_store_is_its_owner_s_alone_and_goes_when_it_is_put_back(key_store: Path) -> None:
+    key_store.unlink()
+    backup = beside(key_store, "backup")
+    put_in_place(key_store.with_name("new"), key_store, backup)
+    assert key_store.read_text() == "new" and not backup.exists()
+    assert stat.S_IMODE(key_store.stat().st_mode) == 0o600
+    assert key_store.stat().st_uid == key_store.parent.stat().st_uid
+    put_back(key_store, backup, is_new=True)
+    put_back(key_store, backup, is_new=True)
+    assert not key_store.exists()
 
 
 def test_putting_back_undoes_a_half_done_exchange_and_none_at_all(key_store: Path) -> None:
@@ -419,3 +519,18 @@ def test_a_proof_does_not_print_its_dek() -> None:
     proof = prove(etl={"a"}).proofs[0]
     assert proof.dek.reveal().hex() not in repr(proof)
     assert str(proof.dek.reveal()) not in repr(proof)
+
+
+def test_who_proves_with_a_keytab_is_for_kerberos_and_a_claimed_name_is_not(tmp_path: Path) -> None:
+    def refused(authentication: str, *given: str) -> str:
+        write_xml(tmp_path / "core-site.xml", {"hadoop.security.authentication": authentication})
+        words = ["--state-dir", str(tmp_path / "state"), "--hadoop-conf", str(tmp_path), *given]
+        done = CliRunner().invoke(return_command, words)
+        assert done.exit_code != 0
+        return f"{done.exception} {done.output}"
+
+    assert "is not of the form PRINCIPAL=/ABSOLUTE/FILE" in refused("kerberos", "--prove-with", "etl=here")
+    assert "is not of the form PRINCIPAL=/ABSOLUTE/FILE" in refused("kerberos", "--prove-with", "/etc/etl.keytab")
+    assert "this cluster uses simple authentication" in refused("simple", "--prove-with", "etl=/etc/etl.keytab")
+    assert "claims a name, and this cluster uses Kerberos" in refused("kerberos", "--prove-as", "etl")
+    assert "no KMS of this machine was taken over" in refused("kerberos", "--prove-with", "etl=/etc/etl.keytab")
