@@ -1,0 +1,1 @@
+"""One cluster document becomes what launches an EMR cluster: RunJobFlow, Terraform, CloudFormation."""
