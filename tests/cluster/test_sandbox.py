@@ -136,12 +136,20 @@ def test_a_killed_daemon_is_told_and_started_again_on_its_ports(sandbox: dict[st
     assert run(sandbox, "hdfs", "dfs", "-test", "-e", "/tmp/kept").returncode == 0
 
 
+def takes(squatter: socket.socket, port: int) -> bool:
+    try:
+        squatter.bind(("127.0.0.1", port))
+    except OSError:
+        return False
+    return True
+
+
 def test_a_taken_port_is_named_with_its_daemon(sandbox: dict[str, Any]) -> None:
     kill(sandbox, "datanode")
     port = sandbox["ports"]["datanode_http"]
     with socket.socket() as squatter:
         squatter.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        squatter.bind(("127.0.0.1", port))
+        wait_for(lambda: takes(squatter, port))  # what was killed may hold it for a moment more
         squatter.listen()
         refused = run(sandbox, "up")
     assert refused.returncode == 1
