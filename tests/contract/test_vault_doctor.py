@@ -10,11 +10,11 @@ import pytest
 from vault_clusters import SERVERS, VaultCluster, VaultServer, vault_cluster, vault_server
 from vault_settings import write_private
 
-from ringfence_agent.doctor.check import Outcome, run_checks
 from ringfence_agent.doctor.vault import CHECKS, VaultSubject
 from ringfence_agent.vault.policy import PolicyRole, policy_hcl
 from ringfence_agent.vault.settings import WRAP_KEY
 from ringfence_zones.findings import Finding, Rule, Severity
+from ringfence_zones.named_checks import Outcome, run_checks
 
 # What a set-up of any kind is told: whether Vault has audit devices and voters is not ours to arrange in a test.
 _NOT_OURS = {"audit", "voters"}

@@ -11,7 +11,6 @@ from vault_clusters import VaultCluster, server_of, vault_cluster
 from vault_doubles import VaultDouble, running_vault
 
 from ringfence_agent.doctor import vault_trial
-from ringfence_agent.doctor.check import NotChecked, Outcome, run_checks
 from ringfence_agent.doctor.vault import CHECKS, VaultSubject
 from ringfence_agent.vault.settings import WRAP_KEY
 from ringfence_agent.vault.system import RaftPeer
@@ -19,6 +18,7 @@ from ringfence_agent.vault.transit_batches import TransitBatches
 from ringfence_agent.vault.transit_wire import EncryptItem, ItemFault, OpenItem, RewrapItem, TransitCiphertext
 from ringfence_zones.errors import ProtectorRefusedError
 from ringfence_zones.findings import Finding, Rule, Severity
+from ringfence_zones.named_checks import NotChecked, Outcome, run_checks
 from ringfence_zones.secret import Secret
 
 

@@ -12,7 +12,6 @@ from local_stores import new_key
 from vault_clusters import SERVERS, VaultCluster, VaultServer, vault_cluster, vault_server
 from vault_settings import write_private
 
-from ringfence_agent.doctor.check import run_checks
 from ringfence_agent.doctor.vault import CHECKS, VaultSubject
 from ringfence_agent.keystore.open import open_keystore
 from ringfence_agent.kms.config import load_vault_settings
@@ -21,6 +20,7 @@ from ringfence_agent.vault.settings import VaultSettings
 from ringfence_agent.vault.setup import VaultSetup
 from ringfence_zones.errors import ConfigError, KeyStoreError
 from ringfence_zones.findings import Finding, Rule
+from ringfence_zones.named_checks import run_checks
 
 
 @pytest.fixture(scope="module", params=SERVERS)

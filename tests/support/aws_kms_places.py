@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 from aws_kms_double import REGION, ROLE, AwsKmsDouble, Credentials
 
-from ringfence_agent.keystore.protectors.aws_kms_config import AwsKmsSettings, find_key_arn
+from ringfence_agent.keystore.protectors.aws_kms_config import AwsKmsSettings
+from ringfence_zones.aws_names import find_key_arn
 
 CLUSTER = "analytics"
 _REAL = os.environ.get("RINGFENCE_TEST_AWS_KMS_KEY")

@@ -177,7 +177,13 @@ def test_the_base_package_needs_no_compiled_server_part(bare: Path) -> None:
 
 @pytest.mark.parametrize(
     ("command", "extra"),
-    [(["kms", "serve"], "kms"), (["agent", "serve"], "agent"), (["status"], "hdfs"), (["vault", "status"], "vault")],
+    [
+        (["kms", "serve"], "kms"),
+        (["agent", "serve"], "agent"),
+        (["status"], "hdfs"),
+        (["vault", "status"], "vault"),
+        (["emr", "security-config", "list", "--region", "eu-west-1"], "emr"),
+    ],
 )
 def test_a_missing_extra_is_named_with_the_command_that_installs_it(
     bare: Path, tmp_path: Path, command: list[str], extra: str

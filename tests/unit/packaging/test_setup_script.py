@@ -14,7 +14,9 @@ import pytest
 
 CHECKOUT = Path(__file__).parents[3]
 TOOLS = ("bash", "cat", "cut", "dirname", "grep", "readlink", "sha256sum", "tr")
-DEBIAN_SERVERS = "krb5-kdc krb5-admin-server krb5-user postgresql mariadb-server chromium chromium-driver"
+DEBIAN_SERVERS = (
+    "krb5-kdc krb5-admin-server krb5-user postgresql mariadb-server systemd iproute2 chromium chromium-driver"
+)
 AMAZON_SERVERS = "krb5-server krb5-workstation postgresql15-server mariadb1011-server"
 RECORDS = '#!/bin/sh\necho "$(basename "$0") $*" >>"$(dirname "$0")/calls"\n'
 
