@@ -1,4 +1,4 @@
-"""Backups of a stock KMS's key store: one file each, for a public key, so that where they lie need not be trusted.
+"""Backups of a stock KMS's key store: one file each, for a public key, so that where they lie shows nothing.
 
     RINGFENCE-STOCK-KMS-BACKUP 1\\n
     length of the header (u4, big-endian), header (JSON), AES-256-GCM of the content with the header as associated data
@@ -9,7 +9,8 @@ is known to be of the key store as it is now. The content is JSON: the key store
 
 Rules: a key store that its own password does not open is not backed up, for it is broken or half; a backup that cannot
 be opened, or holds such a key store, is never restored. Whoever has the private key has every key: it stays off the
-node.
+node. A backup is not signed: whoever has the public key and may write where backups lie can put one there that opens,
+with keys of their own choice.
 """
 
 from __future__ import annotations
