@@ -74,7 +74,7 @@ SUMMARIES = {
         "fastapi",
     ),
     "transfers": _Summary("Transfers of the agent: list, show, approve, cancel; fetch a receipt.", "agent", "fastapi"),
-    "uninstall": _Summary("Return this EMR node to what it was before the bootstrap action."),
+    "uninstall": _Summary("Return this EMR node, or key server of a bootstrap action, to what it was before."),
     "vault": _Summary("Vault or OpenBao: prepare it, log in, see what is there.", "vault", "hvac"),
     "zone": _Summary("List and look at encryption zones.", *_HDFS),
 }
