@@ -19,6 +19,7 @@ pytest_plugins = [
     "node_life",
     "sandboxes",
     "secure_clusters",
+    "sql_places",
     "vault_doubles",
     # These stand on others above.
     "protector_places",

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from databases import DatabaseServer
 from flow_memories import STORE_ID, Clock, Open, ask, issue, opening, settle
+from sql_places import SqlPlace
 
 from ringfence_agent.flow import grants as grants_module
 from ringfence_agent.flow.grants import DELETED, KEPT_MS, FlowGrant
@@ -21,27 +20,8 @@ from ringfence_zones.flow_labels import Crossing, Kind
 from ringfence_zones.grants import Grant
 from ringfence_zones.secret import Secret
 
-ENGINES = ["sqlite", "postgresql", pytest.param("mariadb", marks=pytest.mark.long)]
 HOUR_MS = 3_600_000
 ALICE = session_digest(client_session("alice", None, "10.0.0.7"))
-
-
-@dataclass(frozen=True)
-class Place:
-    uri: str
-    password_file: Path | None
-
-
-@pytest.fixture(params=ENGINES)
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    if request.param == "sqlite":
-        tmp_path.chmod(0o700)
-        yield Place(f"sqlite:///{tmp_path}/k.db", None)
-        return
-    server: DatabaseServer = request.getfixturevalue(request.param)
-    uri = server.new_database()
-    yield Place(uri, server.password_file)
-    server.recycle(uri)
 
 
 @pytest.fixture
@@ -50,8 +30,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def open_memory(place: Place, clock: Clock) -> Iterator[Open]:
-    with opening(place.uri, place.password_file, clock) as open_one:
+def open_memory(sql_place: SqlPlace, clock: Clock) -> Iterator[Open]:
+    with opening(sql_place.uri, sql_place.password_file, clock) as open_one:
         yield open_one
 
 
@@ -168,9 +148,9 @@ def test_of_those_who_look_at_once_one_ends_it(open_memory: Open, clock: Clock) 
 
 
 def test_one_that_this_store_did_not_write_admits_nothing(
-    place: Place, memory: FlowMemory, clock: Clock, caplog: pytest.LogCaptureFixture
+    sql_place: SqlPlace, memory: FlowMemory, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    forger = open_flow_memory(place.uri, place.password_file, STORE_ID, Secret(b"f" * 32), clock)
+    forger = open_flow_memory(sql_place.uri, sql_place.password_file, STORE_ID, Secret(b"f" * 32), clock)
     try:
         forger.grants.create(grant_of(clock))
     finally:

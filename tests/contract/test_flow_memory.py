@@ -5,38 +5,17 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
-from databases import DatabaseServer
 from flow_memories import ALICE, BOB, CAROL, SINCE_MS, TAG_KEY, Clock, Open, ask, issue, opening, settle
+from sql_places import SqlPlace
 
 from ringfence_agent.flow.automaton import LABEL_LASTS_MS, SENT_AGAIN_S
 from ringfence_agent.flow.memory import KEPT_PER_ZONE, Answer, Ask, FlowMemory
 from ringfence_agent.flow.place import open_flow_memory
 from ringfence_agent.flow.stamp import UNTRACKED, Stamp
 from ringfence_zones.flow_labels import KINDS, Crossing, Kind
-
-ENGINES = ["sqlite", "postgresql", pytest.param("mariadb", marks=pytest.mark.long)]
-
-
-@dataclass(frozen=True)
-class Place:
-    uri: str
-    password_file: Path | None
-
-
-@pytest.fixture(params=ENGINES)
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    if request.param == "sqlite":
-        tmp_path.chmod(0o700)
-        yield Place(f"sqlite:///{tmp_path}/k.db", None)
-        return
-    server: DatabaseServer = request.getfixturevalue(request.param)
-    uri = server.new_database()
-    yield Place(uri, server.password_file)
-    server.recycle(uri)
 
 
 @pytest.fixture
@@ -45,8 +24,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def open_memory(place: Place, clock: Clock) -> Iterator[Open]:
-    with opening(place.uri, place.password_file, clock) as open_one:
+def open_memory(sql_place: SqlPlace, clock: Clock) -> Iterator[Open]:
+    with opening(sql_place.uri, sql_place.password_file, clock) as open_one:
         yield open_one
 
 
@@ -92,9 +71,9 @@ def test_memory_outlives_whoever_has_it_open(open_memory: Open) -> None:
     assert settle(again, ask(again, "c", iv)) == [Answer(Kind.WRITE, crossing)]
 
 
-def test_the_memory_of_another_store_is_begun_anew(memory: FlowMemory, place: Place, clock: Clock) -> None:
+def test_the_memory_of_another_store_is_begun_anew(memory: FlowMemory, sql_place: SqlPlace, clock: Clock) -> None:
     (iv,) = issue(memory, "a")
-    other = open_flow_memory(place.uri, place.password_file, bytes(16), TAG_KEY, clock)
+    other = open_flow_memory(sql_place.uri, sql_place.password_file, bytes(16), TAG_KEY, clock)
     try:
         assert other.epoch(SINCE_MS) != memory.epoch(SINCE_MS)
         assert settle(other, ask(other, "a", iv)) == [Answer(Kind.READ)]

@@ -7,11 +7,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from databases import DatabaseServer, database_of
+from sql_places import SqlPlace
 from sqlalchemy import Connection
 
 from ringfence_agent.keystore.beside import beside
@@ -21,35 +21,16 @@ from ringfence_agent.leases.place import SUFFIX, open_lease_book
 from ringfence_agent.leases.terms import MARGIN_MS, Instant
 from ringfence_zones.errors import InputError, LeaseHeldError, StoreTamperedError, UnsupportedByStoreError
 
-ENGINES = ["sqlite", "postgresql", pytest.param("mariadb", marks=pytest.mark.long)]
 TAKERS = 20
 TTL_MS = 60_000
 
 
-@dataclass(frozen=True)
-class Place:
-    uri: str
-    password_file: Path | None
-
-
-@pytest.fixture(params=ENGINES)
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    if request.param == "sqlite":
-        tmp_path.chmod(0o700)
-        yield Place(f"sqlite:///{tmp_path}/k.db", None)
-        return
-    server: DatabaseServer = request.getfixturevalue(request.param)
-    uri = server.new_database()
-    yield Place(uri, server.password_file)
-    server.recycle(uri)
-
-
 @pytest.fixture
-def open_book(place: Place) -> Iterator[Callable[[], LeaseBook]]:
+def open_book(sql_place: SqlPlace) -> Iterator[Callable[[], LeaseBook]]:
     opened: list[LeaseBook] = []
 
     def open_one() -> LeaseBook:
-        opened.append(open_lease_book(place.uri, place.password_file))
+        opened.append(open_lease_book(sql_place.uri, sql_place.password_file))
         return opened[-1]
 
     yield open_one
@@ -130,9 +111,9 @@ def test_when_its_time_is_over_somebody_else_gets_it(book: LeaseBook) -> None:
         book.take("agent", "one", 300)
 
 
-def test_it_outlives_whoever_has_the_book_open(place: Place) -> None:
+def test_it_outlives_whoever_has_the_book_open(sql_place: SqlPlace) -> None:
     for holder, is_taken in (("one", True), ("two", False)):
-        book = open_lease_book(place.uri, place.password_file)
+        book = open_lease_book(sql_place.uri, sql_place.password_file)
         try:
             if is_taken:
                 book.take("agent", holder, TTL_MS)
@@ -185,17 +166,17 @@ def test_only_so_many_are_kept(book: LeaseBook, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_book_that_somebody_emptied_gives_no_lease(
-    place: Place, book: LeaseBook, request: pytest.FixtureRequest
+    sql_place: SqlPlace, book: LeaseBook, request: pytest.FixtureRequest
 ) -> None:
     book.take("agent", "one", TTL_MS)
-    if place.uri.startswith("sqlite"):
-        with closing(sqlite3.connect(beside(Path(place.uri.removeprefix("sqlite://")), SUFFIX))) as other, other:
+    if sql_place.uri.startswith("sqlite"):
+        with closing(sqlite3.connect(beside(Path(sql_place.uri.removeprefix("sqlite://")), SUFFIX))) as other, other:
             other.execute("DELETE FROM lease_turn")
     else:
-        kind = "postgresql" if place.uri.startswith("postgresql") else "mariadb"
+        kind = "postgresql" if sql_place.uri.startswith("postgresql") else "mariadb"
         server: DatabaseServer = request.getfixturevalue(kind)
         prefix = "ringfence_lease." if kind == "postgresql" else ""
-        server.sql(f"DELETE FROM {prefix}lease_turn", database_of(place.uri))
+        server.sql(f"DELETE FROM {prefix}lease_turn", database_of(sql_place.uri))
     with pytest.raises(StoreTamperedError, match="lost its first row"):
         book.take("agent", "two", TTL_MS)
 
