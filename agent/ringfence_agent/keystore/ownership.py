@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from ringfence_agent.keystore.open import local_path
 from ringfence_agent.vault.settings import VaultSettings
 from ringfence_zones.errors import InputError
+from ringfence_zones.user_rights import acting_as
 
 
 @contextmanager
@@ -29,16 +30,8 @@ def acting_as_owner(uri: str, vault: VaultSettings | None = None) -> Iterator[No
     if os.geteuid() != 0 or uid == 0:
         yield
         return
-    groups, own_gid = os.getgroups(), os.getegid()
-    os.setgroups(_groups_of(uid, gid))
-    os.setegid(gid)
-    os.seteuid(uid)
-    try:
+    with acting_as(uid, gid, _groups_of(uid, gid)):
         yield
-    finally:
-        os.seteuid(0)
-        os.setegid(own_gid)
-        os.setgroups(groups)
 
 
 def _find_owner(uri: str, vault: VaultSettings | None) -> tuple[int, int]:

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ringfence_zones.user_rights import acting_as
+
 _MAX_LINKS = 40
 _NOBODY = 65534
 
@@ -30,16 +32,9 @@ def acting_for(path: Path) -> Iterator[None]:
     if uid == 0:
         yield
         return
-    gid, groups, own_gid = _group_of(uid), os.getgroups(), os.getegid()
-    os.setgroups([gid])
-    os.setegid(gid)
-    os.seteuid(uid)
-    try:
+    gid = _group_of(uid)
+    with acting_as(uid, gid, [gid]):
         yield
-    finally:
-        os.seteuid(0)
-        os.setegid(own_gid)
-        os.setgroups(groups)
 
 
 def read_regular(path: Path, limit: int) -> bytes:
