@@ -19,12 +19,12 @@ from ringfence_bootstrap.cli.harden_runs import (
     provers_option,
     recover,
     region_option,
-    saying,
     show,
     sse_option,
     state_option,
     yes_option,
 )
+from ringfence_bootstrap.cli.journal_runs import saying
 from ringfence_bootstrap.journal import Journal, locked, run
 from ringfence_bootstrap.stock_kms.backing_up import back_up
 from ringfence_bootstrap.stock_kms.backup import read_private_key, unseal

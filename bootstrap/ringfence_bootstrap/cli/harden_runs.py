@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from ringfence_bootstrap.account.connection import AwsPlace, Connection
+from ringfence_bootstrap.cli.journal_runs import show_steps
 from ringfence_bootstrap.journal import DONE, RUNNING, Journal, Step, roll_back
 from ringfence_bootstrap.stock_kms.backup_places import BackupPlace, BucketPlace, DirectoryPlace
 from ringfence_bootstrap.stock_kms.harden_steps import harden_steps, undo_steps
@@ -114,14 +115,7 @@ def show(
     if collected.unproven:
         click.echo(f"  not to be proven: {counted(len(collected.unproven), 'key')}", err=yes)
     if not yes:
-        for number, step in enumerate(steps, start=1):
-            click.echo(f"  {number}. {shown(step.title)}")
-        click.echo("nothing was changed; give --yes to go on")
-
-
-def saying(context: CommandContext) -> Callable[[str], None]:
-    """Tells what goes on, on standard error; nobody with `--json`."""
-    return (lambda _text: None) if context.json else (lambda text: click.echo(shown(text), err=True))
+        show_steps(steps)
 
 
 def done(context: CommandContext, outcome: str, way_back: str | None, notes: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from ringfence_bootstrap.cli.journal_runs import saying, show_steps
 from ringfence_bootstrap.journal import DONE, RUNNING, Journal, Step, Undo, locked, roll_back, run
 from ringfence_bootstrap.takeover.exchange import Connect, Places, return_steps, takeover_steps
 from ringfence_bootstrap.takeover.files import find_file_edeks
@@ -164,7 +165,7 @@ def takeover(
         settings=settings.absolute() if settings is not None else None,
     )
     find_account(keystore)
-    say = _say(context)
+    say = saying(context)
     with locked(places.state):
         journal = Journal(places.state / "takeover.json")
         connect = _connect(context, provers, keytabs)
@@ -207,7 +208,7 @@ def return_command(
     a backup. Ends, whatever fails, with our KMS serving again (exit 4; 5 when that failed too).
     """
     state = state.absolute()
-    say = _say(context)
+    say = saying(context)
     with locked(state):
         connect = _connect(context, provers, keytabs)
         _recover(state, connect, say)
@@ -355,13 +356,7 @@ def _show(
     if collected.unproven:
         click.echo(f"  not to be proven: {counted(len(collected.unproven), 'key')}", err=yes)
     if not yes:
-        for number, step in enumerate(steps, start=1):
-            click.echo(f"  {number}. {shown(step.title)}")
-        click.echo("nothing was changed; give --yes to go on")
-
-
-def _say(context: CommandContext) -> Callable[[str], None]:
-    return (lambda _text: None) if context.json else (lambda text: click.echo(shown(text), err=True))
+        show_steps(steps)
 
 
 def _done(context: CommandContext, outcome: str, way_back: str | None) -> None:

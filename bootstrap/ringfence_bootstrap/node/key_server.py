@@ -28,8 +28,7 @@ from ringfence_bootstrap.node.accounts import account_step
 from ringfence_bootstrap.node.changes import Backups, directory_step, file_step
 from ringfence_bootstrap.node.configuration import NodeConfig
 from ringfence_bootstrap.node.facts import NodeFacts, Provisioning, is_emr_node
-from ringfence_bootstrap.node.fetching import fetch
-from ringfence_bootstrap.node.setting_up import unit_step
+from ringfence_bootstrap.node.setting_up import fetched_file_step, unit_step
 from ringfence_bootstrap.node.systemctl import is_known, systemctl
 from ringfence_bootstrap.node.waiting import Waiting
 from ringfence_bootstrap.takeover.key_commands import ringfence_command
@@ -101,17 +100,7 @@ class KeyServerSetUp:
             replace(keys, undo=lambda undo: self._keep_keys(keys, undo)),
             directory_step("log-directory", places.KMS_LOGS, 0o750, places.KMS_USER, private=True),
             unit_step("kms-unit", places.KMS_UNIT, self.backups),
-            *(
-                file_step(
-                    f"file-{number}",
-                    each.path,
-                    lambda each=each: fetch(each.source, each.sha256),  # type: ignore[misc]
-                    self.backups,
-                    mode=int(each.mode, 8),
-                    owner=each.owner,
-                )
-                for number, each in enumerate(self.config.files)
-            ),
+            *(fetched_file_step(number, each, self.backups) for number, each in enumerate(self.config.files)),
             file_step("kms-config", places.KMS_CONFIG, lambda: text().encode(), self.backups),
             Step("trial", "trying the key server with its configuration", self._try, self._look_for_keys),
             Step("start", f"starting {places.KMS_UNIT}", _start, lambda _undo: _stop()),

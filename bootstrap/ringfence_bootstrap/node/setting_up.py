@@ -28,6 +28,7 @@ from ringfence_bootstrap.node.configuration import (
     CLIENTS_ONLY,
     HARDENED_STOCK_KMS,
     RINGFENCE_KMS,
+    FileBlock,
     NodeConfig,
     TlsBlock,
     on_this_node,
@@ -180,14 +181,7 @@ class SetUp:
 
     def _files(self) -> list[Step]:
         return [
-            file_step(
-                f"file-{number}",
-                each.path,
-                lambda each=each: fetch(each.source, each.sha256),  # type: ignore[misc]
-                self.backups,
-                mode=int(each.mode, 8),
-                owner=each.owner,
-            )
+            fetched_file_step(number, each, self.backups)
             for number, each in enumerate(self.config.files)
             if each.nodes == "all" or self.facts.is_primary
         ]
@@ -391,6 +385,18 @@ class SetUp:
 def _proving(users: list[str], *, allow_unproven: bool) -> tuple[str, ...]:
     named = [word for user in users for word in ("--prove-as", user)]
     return (*named, *(["--allow-unproven"] if allow_unproven else []))
+
+
+def fetched_file_step(number: int, fetched: FileBlock, backups: Backups) -> Step:
+    """One of `files` in bootstrap.yaml."""
+    return file_step(
+        f"file-{number}",
+        fetched.path,
+        lambda: fetch(fetched.source, fetched.sha256),
+        backups,
+        mode=int(fetched.mode, 8),
+        owner=fetched.owner,
+    )
 
 
 def unit_step(name: str, unit: str, backups: Backups) -> Step:

@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
-import subprocess
-
-from ringfence_zones.errors import InstallError
+from ringfence_bootstrap.takeover.services import run_command
 
 _TIMEOUT_S = 300
-_LAST_CHARS = 500
 
 
 def systemctl(*arguments: str) -> str:
     """What it printed."""
-    command = ["systemctl", *arguments]
-    try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise InstallError(f"'{shlex.join(command)}' did not run: {error}") from error
-    if done.returncode:
-        said = (done.stderr or done.stdout).strip()[-_LAST_CHARS:]
-        raise InstallError(f"'{shlex.join(command)}' ended with {done.returncode}: {said}")
-    return done.stdout
+    return run_command(["systemctl", *arguments], timeout_s=_TIMEOUT_S)
 
 
 def unit_property(unit: str, name: str) -> str:

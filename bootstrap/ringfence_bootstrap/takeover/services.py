@@ -209,11 +209,11 @@ def find_account(keystore: str) -> Account:
         ) from error
 
 
-def run_command(command: Sequence[str]) -> str:
+def run_command(command: Sequence[str], *, timeout_s: float = _TIMEOUT_S) -> str:
     """What a command printed on standard output. Raises InstallError when it does not run, or fails."""
     try:
         finished = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise InstallError(f"'{shlex.join(command)}' did not run: {error}") from error
